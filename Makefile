@@ -1,0 +1,51 @@
+# The only commands to learn. Each sets up .venv by itself; `make PIP_ARGS=...` passes arguments on to pip.
+PYTHON ?= python3.11
+PIP_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo demo-real test test-slow check fmt bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       make a small model zoo, train on it, load the result again (a few minutes on 2 cores)"
+	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
+	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
+	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
+	@echo "make bench      speed and memory against transformers        make clean"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/wmtp demo demo-zoo
+
+demo-real: $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt '.[gguf]'
+	$(BIN)/wmtp demo demo-real --real --data "$(DATA)"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/load.py
+
+clean:
+	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/wmtp.egg-info

@@ -1,0 +1,53 @@
+"""Checkpoints that declare how they load, proven before a weight is read; weighted multi-token prediction on top.
+
+`import wmtp` imports no torch: public names are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_metadata": "wmtp.metadata.file",
+    "ModelMetadata": "wmtp.metadata.schema",
+    "parse_uri": "wmtp.storage.uri",
+    "ModelURI": "wmtp.storage.uri",
+    "load_model": "wmtp.loaders.standardized",
+    "load": "wmtp.loaders.standardized",
+    "plan_load": "wmtp.loaders.standardized",
+    "StandardizedModelLoader": "wmtp.loaders.standardized",
+    "LoadResult": "wmtp.loaders.base",
+    "LoadPlan": "wmtp.checkpoint.plan",
+    "LoadReceipt": "wmtp.checkpoint.receipt",
+    "loader_registry": "wmtp.registry",
+    "loading_strategies": "wmtp.registry",
+    "model_classes": "wmtp.registry",
+    "algorithms": "wmtp.registry",
+    "Registry": "wmtp.registry",
+    "ComponentFactory": "wmtp.factory",
+    "create_model_loader": "wmtp.factory",
+    "resolve_models": "wmtp.factory",
+    "Resolution": "wmtp.factory",
+    "load_config": "wmtp.settings.config",
+    "load_recipe": "wmtp.settings.recipe",
+    "Config": "wmtp.settings.config",
+    "Recipe": "wmtp.settings.recipe",
+    "train": "wmtp.training.run",
+    "TrainResult": "wmtp.training.run",
+    "WmtpError": "wmtp.errors",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'wmtp' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

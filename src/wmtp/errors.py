@@ -1,0 +1,103 @@
+"""Every error that wmtp raises on purpose.
+
+    WmtpError
+    ├── URIError(ValueError)              an address that cannot be read
+    ├── StorageError(OSError)             bytes that cannot be had
+    │   └── NotFoundError(FileNotFoundError)
+    ├── MetadataError(ValueError)         metadata.json is malformed or untrue
+    ├── SettingsError(ValueError)         config.yaml or recipe.yaml
+    ├── CheckpointError(ValueError)       the files of a checkpoint
+    │   ├── FormatError                   a file is not what its name says
+    │   ├── PlanError                     tensors and model do not fit each other
+    │   └── IntegrityError                bytes differ from their digest
+    ├── TrustError(PermissionError)       code that the operator has not agreed to, or that misbehaved
+    ├── UnknownNameError(LookupError)     a name that no registry knows
+    ├── IncompatibleModelError(ValueError)  no model fits the recipe
+    ├── DataError(ValueError)             training data
+    └── TrainingError(RuntimeError)       training cannot start or go on
+
+`str(error)` is what a person reads: the problem, one indented line for each further fault, then the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class WmtpError(Exception):
+    """Base of all errors; catch this to catch everything wmtp refuses.
+
+    Attributes:
+        problem: What is wrong and where: the file, the field, what was found.
+        hint: The next step for the person who reads it.
+        faults: Further faults of the same kind, all found at once.
+    """
+
+    def __init__(self, problem: str, hint: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(problem, hint, tuple(faults))
+        self.problem = problem
+        self.hint = hint
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n".join([self.problem, *(f"  {fault}" for fault in self.faults), f"hint: {self.hint}"])
+
+    def __reduce__(self) -> tuple[type[WmtpError], tuple[str, str, tuple[str, ...]]]:
+        # OSError's own __reduce__ would drop what it does not know.
+        return type(self), (self.problem, self.hint, self.faults)
+
+
+class URIError(WmtpError, ValueError):
+    """An address that cannot be read."""
+
+
+class StorageError(WmtpError, OSError):
+    """Bytes that cannot be had from where they are."""
+
+
+class NotFoundError(StorageError, FileNotFoundError):
+    """Nothing stands at that address."""
+
+
+class MetadataError(WmtpError, ValueError):
+    """A metadata.json that is malformed, or that states what is not so."""
+
+
+class SettingsError(WmtpError, ValueError):
+    """A config.yaml or recipe.yaml that cannot be used."""
+
+
+class CheckpointError(WmtpError, ValueError):
+    """The files of a checkpoint cannot be used."""
+
+
+class FormatError(CheckpointError):
+    """A file is not what its name says."""
+
+
+class PlanError(CheckpointError):
+    """The tensors of a checkpoint and the parameters of its model do not fit each other."""
+
+
+class IntegrityError(CheckpointError):
+    """Bytes differ from the digest recorded for them."""
+
+
+class TrustError(WmtpError, PermissionError):
+    """Code that the operator has not agreed to run, or that broke its promises when run."""
+
+
+class UnknownNameError(WmtpError, LookupError):
+    """A name that the registry does not know."""
+
+
+class IncompatibleModelError(WmtpError, ValueError):
+    """No model fits what was asked for."""
+
+
+class DataError(WmtpError, ValueError):
+    """Training data that cannot be used."""
+
+
+class TrainingError(WmtpError, RuntimeError):
+    """Training cannot start, or cannot go on."""

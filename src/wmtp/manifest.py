@@ -1,0 +1,89 @@
+"""Manifest of (path, size, sha256): the one type for locks, caches, `files` in metadata, published checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field
+
+from wmtp.errors import IntegrityError
+from wmtp.untrusted import StrictModel, parse_json_object, relative_name_fault, show
+
+_CHUNK_BYTES = 1 << 20
+
+
+def _checked_name(name: str) -> str:
+    if fault := relative_name_fault(name):
+        raise ValueError(f"{show(name)} {fault}")
+    return name
+
+
+RelativeName = Annotated[str, AfterValidator(_checked_name)]
+SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 as 64 lowercase hexadecimal digits.")]
+
+
+class FileDigest(StrictModel):
+    """What one file must be, byte for byte."""
+
+    path: RelativeName
+    size: int = Field(ge=0, description="Size in bytes.")
+    sha256: SHA256
+
+
+class Manifest(StrictModel):
+    """What a set of files must be, byte for byte."""
+
+    files: list[FileDigest]
+
+    @classmethod
+    def of_directory(cls, directory: Path, names: Iterable[str]) -> Self:
+        """Hash the named files of a directory; reads each byte once."""
+        return cls(files=[digest_file(directory, name) for name in sorted(names)])
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a manifest file, strictly.
+
+        Raises:
+            IntegrityError: If it is not a manifest.
+        """
+        data = path.read_bytes()
+        parse_json_object(data, where=str(path), error=IntegrityError)
+        return cls.model_validate_json(data)
+
+    def verify_directory(self, directory: Path) -> None:
+        """Hash every file again and raise IntegrityError, naming each that is missing or differs."""
+        faults = [fault for entry in self.files if (fault := _difference(directory, entry))]
+        if faults:
+            raise IntegrityError(
+                f"{directory}: {len(faults)} of {len(self.files)} files differ from their manifest",
+                hint="fetch or write the checkpoint again; nothing here has been changed",
+                faults=faults,
+            )
+
+
+def digest_file(directory: Path, name: str) -> FileDigest:
+    """Return size and SHA-256 of `directory/name`, read in chunks."""
+    sha256, size = hashlib.sha256(), 0
+    with (directory / name).open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+            size += len(chunk)
+    return FileDigest(path=name, size=size, sha256=sha256.hexdigest())
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return `sha256:<hex>` of data held in memory, the form in which consent and locks are written."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _difference(directory: Path, entry: FileDigest) -> str | None:
+    if not (directory / entry.path).is_file():
+        return f"{entry.path} is missing"
+    found = digest_file(directory, entry.path)
+    if found == entry:
+        return None
+    return f"{entry.path} has sha256 {found.sha256} ({found.size} bytes), expected {entry.sha256} ({entry.size} bytes)"

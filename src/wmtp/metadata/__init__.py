@@ -1,0 +1,1 @@
+"""metadata.json: how a checkpoint declares what it is and how it loads."""

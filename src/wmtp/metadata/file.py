@@ -1,0 +1,98 @@
+"""Reading and writing metadata.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wmtp.errors import MetadataError, NotFoundError
+from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
+from wmtp.storage.store import Store, open_store
+from wmtp.storage.uri import ModelURI
+from wmtp.untrusted import MAX_JSON_BYTES, faults_error, model_faults, parse_json_object, show
+
+METADATA_FILE = "metadata.json"
+
+
+def load_metadata(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> ModelMetadata:
+    """Read and check the metadata.json of the checkpoint at an address.
+
+    Raises:
+        NotFoundError: If there is no such directory or no metadata.json in it.
+        MetadataError: If the file is malformed; names every fault at once.
+    """
+    return read_metadata(open_store(uri, allow_symlinks=allow_symlinks))
+
+
+def read_metadata(store: Store) -> ModelMetadata:
+    """Read and check the metadata.json of an open store; raises what `load_metadata` raises."""
+    where = f"{store.uri / METADATA_FILE}"
+    try:
+        data = store.read_bytes(METADATA_FILE, max_bytes=MAX_JSON_BYTES)
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}: no such file", hint=f"draft one with 'wmtp init {store.uri}'") from error
+    return parse_metadata(data, where=where)
+
+
+def parse_metadata(data: bytes, *, where: str) -> ModelMetadata:
+    """Parse the bytes of a metadata.json.
+
+    Args:
+        data: The whole file.
+        where: How errors name it.
+
+    Raises:
+        MetadataError: With every fault, each with its path in the document.
+    """
+    document = parse_json_object(data, where=where, error=MetadataError)
+    version = document.get("storage_version")
+    if version != STORAGE_VERSION:
+        found = "missing" if version is None else show(version)
+        raise MetadataError(
+            f"{where}: storage_version is {found}, this version of wmtp reads '{STORAGE_VERSION}'",
+            hint="bring an older file up to date with 'wmtp upgrade DIR'",
+        )
+    try:
+        # From the text, not the parsed dict: pydantic's strict mode is meant for JSON as written.
+        return ModelMetadata.model_validate_json(data)
+    except ValidationError as error:
+        raise faults_error(
+            model_faults(error, ModelMetadata),
+            where=where,
+            error=MetadataError,
+            hint="mend the file; 'wmtp schema metadata' prints what each field may be",
+        ) from error
+
+
+def dump_metadata(metadata: ModelMetadata) -> str:
+    """Return the text of a metadata.json: fields in the order of the format, absent ones left out."""
+    document = metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_metadata(directory: Path, metadata: ModelMetadata | Mapping[str, Any]) -> Path:
+    """Write metadata.json into a directory, checked first and published by rename.
+
+    Raises:
+        MetadataError: If the mapping given is not valid metadata; nothing is written then.
+    """
+    path = directory / METADATA_FILE
+    if not isinstance(metadata, ModelMetadata):
+        metadata = parse_metadata(json.dumps(metadata).encode(), where=str(path))
+    temporary = path.with_name(f".{METADATA_FILE}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(dump_metadata(metadata))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def metadata_json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of metadata.json, for editors and other tools."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ModelMetadata.model_json_schema(by_alias=True)}

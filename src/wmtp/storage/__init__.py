@@ -1,0 +1,1 @@
+"""Where bytes live: addresses, and one interface to read them, whatever stores them."""

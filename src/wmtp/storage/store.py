@@ -1,0 +1,194 @@
+"""The one interface through which every room above reads a checkpoint's files.
+
+A `Store` is opened on one directory (or key prefix, or repository) and speaks of files by relative name only.
+Nothing above this room knows whether the bytes are on a disk or behind a network.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from typing_extensions import override
+
+from wmtp.errors import NotFoundError, StorageError
+from wmtp.storage.uri import ModelURI, parse_uri
+from wmtp.untrusted import relative_name_fault, show
+
+_MAX_LISTED = 100_000
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of a store.
+
+    Attributes:
+        name: Relative to the store, `/`-separated.
+        size_bytes: Its size.
+    """
+
+    name: str
+    size_bytes: int
+
+
+class Store(ABC):
+    """The files below one address."""
+
+    uri: ModelURI
+
+    @abstractmethod
+    def list_files(self) -> list[FileInfo]:
+        """Return every regular file below the address, sorted by name; hidden ones are left out."""
+
+    @abstractmethod
+    def stat(self, name: str) -> FileInfo:
+        """Return what is known of one file without reading it.
+
+        Raises:
+            NotFoundError: If there is no such file.
+            StorageError: If the name breaks the path rule, or is no regular file.
+        """
+
+    @abstractmethod
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Return exactly `length` bytes from byte `start`."""
+
+    @abstractmethod
+    def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
+        """Return a local path for each named file, fetching what is not local yet."""
+
+    def read_bytes(self, name: str, *, max_bytes: int) -> bytes:
+        """Return a small file whole, or raise StorageError when it is larger than `max_bytes`."""
+        size = self.stat(name).size_bytes
+        if size > max_bytes:
+            raise StorageError(
+                f"{self.uri / name}: {size:,} bytes, more than the {max_bytes:,} allowed for such a file",
+                hint="check that this is the file you meant; a file of this kind is small",
+            )
+        return self.read_range(name, 0, size)
+
+    def has(self, name: str) -> bool:
+        """Say whether a regular file of that name is there."""
+        try:
+            self.stat(name)
+        except NotFoundError:
+            return False
+        return True
+
+
+class LocalStore(Store):
+    """A directory on this machine.
+
+    Args:
+        uri: Its address.
+        allow_symlinks: Follow links that leave the directory. Links that stay inside it, or lead from a Hugging Face
+            cache snapshot to its own `blobs/`, are always followed.
+    """
+
+    def __init__(self, uri: ModelURI, *, allow_symlinks: bool = False) -> None:
+        self.uri = uri
+        self._root = Path(uri.path)
+        self._allow_symlinks = allow_symlinks
+        if not self._root.is_dir():
+            raise _no_directory(uri)
+        self._real_root = self._root.resolve()
+
+    @override
+    def list_files(self) -> list[FileInfo]:
+        found = []
+        for directory, subdirectories, names in os.walk(self._root):
+            subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
+            for name in names:
+                path = Path(directory, name)
+                if not name.startswith(".") and path.is_file():
+                    found.append(FileInfo(path.relative_to(self._root).as_posix(), path.stat().st_size))
+            if len(found) > _MAX_LISTED:
+                raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
+        return sorted(found, key=lambda info: info.name)
+
+    @override
+    def stat(self, name: str) -> FileInfo:
+        return FileInfo(name, self._path(name).stat().st_size)
+
+    @override
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        with self._path(name).open("rb") as file:
+            file.seek(start)
+            data = file.read(length)
+        if len(data) != length:
+            raise StorageError(
+                f"{self.uri / name}: {len(data):,} bytes at {start:,}, {length:,} expected",
+                hint="the file is shorter than it was a moment ago; copy it again",
+            )
+        return data
+
+    @override
+    def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
+        return {name: self._path(name) for name in names}
+
+    def _path(self, name: str) -> Path:
+        if fault := relative_name_fault(name):
+            raise StorageError(
+                f"{self.uri}: the file name {show(name)} {fault}",
+                hint="name files relative to the checkpoint's directory",
+            )
+        path = self._root / name
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(
+                f"{self.uri / name}: no such file", hint=f"see what is there with 'wmtp inspect {self.uri}'"
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"{self.uri / name}: {error.strerror}", hint="check the file and its permissions"
+            ) from error
+        if not stat.S_ISREG(mode):
+            raise StorageError(f"{self.uri / name}: not a regular file", hint="replace it with the file itself")
+        if not self._allow_symlinks:
+            self._check_link(name, path)
+        return path
+
+    def _check_link(self, name: str, path: Path) -> None:
+        real = path.resolve()
+        if real.is_relative_to(self._real_root):
+            return
+        parts = self._real_root.parts
+        if "snapshots" in parts:
+            cache_entry = Path(*parts[: len(parts) - 1 - parts[::-1].index("snapshots")])
+            if real.is_relative_to(cache_entry / "blobs"):
+                return
+        raise StorageError(
+            f"{self.uri / name}: a symbolic link to {show(str(real))}, outside the checkpoint",
+            hint="copy the file, or pass allow_symlinks=True (--allow-symlinks) if you made this link",
+        )
+
+
+def open_store(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> Store:
+    """Open the files below an address.
+
+    Raises:
+        URIError: If the text is no address.
+        NotFoundError: If nothing stands there.
+        StorageError: If this version has no client for that scheme.
+    """
+    parsed = parse_uri(uri)
+    if parsed.scheme != "file":
+        raise StorageError(
+            f"{parsed}: this version of wmtp reads local directories only, not {parsed.scheme}://",
+            hint="copy the checkpoint to a local directory and name that",
+        )
+    return LocalStore(parsed, allow_symlinks=allow_symlinks)
+
+
+def _no_directory(uri: ModelURI) -> NotFoundError:
+    path = Path(uri.path)
+    if path.exists():
+        return NotFoundError(f"{uri}: not a directory", hint=f"name the directory that holds it: {path.parent}")
+    near = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir()] if path.parent.is_dir() else []
+    beside = f"beside it are: {', '.join(sorted(near)[:8])}" if near else f"{path.parent} has no directories either"
+    return NotFoundError(f"{uri}: no such directory", hint=f"check the path; {beside}")

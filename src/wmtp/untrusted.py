@@ -1,0 +1,252 @@
+"""Reading what a stranger wrote: strict JSON, relative names, and how to show foreign text.
+
+Every rule about untrusted text stands here once; the rooms above call it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from wmtp.errors import WmtpError
+
+MAX_JSON_BYTES = 1 << 20
+MAX_INDEX_BYTES = 64 << 20
+_MAX_DEPTH = 64
+_MAX_INTEGER_DIGITS = 25
+_SHOWN_CHARACTERS = 200
+_SHOWN_FAULTS = 20
+_MAX_NAME_CHARACTERS = 1024
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("a backslash", lambda name: "\\" in name),
+    ("a colon", lambda name: ":" in name),
+    ("a percent sign", lambda name: "%" in name),
+    ("a tilde", lambda name: "~" in name),
+    ("an unprintable character", lambda name: any(unicodedata.category(c) in _UNPRINTABLE for c in name)),
+    ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
+)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+class StrictModel(BaseModel):
+    """Base of everything parsed at the door: frozen, no coercion, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class JSONFault(ValueError):
+    """Why a text is not strict JSON; callers turn it into their own typed error."""
+
+
+def show(value: object) -> str:
+    """Return foreign text in a form that is safe to print: ASCII, escaped, at most 200 characters."""
+    text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def show_all(values: Iterable[object]) -> list[str]:
+    """Return the first 20 values, each shown safely, then one line that counts the rest."""
+    shown = [show(value) for value in values]
+    rest = len(shown) - _SHOWN_FAULTS
+    return shown if rest <= 0 else [*shown[:_SHOWN_FAULTS], f"and {rest} more"]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the closest known word, or nothing when none is close."""
+    close = difflib.get_close_matches(word.lower(), {k.lower() for k in known}, n=1)
+    match = next((k for k in known if close and k.lower() == close[0]), None)
+    return f" (did you mean '{match}'?)" if match else ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a document.
+
+    Attributes:
+        path: Where: keys and indexes from the document's root.
+        problem: What is wrong there, with what was found.
+        hint: What to write instead, where that is known.
+    """
+
+    path: tuple[int | str, ...]
+    problem: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        dotted = ".".join(show(part)[1:-1] if isinstance(part, str) else str(part) for part in self.path)
+        return " ".join(filter(None, (dotted, self.problem)))
+
+
+def model_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """Turn everything that pydantic found wrong into faults that name the nearest known field or value."""
+    return [_fault(detail, model) for detail in error.errors(include_url=False)]
+
+
+def faults_error(faults: Sequence[Fault], *, where: str, error: type[WmtpError], hint: str) -> WmtpError:
+    """Return one `error` for all faults of the file `where`; a single fault brings its own hint, if it has one."""
+    if len(faults) == 1:
+        return error(f"{where}: {faults[0]}", hint=faults[0].hint or hint)
+    listed = [f"{fault}; {fault.hint}" if fault.hint else str(fault) for fault in faults]
+    return error(f"{where}: {len(faults)} faults", hint=hint, faults=listed)
+
+
+def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
+    path, kind, found = detail["loc"], detail["type"], detail.get("input")
+    if kind == "extra_forbidden":
+        known = _field_names(model, path[:-1])
+        return Fault(path, f"is not a known field{did_you_mean(str(path[-1]), known)}")
+    if kind == "missing":
+        return Fault(path, "is missing")
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return Fault(
+            path, f"is {show(found)}", f"use one of {', '.join(map(repr, known))}{did_you_mean(str(found), known)}"
+        )
+    if kind == "value_error":
+        problem, _, hint = str(detail["ctx"]["error"]).partition("; ")
+        return Fault(path, problem, hint)
+    return Fault(path, f"is {show(found)}: {detail['msg'][0].lower()}{detail['msg'][1:]}")
+
+
+def _field_names(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        model = next(_models_in(field.annotation), model) if field else model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def relative_name_fault(name: str) -> str | None:
+    """Say why a checkpoint may not name this file, or return None when it may.
+
+    Allowed are relative, `/`-separated names in NFC without empty, `.`, `..` or hidden parts, and without anything
+    that some system reads as more than a name (backslash, drive, `~`, scheme, percent-escape, control character).
+    """
+    if not name or len(name) > _MAX_NAME_CHARACTERS:
+        return f"is empty or longer than {_MAX_NAME_CHARACTERS} characters"
+    if name.startswith("/"):
+        return "is an absolute path"
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            return f"has the part '{part}' in it"
+        if part.startswith("."):
+            return "has a hidden part (leading dot)"
+    return next((f"has {what} in it" for what, is_in in _NOT_IN_NAMES if is_in(name)), None)
+
+
+def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the value of a strict JSON text.
+
+    Strict means: UTF-8 without BOM, no duplicate keys (escapes resolved), no NaN, Infinity or overflowing number,
+    no lone surrogate, no integer of absurd length, at most 64 levels deep.
+
+    Args:
+        data: The whole file.
+        max_bytes: Its largest allowed size; 1 MiB, or 64 MiB for shard indexes and tokenizer files.
+
+    Raises:
+        JSONFault: With the reason, for the caller to put file and hint around.
+    """
+    if len(data) > max_bytes:
+        raise JSONFault(f"is larger than {max_bytes:,} bytes")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise JSONFault("begins with a byte order mark")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JSONFault(f"is not UTF-8 at byte {error.start}") from error
+    _check_depth(text)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
+        )
+    except json.JSONDecodeError as error:
+        raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+    if "\\u" in text:
+        _check_surrogates(value)
+    return value
+
+
+def parse_json_object(
+    data: bytes, *, where: str, error: type[WmtpError], max_bytes: int = MAX_JSON_BYTES
+) -> dict[str, Any]:
+    """Return a strict JSON object, or raise `error` naming the file `where`."""
+    try:
+        value = parse_json(data, max_bytes=max_bytes)
+    except JSONFault as fault:
+        raise error(f"{where}: {fault}", hint="restore the file from its source, or write it anew") from fault
+    if not isinstance(value, dict):
+        raise error(
+            f"{where}: expected a JSON object, found {type(value).__name__}",
+            hint="restore the file from its source, or write it anew",
+        )
+    return value
+
+
+def _check_depth(text: str) -> None:
+    # Before json.loads, which answers deep nesting with RecursionError.
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        if (bracket := match.group()[0]) == '"':
+            continue
+        depth += 1 if bracket in "[{" else -1
+        if depth > _MAX_DEPTH:
+            raise JSONFault(f"is nested deeper than {_MAX_DEPTH} levels")
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JSONFault(f"has the key {show(twice)} twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JSONFault(f"has the value {name}, which is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise JSONFault(f"has the number {show(text)}, which overflows")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > _MAX_INTEGER_DIGITS:
+        raise JSONFault(f"has an integer of {len(text)} digits")
+    return int(text)
+
+
+def _check_surrogates(value: Any) -> None:
+    if isinstance(value, str):
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise JSONFault("has a lone surrogate in a string")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_surrogates(key)
+            _check_surrogates(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_surrogates(item)
