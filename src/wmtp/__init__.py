@@ -25,7 +25,6 @@ _PUBLIC = {
     "loader_registry": "wmtp.registry",
     "loading_strategies": "wmtp.registry",
     "model_classes": "wmtp.registry",
-    "algorithms": "wmtp.registry",
     "Registry": "wmtp.registry",
     "ComponentFactory": "wmtp.factory",
     "create_model_loader": "wmtp.factory",

@@ -7,17 +7,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from wmtp.errors import IntegrityError
-from wmtp.untrusted import StrictModel, parse_json_object, relative_name_fault, show
+from wmtp.untrusted import (
+    Fault,
+    FieldFaults,
+    StrictModel,
+    faults_error,
+    model_faults,
+    parse_json_object,
+    relative_name_fault,
+    show,
+)
 
 _CHUNK_BYTES = 1 << 20
 
 
 def _checked_name(name: str) -> str:
     if fault := relative_name_fault(name):
-        raise ValueError(f"{show(name)} {fault}")
+        raise FieldFaults(Fault((), f"is {show(name)}, which {fault}", "name the file relative to the checkpoint"))
     return name
 
 
@@ -52,7 +61,12 @@ class Manifest(StrictModel):
         """
         data = path.read_bytes()
         parse_json_object(data, where=str(path), error=IntegrityError)
-        return cls.model_validate_json(data)
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            faults = model_faults(error, cls)
+            hint = "fetch or write the checkpoint again, manifest included"
+            raise faults_error(faults, where=str(path), error=IntegrityError, hint=hint) from error
 
     def verify_directory(self, directory: Path) -> None:
         """Hash every file again and raise IntegrityError, naming each that is missing or differs."""

@@ -46,13 +46,26 @@ class Registry(Generic[T]):
         """Return the component of that name, importing it on first use.
 
         Raises:
-            UnknownNameError: If no entry point and no registration has that name; lists the known ones.
+            UnknownNameError: If no entry point and no registration has that name (lists the known ones), or what the
+                entry point names cannot be imported.
         """
         if name not in self._registered:
             if name not in self._entry_points:
                 raise UnknownNameError(f"unknown {self.kind} {show(name)}", hint=self.hint_for(name))
-            self._registered[name] = self._entry_points[name].load()
+            self._registered[name] = self._load(self._entry_points[name])
         return self._registered[name]
+
+    def _load(self, point: EntryPoint) -> T:
+        try:
+            component: T = point.load()
+        except (ImportError, AttributeError) as error:
+            package = point.dist.name if point.dist else "the package that declares it"
+            raise UnknownNameError(
+                f"the {self.kind} {show(point.name)} is declared as {show(point.value)}, which cannot be imported: "
+                f"{show(str(error))}",
+                hint=f"install {package} again, or remove it",
+            ) from error
+        return component
 
     def create(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call the component of that name and return what it builds."""

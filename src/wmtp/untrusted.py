@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args
@@ -34,7 +35,8 @@ _NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("an unprintable character", lambda name: any(unicodedata.category(c) in _UNPRINTABLE for c in name)),
     ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
 )
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and closing quote optional: a text of nothing but quotes and backslashes is still read once.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class StrictModel(BaseModel):
@@ -48,16 +50,24 @@ class JSONFault(ValueError):
 
 
 def show(value: object) -> str:
-    """Return foreign text in a form that is safe to print: ASCII, escaped, at most 200 characters."""
-    text = ascii(value) if isinstance(value, str) else ascii(str(value))[1:-1]
+    """Return a foreign value in a form that is safe to print: ASCII, escaped, at most 200 characters.
+
+    Text is quoted; anything else stands as JSON would write it.
+    """
+    text = ascii(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
+    text = text.replace("\x7f", "\\x7f")
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def show_all(values: Iterable[object]) -> list[str]:
     """Return the first 20 values, each shown safely, then one line that counts the rest."""
-    shown = [show(value) for value in values]
-    rest = len(shown) - _SHOWN_FAULTS
-    return shown if rest <= 0 else [*shown[:_SHOWN_FAULTS], f"and {rest} more"]
+    return first_few([show(value) for value in values])
+
+
+def first_few(lines: Sequence[str]) -> list[str]:
+    """Return the first 20 lines, then one that counts the rest."""
+    rest = len(lines) - _SHOWN_FAULTS
+    return [*lines[:_SHOWN_FAULTS], *([f"and {rest:,} more"] if rest > 0 else [])]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -86,9 +96,20 @@ class Fault:
         return " ".join(filter(None, (dotted, self.problem)))
 
 
+class FieldFaults(ValueError):
+    """Raised by a validator: what is wrong with its field, each fault with its path below that field."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
 def model_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
     """Turn everything that pydantic found wrong into faults that name the nearest known field or value."""
-    return [_fault(detail, model) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    # Only the first are ever shown: no search for near names for the other 100,000 of a hostile file.
+    told = [fault for detail in details[:_SHOWN_FAULTS] for fault in _faults(detail, model)]
+    return told + [Fault(detail["loc"], detail["msg"]) for detail in details[_SHOWN_FAULTS:]]
 
 
 def faults_error(faults: Sequence[Fault], *, where: str, error: type[WmtpError], hint: str) -> WmtpError:
@@ -96,7 +117,14 @@ def faults_error(faults: Sequence[Fault], *, where: str, error: type[WmtpError],
     if len(faults) == 1:
         return error(f"{where}: {faults[0]}", hint=faults[0].hint or hint)
     listed = [f"{fault}; {fault.hint}" if fault.hint else str(fault) for fault in faults]
-    return error(f"{where}: {len(faults)} faults", hint=hint, faults=listed)
+    return error(f"{where}: {len(faults):,} faults", hint=hint, faults=first_few(listed))
+
+
+def _faults(detail: ErrorDetails, model: type[BaseModel]) -> list[Fault]:
+    raised = detail.get("ctx", {}).get("error")
+    if isinstance(raised, FieldFaults):
+        return [Fault((*detail["loc"], *fault.path), fault.problem, fault.hint) for fault in raised.faults]
+    return [_fault(detail, model)]
 
 
 def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
@@ -190,15 +218,13 @@ def parse_json_object(
     data: bytes, *, where: str, error: type[WmtpError], max_bytes: int = MAX_JSON_BYTES
 ) -> dict[str, Any]:
     """Return a strict JSON object, or raise `error` naming the file `where`."""
+    hint = "restore the file from its source, or write it anew"
     try:
         value = parse_json(data, max_bytes=max_bytes)
     except JSONFault as fault:
-        raise error(f"{where}: {fault}", hint="restore the file from its source, or write it anew") from fault
+        raise error(f"{where}: {fault}", hint=hint) from fault
     if not isinstance(value, dict):
-        raise error(
-            f"{where}: expected a JSON object, found {type(value).__name__}",
-            hint="restore the file from its source, or write it anew",
-        )
+        raise error(f"{where}: is {show(value)}, expected a JSON object", hint=hint)
     return value
 
 
@@ -216,8 +242,7 @@ def _check_depth(text: str) -> None:
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise JSONFault(f"has the key {show(twice)} twice in one object")
     return found
 
@@ -240,13 +265,7 @@ def _bounded_int(text: str) -> int:
 
 
 def _check_surrogates(value: Any) -> None:
-    if isinstance(value, str):
-        if any("\ud800" <= c <= "\udfff" for c in value):
-            raise JSONFault("has a lone surrogate in a string")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _check_surrogates(key)
-            _check_surrogates(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_surrogates(item)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise JSONFault("has a lone surrogate in a string") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wmtp.errors import MetadataError, NotFoundError
+from wmtp.errors import MetadataError, NotFoundError, StorageError
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.storage.store import Store, open_store
 from wmtp.storage.uri import ModelURI
@@ -79,17 +80,26 @@ def write_metadata(directory: Path, metadata: ModelMetadata | Mapping[str, Any])
     """Write metadata.json into a directory, checked first and published by rename.
 
     Raises:
-        MetadataError: If the mapping given is not valid metadata; nothing is written then.
+        MetadataError: If what would be written cannot be read back as metadata; nothing is written then.
+        StorageError: If the directory cannot be written.
     """
     path = directory / METADATA_FILE
     if not isinstance(metadata, ModelMetadata):
         metadata = parse_metadata(json.dumps(metadata).encode(), where=str(path))
-    temporary = path.with_name(f".{METADATA_FILE}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(dump_metadata(metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    # An object made in Python can hold what the format forbids (a NaN in `extra`): the bytes are what counts.
+    data = dump_metadata(metadata).encode(errors="surrogatepass")
+    parse_metadata(data, where=str(path))
+    temporary = path.with_name(f".{METADATA_FILE}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}", hint="check the directory and its permissions") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 

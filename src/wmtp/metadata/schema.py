@@ -6,21 +6,22 @@ What must agree with other files (config.json, tensors) is proven later, by the 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections import Counter
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from wmtp.manifest import SHA256, FileDigest, RelativeName
 from wmtp.registry import Registry, algorithms, loading_strategies
-from wmtp.untrusted import StrictModel, show
+from wmtp.untrusted import Fault, FieldFaults, StrictModel, show, show_all
 
 STORAGE_VERSION = "2.0"
 _MAX_RULES, _MAX_RULE_BYTES = 256, 1024
 # In a replacement only \1..\9 and \\ are special.
 _REPLACEMENT = re.compile(r"(?:[^\\]|\\[1-9\\])*", re.DOTALL)
 _GROUP = re.compile(r"\\\\|\\([1-9])")
-_IDENTIFIER = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")
-_CLASS_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,127}$")
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+_CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 
 WmtpType = Literal["base_model", "reference_model", "reward_model"]
 
@@ -32,7 +33,7 @@ _FORBIDS = {"custom_mtp": ("transformers_class",), "huggingface": ("model_class_
 def _known_in(registry: Registry[Any]) -> AfterValidator:
     def check(name: str) -> str:
         if name not in registry.names():
-            raise ValueError(f"is {show(name)}; {registry.hint_for(name)}")
+            raise FieldFaults(Fault((), f"is {show(name)}", registry.hint_for(name)))
         return name
 
     return AfterValidator(check)
@@ -40,8 +41,8 @@ def _known_in(registry: Registry[Any]) -> AfterValidator:
 
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     def check(text: str) -> str:
-        if not pattern.match(text):
-            raise ValueError(f"is {show(text)}, which is not {what}")
+        if not pattern.fullmatch(text):
+            raise FieldFaults(Fault((), f"is {show(text)}, which is not {what}"))
         return text
 
     return AfterValidator(check)
@@ -73,35 +74,43 @@ class StateDictMapping(StrictModel):
         default_factory=list, description="Shell globs of tensor names that may be left unused."
     )
 
-    @model_validator(mode="after")
-    def _transforms_are_bounded_and_compile(self) -> Self:
-        if len(self.key_transforms) > _MAX_RULES:
-            raise ValueError(f"key_transforms has {len(self.key_transforms)} rules, at most {_MAX_RULES} are allowed")
-        for pattern, replacement in self.key_transforms.items():
-            _check_transform(pattern, replacement)
-        return self
+    @field_validator("key_transforms")
+    @classmethod
+    def _transforms_are_bounded_and_compile(cls, transforms: dict[str, str]) -> dict[str, str]:
+        if len(transforms) > _MAX_RULES:
+            raise FieldFaults(Fault((), f"has {len(transforms):,} rules, at most {_MAX_RULES} are allowed"))
+        if faults := [Fault((), problem) for rule in transforms.items() if (problem := _transform_fault(*rule))]:
+            raise FieldFaults(*faults)
+        return transforms
 
 
-def _check_transform(pattern: str, replacement: str) -> None:
-    import re2  # only checkpoints with transforms pay for it
+def _transform_fault(pattern: str, replacement: str) -> str | None:
+    try:
+        import re2  # only checkpoints with transforms pay for it
+    except ImportError:
+        return "needs the package google-re2, which is not installed"
 
     if max(len(pattern.encode()), len(replacement.encode())) > _MAX_RULE_BYTES:
-        raise ValueError(f"key_transforms has a rule longer than {_MAX_RULE_BYTES} bytes: {show(pattern)}")
+        return f"has a rule longer than {_MAX_RULE_BYTES} bytes: {show(pattern)}"
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(pattern, options=options)
+        num_groups = re2.compile(pattern, options=options).groups
     except re2.error as error:
-        raise ValueError(f"key_transforms: {show(pattern)} is not an RE2 pattern: {show(str(error))}") from error
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        return f"has {show(pattern)}, which is not an RE2 pattern: {show(reason)}"
     if not _REPLACEMENT.fullmatch(replacement):
-        raise ValueError(
-            f"key_transforms: in {show(replacement)} a backslash is followed by neither 1-9 nor a backslash"
-        )
-    groups = [int(group) for group in _GROUP.findall(replacement) if group]
-    if groups and max(groups) > compiled.groups:
-        raise ValueError(
-            f"key_transforms: {show(replacement)} names group {max(groups)}, but {show(pattern)} has {compiled.groups}"
-        )
+        return f"has the replacement {show(replacement)}, where a backslash is followed by neither 1-9 nor a backslash"
+    last_group = max((int(group) for group in _GROUP.findall(replacement) if group), default=0)
+    if last_group > num_groups:
+        return f"has the replacement {show(replacement)}, but {show(pattern)} has no group {last_group}"
+    return None
+
+
+def _without_twins(names: list[str]) -> list[str]:
+    if twins := [name for name, count in Counter(names).items() if count > 1]:
+        raise FieldFaults(Fault((), f"names a file twice: {', '.join(show_all(twins))}"))
+    return names
 
 
 class LoadingStrategy(StrictModel):
@@ -112,34 +121,39 @@ class LoadingStrategy(StrictModel):
     )
     model_class_name: ClassName | None = Field(
         None,
+        validate_default=True,
         description="custom_mtp: the class in custom_module_file, or a registered class when there is no such file.",
     )
     custom_module_file: RelativeName | None = Field(
         None, description="A *.py file inside the checkpoint; running it needs the operator's consent by hash."
     )
     transformers_class: ClassName | None = Field(
-        None, description="huggingface: an AutoModel* class or a model class that transformers exports."
+        None,
+        validate_default=True,
+        description="huggingface: an AutoModel* class or a model class that transformers exports.",
     )
     state_dict_mapping: StateDictMapping = Field(default_factory=StateDictMapping)
-    required_files: list[RelativeName] = Field(
+    required_files: Annotated[list[RelativeName], AfterValidator(_without_twins)] = Field(
         min_length=1, description="Relative paths; all must be there, and they are what is fetched."
     )
 
-    @model_validator(mode="after")
-    def _fields_fit_the_strategy(self) -> Self:
-        needed = _NEEDS.get(self.loader_type)
-        if needed and getattr(self, needed) is None:
-            raise ValueError(f"{needed} is missing, and loader_type {self.loader_type!r} needs it")
-        for field in _FORBIDS.get(self.loader_type, ()):
-            if (found := getattr(self, field)) is not None:
-                raise ValueError(
-                    f"{field} is {show(found)}, and loader_type {self.loader_type!r} has no use for it: set it to null"
-                )
-        if self.custom_module_file and not self.custom_module_file.endswith(".py"):
-            raise ValueError(f"custom_module_file is {show(self.custom_module_file)}, which does not end in .py")
-        if len(set(self.required_files)) != len(self.required_files):
-            raise ValueError("required_files names a file twice")
-        return self
+    @field_validator("model_class_name", "custom_module_file", "transformers_class")
+    @classmethod
+    def _field_fits_the_strategy(cls, value: str | None, info: ValidationInfo) -> str | None:
+        loader_type, field = info.data.get("loader_type", ""), info.field_name
+        if value is None and field == _NEEDS.get(loader_type):
+            raise FieldFaults(Fault((), f"is missing, and loader_type {loader_type!r} needs it"))
+        if value is not None and field in _FORBIDS.get(loader_type, ()):
+            problem = f"is {show(value)}, and loader_type {loader_type!r} has no use for it"
+            raise FieldFaults(Fault((), problem, "set it to null"))
+        return value
+
+    @field_validator("custom_module_file")
+    @classmethod
+    def _module_is_python(cls, value: str | None) -> str | None:
+        if value is not None and not value.endswith(".py"):
+            raise FieldFaults(Fault((), f"is {show(value)}, which does not end in .py"))
+        return value
 
 
 class MTPInfo(StrictModel):
@@ -162,7 +176,7 @@ class TokenizerInfo(StrictModel):
 class ModelMetadata(StrictModel):
     """One checkpoint's declaration of what it is and how it loads."""
 
-    model_config = ConfigDict(title="wmtp metadata.json, storage version 2.0", populate_by_name=True)
+    model_config = ConfigDict(title="wmtp metadata.json, storage version 2.0")
 
     schema_: str | None = Field(None, alias="$schema", description="Where the JSON Schema stands, for editors.")
     wmtp_type: WmtpType = Field(
@@ -191,21 +205,18 @@ class ModelMetadata(StrictModel):
     provenance: dict[str, Any] | None = Field(None, description="Written by training: recipe, data, parents, versions.")
     extra: dict[str, Any] | None = Field(None, description="Free-form; the place for anything else.")
 
-    @model_validator(mode="after")
-    def _head_counts_agree(self) -> Self:
+    @field_validator("n_heads", "mtp")
+    @classmethod
+    def _head_counts_agree(cls, value: int | MTPInfo | None, info: ValidationInfo) -> int | MTPInfo | None:
+        strategy = info.data.get("loading_strategy")
         # On a transformers class the older spellings describe the run that the model served.
-        if self.loading_strategy.transformers_class is None and len(set(self._declared_heads().values())) > 1:
-            listed = ", ".join(f"{field} {count}" for field, count in self._declared_heads().items())
-            raise ValueError(f"declares different numbers of heads: {listed}")
-        return self
-
-    def _declared_heads(self) -> dict[str, int]:
-        declared = {
-            "mtp.n_future_tokens": self.mtp.n_future_tokens if self.mtp else None,
-            "horizon": self.horizon,
-            "n_heads": self.n_heads,
-        }
-        return {field: count for field, count in declared.items() if count is not None}
+        if value is None or strategy is None or strategy.transformers_class is not None:
+            return value
+        path, count = (("n_future_tokens",), value.n_future_tokens) if isinstance(value, MTPInfo) else ((), value)
+        for field in ("horizon", "n_heads"):
+            if (other := info.data.get(field)) not in (None, count):
+                raise FieldFaults(Fault(path, f"is {count}, but {field} is {other}"))
+        return value
 
     @property
     def num_heads(self) -> int | None:
@@ -214,4 +225,4 @@ class ModelMetadata(StrictModel):
             return self.mtp.n_future_tokens
         if self.loading_strategy.transformers_class is not None:
             return 1
-        return next(iter(self._declared_heads().values()), None)
+        return self.horizon or self.n_heads

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from typing_extensions import override
 
-from wmtp.errors import NotFoundError, StorageError
+from wmtp.errors import NotFoundError, StorageError, WmtpError
 from wmtp.storage.uri import ModelURI, parse_uri
 from wmtp.untrusted import relative_name_fault, show
 
@@ -93,22 +94,15 @@ class LocalStore(Store):
         self.uri = uri
         self._root = Path(uri.path)
         self._allow_symlinks = allow_symlinks
-        if not self._root.is_dir():
-            raise _no_directory(uri)
-        self._real_root = self._root.resolve()
+        with _reading(uri):
+            if not self._root.is_dir():
+                raise _no_directory(uri)
+            self._real_root = self._root.resolve()
 
     @override
     def list_files(self) -> list[FileInfo]:
-        found = []
-        for directory, subdirectories, names in os.walk(self._root):
-            subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
-            for name in names:
-                path = Path(directory, name)
-                if not name.startswith(".") and path.is_file():
-                    found.append(FileInfo(path.relative_to(self._root).as_posix(), path.stat().st_size))
-            if len(found) > _MAX_LISTED:
-                raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
-        return sorted(found, key=lambda info: info.name)
+        with _reading(self.uri):
+            return sorted(self._walk(), key=lambda info: info.name)
 
     @override
     def stat(self, name: str) -> FileInfo:
@@ -116,7 +110,7 @@ class LocalStore(Store):
 
     @override
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        with self._path(name).open("rb") as file:
+        with _reading(self.uri / name), self._path(name).open("rb") as file:
             file.seek(start)
             data = file.read(length)
         if len(data) != length:
@@ -130,6 +124,17 @@ class LocalStore(Store):
     def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
         return {name: self._path(name) for name in names}
 
+    def _walk(self) -> Iterator[FileInfo]:
+        num_seen = 0
+        for directory, subdirectories, names in os.walk(self._root):
+            subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
+            num_seen += 1 + len(names)
+            if num_seen > _MAX_LISTED:
+                raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
+            for path in (Path(directory, name) for name in names if not name.startswith(".")):
+                if path.is_file():
+                    yield FileInfo(path.relative_to(self._root).as_posix(), path.stat().st_size)
+
     def _path(self, name: str) -> Path:
         if fault := relative_name_fault(name):
             raise StorageError(
@@ -137,16 +142,8 @@ class LocalStore(Store):
                 hint="name files relative to the checkpoint's directory",
             )
         path = self._root / name
-        try:
+        with _reading(self.uri / name):
             mode = path.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(
-                f"{self.uri / name}: no such file", hint=f"see what is there with 'wmtp inspect {self.uri}'"
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"{self.uri / name}: {error.strerror}", hint="check the file and its permissions"
-            ) from error
         if not stat.S_ISREG(mode):
             raise StorageError(f"{self.uri / name}: not a regular file", hint="replace it with the file itself")
         if not self._allow_symlinks:
@@ -185,10 +182,23 @@ def open_store(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> S
     return LocalStore(parsed, allow_symlinks=allow_symlinks)
 
 
+@contextmanager
+def _reading(uri: ModelURI) -> Iterator[None]:
+    """Say in our own words what the operating system has against a path."""
+    try:
+        yield
+    except WmtpError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(f"{uri}: no such file", hint="see what is there with 'wmtp inspect DIR'") from error
+    except OSError as error:
+        raise StorageError(f"{uri}: {error.strerror}", hint="check the path and its permissions") from error
+
+
 def _no_directory(uri: ModelURI) -> NotFoundError:
     path = Path(uri.path)
     if path.exists():
         return NotFoundError(f"{uri}: not a directory", hint=f"name the directory that holds it: {path.parent}")
-    near = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir()] if path.parent.is_dir() else []
+    near = [show(sibling.name) for sibling in path.parent.iterdir() if sibling.is_dir()] if path.parent.is_dir() else []
     beside = f"beside it are: {', '.join(sorted(near)[:8])}" if near else f"{path.parent} has no directories either"
     return NotFoundError(f"{uri}: no such directory", hint=f"check the path; {beside}")

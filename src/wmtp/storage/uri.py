@@ -14,8 +14,9 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _FORMS = (
     "use /path, ./path, file:///path, s3://bucket/key, gs://bucket/key, az://container/key or hf://org/name@revision"
 )
-_BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
-_REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", re.ASCII)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ModelURI:
 
     def __truediv__(self, name: str) -> ModelURI:
         """Return the address of a file or directory below this one."""
-        return ModelURI(self.scheme, self.location, f"{self.path}/{name}" if self.path else name, self.revision)
+        path = f"{self.path.rstrip('/')}/{name}" if self.path else name
+        return ModelURI(self.scheme, self.location, path, self.revision)
 
 
 def parse_uri(text: str | Path | ModelURI) -> ModelURI:
@@ -55,16 +57,17 @@ def parse_uri(text: str | Path | ModelURI) -> ModelURI:
         return text
     if isinstance(text, Path):
         return ModelURI("file", "", str(text))
-    if not text or any(ord(c) < 32 or ord(c) == 127 for c in text):
+    if not text or _CONTROL.search(text):
         raise URIError(f"{show(text)} is not an address of a checkpoint", hint=_FORMS)
     match = _SCHEME.match(text)
     if match is None:
         return ModelURI("file", "", text.rstrip("/") or "/")
     scheme, rest = match.group(1), text[match.end() :]
     if scheme not in _PARSERS or not rest.startswith("//"):
-        raise URIError(
-            f"{show(text)} has the unknown scheme {show(scheme)}", hint=_FORMS + did_you_mean(scheme, _PARSERS)
-        )
+        problem = f"lacks // after {scheme}:" if scheme in _PARSERS else f"has the unknown scheme {show(scheme)}"
+        raise URIError(f"{show(text)} {problem}", hint=_FORMS + did_you_mean(scheme, _PARSERS))
+    if mark := next((mark for mark in "?#" if mark in rest), None):
+        raise URIError(f"{show(text)} has a '{mark}' in it", hint="write the address without a query or fragment")
     return _PARSERS[scheme](text, scheme, rest[2:].rstrip("/"))
 
 
@@ -72,12 +75,20 @@ def _parse_file(text: str, scheme: str, rest: str) -> ModelURI:
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):
         raise URIError(f"{show(text)} names the host {show(host)}", hint="write file:///path, with three slashes")
-    return ModelURI(scheme, "", unquote("/" + path))
+    decoded = unquote("/" + path)
+    if _CONTROL.search(decoded):
+        raise URIError(f"{show(text)} has a control character in it", hint="write file:///path with a plain path")
+    return ModelURI(scheme, "", decoded)
 
 
 def _parse_bucket(text: str, scheme: str, rest: str) -> ModelURI:
     bucket, _, key = rest.partition("/")
-    if not _BUCKET.match(bucket):
+    if "@" in bucket:  # not shown: it may be a secret
+        raise URIError(
+            f"the {scheme}:// address has credentials in it",
+            hint=f"write {scheme}://bucket/key and leave credentials to the environment or a profile",
+        )
+    if not _BUCKET.fullmatch(bucket):
         raise URIError(f"{show(text)} has no valid bucket name: {show(bucket)}", hint=f"write {scheme}://bucket/key")
     if key and (fault := relative_name_fault(key)):
         raise URIError(f"{show(text)}: the key {fault}", hint=f"write {scheme}://bucket/key with a plain key")
@@ -86,7 +97,7 @@ def _parse_bucket(text: str, scheme: str, rest: str) -> ModelURI:
 
 def _parse_hub(text: str, scheme: str, rest: str) -> ModelURI:
     repository, at, revision = rest.partition("@")
-    if not _REPOSITORY.match(repository) or (at and relative_name_fault(revision)):
+    if not _REPOSITORY.fullmatch(repository) or (at and relative_name_fault(revision)):
         raise URIError(
             f"{show(text)} is not a repository on the Hub", hint="write hf://org/name or hf://org/name@revision"
         )

@@ -1,0 +1,241 @@
+"""Drafting a metadata.json from config.json and headers, for a person to review. Guesses, and says so."""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.headers import read_tensors, weights_name
+from wmtp.checkpoint.mapping import suggest_mapping
+from wmtp.checkpoint.plan import make_plan
+from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
+from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
+from wmtp.loaders.base import LoadingStrategy, LoadOptions
+from wmtp.loaders.construction import build_model, parameter_specs, target_dtype
+from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
+from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
+from wmtp.registry import algorithms, loading_strategies, model_classes
+from wmtp.storage.store import Store, open_store
+from wmtp.trust import read_code
+from wmtp.untrusted import show
+
+_SMALL_FILES = (
+    CONFIG_FILE,
+    "generation_config.json",
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+_BUILT_IN_CLASS = "MTPForCausalLM"
+_HEAD_TYPES = ("linear", "transformer", "resblock", "deepseek")
+# A reward model is made for the critic; anything else without several heads was made by ordinary training.
+_MADE_BY = {"reference_model": "baseline", "reward_model": "critic"}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A drafted metadata.json.
+
+    Attributes:
+        metadata: The draft.
+        notes: What was guessed and is to be checked, a sentence each.
+    """
+
+    metadata: ModelMetadata
+    notes: tuple[str, ...]
+
+
+def init_metadata(directory: Path) -> Draft:
+    """Draft a metadata.json and write it into the directory.
+
+    Raises:
+        MetadataError: If there is one already; it is never overwritten.
+        WmtpError: If config.json or the weights are absent or malformed; nothing is written then.
+    """
+    path = directory / METADATA_FILE
+    if path.exists() or path.is_symlink():
+        raise MetadataError(
+            f"{path}: already there, and never overwritten",
+            hint=f"see what is wrong with it: 'wmtp validate {directory}'; an older one: 'wmtp upgrade {directory}'",
+        )
+    draft = draft_metadata(open_store(directory))
+    write_metadata(directory, draft.metadata)
+    return draft
+
+
+def draft_metadata(store: Store) -> Draft:
+    """Draft a metadata.json for the checkpoint in an open store; writes nothing."""
+    notes: list[str] = []
+    config, tensors = read_config(store), read_tensors(store)
+    architecture = config.get("model_type")
+    if not isinstance(architecture, str):
+        raise CheckpointError(
+            f"{store.uri / CONFIG_FILE}: model_type is {show(architecture)}",
+            hint='write the architecture there, such as "model_type": "llama"',
+        )
+    strategy = _strategy(store, config, notes)
+    wmtp_type = _wmtp_type(strategy, notes)
+    tokenizer = tokenizer_fingerprint(store)
+    if tokenizer is None:
+        notes.append(f"tokenizer: no {TOKENIZER_FILE}, so no fingerprint; other models' tokenizers cannot be compared")
+    document = {
+        "wmtp_type": wmtp_type,
+        "training_algorithm": _MADE_BY.get(wmtp_type, "mtp"),
+        "base_architecture": architecture,
+        "storage_version": STORAGE_VERSION,
+        "loading_strategy": strategy,
+        "algorithm_compatibility": fitting_algorithms(wmtp_type),
+        "mtp": _heads(config, strategy, notes),
+        "tokenizer": tokenizer.model_dump() if tokenizer else None,
+        "created_by": "wmtp init",
+    }
+    metadata = parse_metadata(json.dumps(document).encode(), where=f"{store.uri / METADATA_FILE}, drafted")
+    return Draft(_with_mapping(Checkpoint(store, metadata, config, tensors), notes), tuple(notes))
+
+
+def fitting_algorithms(wmtp_type: str) -> list[str]:
+    """Return the registered algorithms that have a role for models of a type."""
+    return [
+        name for name in algorithms.names() if any(role.wmtp_type == wmtp_type for role in algorithms.get(name).roles)
+    ]
+
+
+def small_files(store: Store) -> list[str]:
+    """Return the files beside the weights that loading a model or its tokenizer reads, where they are there."""
+    return [name for name in _SMALL_FILES if store.has(name)]
+
+
+def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    required = [*small_files(store), weights_name(store)]
+    declared = _first_architecture(config)
+    modules = [f.name for f in store.list_files() if f.name.endswith(".py") and "/" not in f.name]
+    if modules:
+        module = "modeling.py" if "modeling.py" in modules else modules[0]
+        return {
+            "loader_type": "custom_mtp",
+            "model_class_name": _own_class(store, module, declared, notes),
+            "custom_module_file": module,
+            "required_files": [*required, *modules],
+        }
+    if declared in model_classes.names() or isinstance(config.get("mtp_config"), dict):
+        name = declared if declared in model_classes.names() else _BUILT_IN_CLASS
+        notes.append(f"loading_strategy.model_class_name: the built-in class {name}, as config.json has its heads")
+        return {"loader_type": "custom_mtp", "model_class_name": name, "required_files": required}
+    return {
+        "loader_type": "huggingface",
+        "transformers_class": _transformers_class(declared, notes),
+        "required_files": required,
+    }
+
+
+def _first_architecture(config: dict[str, Any]) -> str | None:
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+
+def _own_class(store: Store, module: str, declared: str | None, notes: list[str]) -> str:
+    code = read_code(store, module)
+    try:
+        tree = ast.parse(code.data)
+    except (SyntaxError, ValueError) as error:
+        raise CheckpointError(
+            f"{code.where}: not Python: {show(error)}", hint="mend the file, or take it away"
+        ) from error
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    if not classes:
+        raise CheckpointError(f"{code.where}: defines no class", hint="take the file away if the model needs none")
+    likely = [name for name in classes if name == declared] or [
+        name for name in classes if name.endswith("ForCausalLM")
+    ]
+    chosen = (likely or classes)[-1]
+    notes.append(f"loading_strategy.model_class_name: {chosen}, of {', '.join(classes)} in {show(module)}")
+    return chosen
+
+
+def _transformers_class(declared: str | None, notes: list[str]) -> str:
+    found = getattr(transformers, declared, None) if declared else None
+    if declared and isinstance(found, type) and issubclass(found, PreTrainedModel):
+        return declared
+    notes.append(
+        f"loading_strategy.transformers_class: AutoModelForCausalLM; config.json names {show(declared)},"
+        " which is no class of transformers"
+    )
+    return "AutoModelForCausalLM"
+
+
+def _wmtp_type(strategy: dict[str, Any], notes: list[str]) -> str:
+    if strategy["loader_type"] != "huggingface":
+        notes.append("wmtp_type: base_model, one that is trained, as the class is not one of transformers")
+        return "base_model"
+    if "ForSequenceClassification" in strategy["transformers_class"]:
+        notes.append("wmtp_type: reward_model, as the class gives one score to a sequence")
+        return "reward_model"
+    notes.append(
+        "wmtp_type: reference_model, one that scores tokens; to train it, make it base_model,"
+        " or grow heads on it with 'wmtp grow'"
+    )
+    return "reference_model"
+
+
+def _heads(config: dict[str, Any], strategy: dict[str, Any], notes: list[str]) -> dict[str, Any] | None:
+    if strategy["loader_type"] == "huggingface":
+        return None
+    nested = config.get("mtp_config")
+    places = [config, nested] if isinstance(nested, dict) else [config]
+    counts = [place[key] for place in places for key in ("n_future_tokens", "num_future_tokens") if key in place]
+    if not counts:
+        notes.append("mtp: config.json does not say how many heads there are; add mtp.n_future_tokens")
+        return None
+    head_type = places[-1].get("head_type")
+    return {"n_future_tokens": counts[0], "head_type": head_type if head_type in _HEAD_TYPES else None}
+
+
+def _with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
+    """Compare the tensors with the parameters of the drafted class, and draft the mapping that they need."""
+    metadata = checkpoint.metadata
+    if metadata.loading_strategy.custom_module_file is not None:
+        notes.append(
+            "state_dict_mapping: empty; nobody agreed to run the class's code, so its parameters are not known."
+            " After 'wmtp trust', 'wmtp validate' says which mapping they need, if any"
+        )
+        return metadata
+    try:
+        fields = _needed_mapping(checkpoint)
+    except WmtpError as error:
+        notes.append(f"state_dict_mapping: empty; the model could not be built to compare it: {error.problem}")
+        return metadata
+    if fields is None:
+        notes.append("state_dict_mapping: empty, but the tensors do not fit the class; 'wmtp validate' says how")
+    if not fields:
+        return metadata
+    notes.append(f"state_dict_mapping: {json.dumps(fields)}, or the tensors would not fit the class")
+    mapping = metadata.loading_strategy.state_dict_mapping.model_copy(update=fields)
+    strategy = metadata.loading_strategy.model_copy(update={"state_dict_mapping": mapping})
+    return metadata.model_copy(update={"loading_strategy": strategy})
+
+
+def _needed_mapping(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    options = LoadOptions()
+    strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
+    dtype = target_dtype(checkpoint.tensors, options.dtype)
+    model, _ = build_model(strategy.blueprint(checkpoint, options, dtype), dtype)
+    specs = parameter_specs(model)
+    try:
+        make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
+    except PlanError:
+        held = [tensor.name for tensor in checkpoint.tensors]
+        wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
+        return suggest_mapping(wanted, held)
+    return {}

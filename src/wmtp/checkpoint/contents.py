@@ -1,0 +1,77 @@
+"""A checkpoint as its small files and headers describe it: everything that can be known before a model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wmtp.checkpoint.configuration import check_declaration, read_config
+from wmtp.checkpoint.headers import TensorInfo, read_tensors
+from wmtp.errors import IncompatibleModelError, NotFoundError
+from wmtp.metadata.file import METADATA_FILE, read_metadata
+from wmtp.metadata.schema import ModelMetadata
+from wmtp.storage.store import Store, open_store
+from wmtp.storage.uri import ModelURI
+from wmtp.untrusted import did_you_mean, show, show_all
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose metadata, configuration and headers were read and agree with each other.
+
+    Attributes:
+        store: Where its files are.
+        metadata: Its declaration.
+        config: config.json as plain values.
+        tensors: What its headers declare.
+    """
+
+    store: Store
+    metadata: ModelMetadata
+    config: dict[str, Any]
+    tensors: list[TensorInfo]
+
+    @property
+    def where(self) -> str:
+        """The address, as errors show it."""
+        return str(self.store.uri)
+
+
+def open_checkpoint(
+    uri: str | Path | ModelURI, *, allow_symlinks: bool = False, algorithm: str | None = None
+) -> Checkpoint:
+    """Read everything about a checkpoint but its weights.
+
+    Args:
+        uri: Its address.
+        allow_symlinks: Follow links out of its directory.
+        algorithm: Refuse a model that does not declare itself fit for this algorithm.
+
+    Raises:
+        WmtpError: For the first of these that fails: metadata, algorithm, required files, configuration, headers.
+    """
+    store = open_store(uri, allow_symlinks=allow_symlinks)
+    metadata = read_metadata(store)
+    if algorithm is not None and algorithm not in metadata.algorithm_compatibility:
+        fitting = ", ".join(metadata.algorithm_compatibility) or "none"
+        raise IncompatibleModelError(
+            f"{store.uri / METADATA_FILE}: algorithm_compatibility lacks {show(algorithm)}, it has: {fitting}",
+            hint="add it there if the model may serve it" + did_you_mean(algorithm, metadata.algorithm_compatibility),
+        )
+    check_required_files(store, metadata)
+    config = read_config(store)
+    check_declaration(metadata, config, where=str(store.uri))
+    return Checkpoint(store, metadata, config, read_tensors(store))
+
+
+def check_required_files(store: Store, metadata: ModelMetadata) -> None:
+    """Raise NotFoundError naming every required file that is absent."""
+    strategy = metadata.loading_strategy
+    required = [*strategy.required_files, *filter(None, [strategy.custom_module_file])]
+    missing = [name for name in dict.fromkeys(required) if not store.has(name)]
+    if missing:
+        raise NotFoundError(
+            f"{store.uri}: {len(missing)} required files are missing: {', '.join(show_all(missing))}",
+            hint="copy them there, or correct loading_strategy.required_files in metadata.json",
+        )

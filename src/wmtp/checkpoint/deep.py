@@ -1,0 +1,53 @@
+"""Reading every byte of a checkpoint: digests, and values that no trained weight should have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.headers import FLOATING, TensorInfo
+from wmtp.checkpoint.publish import MANIFEST_FILE, verify_published
+from wmtp.errors import CheckpointError
+from wmtp.manifest import Manifest
+from wmtp.metadata.file import METADATA_FILE
+from wmtp.untrusted import first_few, show
+
+
+def verify_bytes(checkpoint: Checkpoint) -> list[str]:
+    """Read a whole checkpoint, and return a line for each thing that was verified.
+
+    Raises:
+        IntegrityError: If a file differs from its digest in `files` of metadata.json, or in manifest.json.
+        CheckpointError: If a tensor has NaN or infinite values; names each.
+    """
+    store = checkpoint.store
+    directory = store.local_paths(info.name for info in store.list_files())[METADATA_FILE].parent
+    verified = []
+    if checkpoint.metadata.files is not None:
+        Manifest(files=checkpoint.metadata.files).verify_directory(directory)
+        verified.append(f"{len(checkpoint.metadata.files)} files have the digests that {METADATA_FILE} gives")
+    if store.has(MANIFEST_FILE):
+        manifest = verify_published(directory)
+        verified.append(f"{len(manifest.files)} files have the digests that {MANIFEST_FILE} gives")
+    floating = [tensor for tensor in checkpoint.tensors if tensor.dtype in FLOATING]
+    faults = [fault for tensor in floating if (fault := _unfit_values(directory, tensor))]
+    if faults:
+        raise CheckpointError(
+            f"{checkpoint.where}: {len(faults)} tensors have values that are not finite",
+            hint="go back to a checkpoint from before the training diverged, or fetch the files again",
+            faults=first_few(faults),
+        )
+    return [*verified, f"all values of {len(floating)} tensors are finite"]
+
+
+def _unfit_values(directory: Path, tensor: TensorInfo) -> str | None:
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(directory / tensor.file, framework="pt") as file:
+        values = file.get_tensor(tensor.name)
+    num_nan = int(torch.isnan(values).sum())
+    num_infinite = int(torch.isinf(values).sum())
+    if num_nan == num_infinite == 0:
+        return None
+    return f"{show(tensor.name)} in {show(tensor.file)}: {num_nan:,} NaN, {num_infinite:,} infinite"

@@ -1,0 +1,221 @@
+"""The tensors of a checkpoint, read from safetensors headers alone and checked before anything trusts them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from wmtp.errors import FormatError, NotFoundError
+from wmtp.storage.store import Store
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, relative_name_fault, show, show_all
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4,
+    "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+FLOATING = ("F64", "F32", "F16", "BF16")
+
+_MAX_HEADER_BYTES = 100_000_000
+_MAX_NAME_BYTES = 512
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
+_SIGNATURES = (
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the real file with 'git lfs pull'"),
+    (b"<", "an HTML or XML page, perhaps an error page saved under this name", "download the file again"),
+    (b"PK", "a zip archive, as torch.save writes", "save the model as safetensors, then load that"),
+    (b"\x80", "a Python pickle", "save the model as safetensors, then load that"),
+    (b"GGUF", "a GGUF file", "convert it with transformers: from_pretrained(..., gguf_file=...), then save_pretrained"),
+    (b"\0" * 8, "filled with zeros, as an interrupted download leaves it", "download the file again"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a checkpoint, as its header declares it.
+
+    Attributes:
+        name: Its name in the file.
+        dtype: In safetensors' notation: `F32`, `BF16`, `I64`, ...
+        shape: Its dimensions.
+        file: The file that holds it, relative to the checkpoint.
+        start: First byte of its data in that file.
+        end: One past its last byte.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    start: int
+    end: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of data."""
+        return self.end - self.start
+
+    @property
+    def num_elements(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+def read_tensors(store: Store) -> list[TensorInfo]:
+    """Return every tensor of a checkpoint, from its headers; no weight is read.
+
+    Raises:
+        NotFoundError: If there are no weights.
+        FormatError: If a header or the shard index breaks a rule of the format, or they contradict each other.
+    """
+    if weights_name(store) == SINGLE_FILE:
+        return _read_header(store, SINGLE_FILE)
+    weight_map, total_size = _read_index(store)
+    tensors = [tensor for shard in sorted(set(weight_map.values())) for tensor in _read_header(store, shard)]
+    _check_index(store, weight_map, tensors)
+    found = sum(tensor.num_bytes for tensor in tensors)
+    if total_size is not None and total_size != found:
+        raise FormatError(
+            f"{store.uri / INDEX_FILE}: metadata.total_size is {show(total_size)}, the shards hold {found} bytes",
+            hint="fetch the index and the shards again, from one version",
+        )
+    return tensors
+
+
+def weights_name(store: Store) -> str:
+    """Return which of the two forms the weights have: `model.safetensors`, or the index of its shards."""
+    names = {info.name for info in store.list_files()}
+    present = [name for name in (SINGLE_FILE, INDEX_FILE) if name in names]
+    if len(present) == 2:
+        raise FormatError(
+            f"{store.uri}: both {SINGLE_FILE} and {INDEX_FILE} are there",
+            hint="one of them is stale: remove it, so that there is no doubt which weights are meant",
+        )
+    if present:
+        return present[0]
+    other = sorted(name for name in names if name.endswith(_OTHER_WEIGHTS))
+    if other:
+        raise FormatError(
+            f"{store.uri}: the weights are in {', '.join(show_all(other))}, which loading never opens",
+            hint="write them as safetensors (in transformers: model.save_pretrained(DIRECTORY)), then load that",
+        )
+    raise NotFoundError(
+        f"{store.uri}: no {SINGLE_FILE} and no {INDEX_FILE}",
+        hint="copy the weights beside metadata.json under that name",
+    )
+
+
+def weight_files(store: Store) -> list[str]:
+    """Return the names of all files that hold weights, with the index where there is one."""
+    if weights_name(store) == SINGLE_FILE:
+        return [SINGLE_FILE]
+    return [INDEX_FILE, *sorted(set(_read_index(store)[0].values()))]
+
+
+def _read_header(store: Store, file: str) -> list[TensorInfo]:
+    where, size = f"{store.uri / file}", store.stat(file).size_bytes
+    start = store.read_range(file, 0, min(size, 64))
+    _check_signature(where, start)
+    length = int.from_bytes(start[:8], "little")
+    if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+        raise FormatError(
+            f"{where}: the header claims {length:,} bytes, the file has {size:,}",
+            hint="the file is cut short: copy it again",
+        )
+    data = store.read_range(file, 8, length)
+    if not data.startswith(b"{"):
+        raise FormatError(f"{where}: the header does not begin with '{{'", hint="this is not a safetensors file")
+    header = parse_json_object(data, where=f"{where} (header)", error=FormatError, max_bytes=_MAX_HEADER_BYTES)
+    header.pop("__metadata__", None)
+    tensors = [_parse_entry(where, file, name, entry, 8 + length) for name, entry in header.items()]
+    _check_coverage(where, sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)), 8 + length, size)
+    return tensors
+
+
+def _check_signature(where: str, start: bytes) -> None:
+    # A real header begins with its own length; only then comes "{".
+    if len(start) > 8 and start[8:9] == b"{":
+        return
+    for signature, what, hint in _SIGNATURES:
+        if start.startswith(signature):
+            raise FormatError(f"{where}: this is {what}, not safetensors", hint=hint)
+
+
+def _parse_entry(where: str, file: str, name: str, entry: object, base: int) -> TensorInfo:
+    def fault(problem: str) -> FormatError:
+        return FormatError(f"{where}: tensor {show(name)} {problem}", hint="write the file again with safetensors")
+
+    if not name or not name.isprintable() or len(name.encode()) > _MAX_NAME_BYTES:
+        raise fault(f"has a name that is empty, unprintable or longer than {_MAX_NAME_BYTES} bytes")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise fault("does not have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise fault(f"has the dtype {show(dtype)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise fault("has a shape or data_offsets that are not lists of sizes")
+    needed = math.prod(shape) * DTYPE_BYTES[dtype]
+    if offsets[1] - offsets[0] != needed:
+        raise fault(f"has {offsets[1] - offsets[0]} bytes, {dtype} of shape {shape} needs {needed}")
+    return TensorInfo(name, dtype, tuple(shape), file, base + offsets[0], base + offsets[1])
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+
+
+def _check_coverage(where: str, tensors: list[TensorInfo], start: int, size: int) -> None:
+    reached = start
+    for tensor in tensors:
+        if tensor.start != reached:
+            what = "overlaps the one before it" if tensor.start < reached else "leaves a hole before it"
+            raise FormatError(
+                f"{where}: tensor {show(tensor.name)} at byte {tensor.start} {what}",
+                hint="write the file again with safetensors",
+            )
+        reached = tensor.end
+    if reached != size:
+        raise FormatError(
+            f"{where}: the header describes {reached:,} bytes, the file has {size:,}",
+            hint="the file is cut short or has something appended: copy it again",
+        )
+
+
+def _read_index(store: Store) -> tuple[dict[str, str], object]:
+    where = f"{store.uri / INDEX_FILE}"
+    data = store.read_bytes(INDEX_FILE, max_bytes=MAX_INDEX_BYTES)
+    index = parse_json_object(data, where=where, error=FormatError, max_bytes=MAX_INDEX_BYTES)
+    weight_map, metadata = index.get("weight_map"), index.get("metadata") or {}
+    if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
+        raise FormatError(f"{where}: weight_map is not an object of names", hint="fetch the index again")
+    for tensor, shard in weight_map.items():
+        fault = relative_name_fault(shard) if isinstance(shard, str) else "is not a string"
+        if fault is None and not shard.endswith(".safetensors"):
+            fault = "does not end in .safetensors"
+        if fault:
+            raise FormatError(
+                f"{where}: weight_map.{show(tensor)[1:-1]}: the shard name {show(shard)} {fault}",
+                hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
+            )
+    return weight_map, metadata.get("total_size")
+
+
+def _check_index(store: Store, weight_map: dict[str, str], tensors: Iterable[TensorInfo]) -> None:
+    faults, unseen = [], dict(weight_map)
+    for tensor in tensors:
+        declared = unseen.pop(tensor.name, None)
+        if declared is None:
+            what = "in two shards" if tensor.name in weight_map else "not in the index"
+            faults.append(f"{show(tensor.name)} is {what}, found in {show(tensor.file)}")
+        elif declared != tensor.file:
+            faults.append(f"{show(tensor.name)} is said to be in {show(declared)}, found in {show(tensor.file)}")
+    faults += [f"{show(name)} is not in its shard {show(shard)}" for name, shard in unseen.items()]
+    if faults:
+        raise FormatError(
+            f"{store.uri / INDEX_FILE}: {len(faults)} tensors are not where the index says",
+            hint="fetch the index and the shards again, from one version",
+            faults=faults[:20],
+        )

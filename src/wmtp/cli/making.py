@@ -1,0 +1,108 @@
+"""Commands that make or change checkpoints: init, upgrade, grow, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wmtp.cli.options import URI, AllowCode, AsJSON, Directory, Yes, consents
+from wmtp.cli.output import Output
+
+
+class HeadType(StrEnum):
+    """Kinds of prediction heads that `grow` makes."""
+
+    LINEAR = "linear"
+    TRANSFORMER = "transformer"
+
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]
+Destination = Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")]
+
+
+def init(ctx: typer.Context, directory: Directory, as_json: AsJSON = False) -> None:
+    """Draft a metadata.json for review."""
+    from wmtp.authoring.init import init_metadata
+    from wmtp.metadata.file import METADATA_FILE, dump_metadata
+
+    out = Output.of(ctx, as_json=as_json)
+    draft = init_metadata(directory)
+    facts = {"path": str(directory / METADATA_FILE), "notes": draft.notes}
+    document = draft.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
+    out.result({**facts, "metadata": document}, [dump_metadata(draft.metadata).rstrip()])
+    out.say(f"\nwrote {directory / METADATA_FILE}, a draft; these are guesses, so check them:")
+    for note in draft.notes:
+        out.say(f"  {note}")
+    out.say(f"then prove it with 'wmtp validate {directory}'")
+
+
+def upgrade(ctx: typer.Context, directory: Directory, *, yes: Yes = False, as_json: AsJSON = False) -> None:
+    """Show what an older metadata.json becomes; write it with --yes."""
+    import difflib
+
+    from wmtp.authoring.upgrade import upgrade_metadata, write_upgrade
+    from wmtp.metadata.file import METADATA_FILE
+
+    out = Output.of(ctx, as_json=as_json)
+    found = upgrade_metadata(directory)
+    if found is None:
+        out.result({"up_to_date": True, "written": False}, [f"{directory / METADATA_FILE} is up to date"])
+        return
+    names = (METADATA_FILE, f"{METADATA_FILE} (2.0)")
+    diff = list(difflib.unified_diff(found.old_text.splitlines(), found.new_text.splitlines(), *names, lineterm=""))
+    backup = write_upgrade(directory, found) if yes else None
+    document = found.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
+    facts = {"up_to_date": False, "written": yes, "notes": found.notes, "diff": diff, "metadata": document}
+    out.result(facts, [_escaped(line) for line in diff])
+    out.say("")
+    for note in found.notes:
+        out.say(f"  {note}")
+    out.say(f"written; the old file is {backup}" if backup else "nothing was written; --yes writes it")
+
+
+def grow(  # noqa: PLR0913  each option of the contract is one
+    ctx: typer.Context,
+    source: Source,
+    destination: Destination,
+    *,
+    heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
+    head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
+    allow_code: AllowCode = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Make a multi-token prediction model from a plain causal LM."""
+    out = Output.of(ctx, as_json=as_json)
+    out.start_logging()
+    from wmtp.authoring.grow import grow as grow_model
+
+    report = grow_model(source, destination, heads=heads, head_type=str(head_type), allow_code=consents(allow_code))
+    out.result(report.to_dict(), report.summary())
+
+
+def export(
+    ctx: typer.Context,
+    source: Source,
+    destination: Destination,
+    *,
+    allow_code: AllowCode = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a model's trunk as a plain next-token model for transformers."""
+    out = Output.of(ctx, as_json=as_json)
+    out.start_logging()
+    from wmtp.authoring.export import export_next_token
+
+    written = export_next_token(source, destination, allow_code=consents(allow_code))
+    out.result({"path": str(written)}, [f"wrote {written}"])
+
+
+def _escaped(line: str) -> str:
+    # A diff of a stranger's file: whatever a terminal would obey is shown, not sent.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (init, upgrade, grow, export)

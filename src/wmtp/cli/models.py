@@ -1,0 +1,225 @@
+"""Commands that look at models: ls, inspect, validate, load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wmtp.cli.options import (
+    URI,
+    AllowCode,
+    AllowSymlinks,
+    AsJSON,
+    Device,
+    DType,
+    DTypeOption,
+    Lock,
+    NoCache,
+    consents,
+    load_options,
+)
+from wmtp.cli.output import Output, plain, size, table
+
+if TYPE_CHECKING:
+    from wmtp.checkpoint.headers import TensorInfo
+    from wmtp.metadata.schema import ModelMetadata
+    from wmtp.storage.store import FileInfo, Store
+
+
+def ls(
+    ctx: typer.Context,
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="A directory with models somewhere below it.")] = ".",
+    as_json: AsJSON = False,
+) -> None:
+    """List the models below a directory."""
+    from wmtp.metadata.file import METADATA_FILE
+    from wmtp.storage.store import open_store
+
+    out = Output.of(ctx, as_json=as_json)
+    store = open_store(prefix)
+    files = store.list_files()
+    names = sorted(f.name.removesuffix(METADATA_FILE).rstrip("/") for f in files if _is_metadata(f.name))
+    models = [_listed(store, name, files) for name in names]
+    good, bad = [m for m in models if "error" not in m], [m for m in models if "error" in m]
+    if not models:
+        out.say(f"no {METADATA_FILE} below {store.uri}; 'wmtp init DIR' drafts one")
+    rows = [(plain(m["name"]), m["wmtp_type"], m["base_architecture"], size(m["size_bytes"]), m["num_heads"] or "?",
+             ", ".join(m["algorithms"]) or "none") for m in good]  # fmt: skip
+    lines = table(rows, ("NAME", "TYPE", "ARCHITECTURE", "SIZE", "HEADS", "ALGORITHMS"))
+    out.result(
+        {"prefix": str(store.uri), "models": models}, [*lines, *(f"{plain(m['name'])}: {m['error']}" for m in bad)]
+    )
+
+
+def _is_metadata(name: str) -> bool:
+    # A directory with .tmp- in its name is a checkpoint that is being written, or that a kill left behind.
+    return (name == "metadata.json" or name.endswith("/metadata.json")) and ".tmp-" not in name
+
+
+def _listed(store: Store, name: str, files: list[FileInfo]) -> dict[str, Any]:
+    from wmtp.errors import WmtpError
+    from wmtp.metadata.file import read_metadata
+    from wmtp.storage.store import open_store
+
+    try:
+        metadata = read_metadata(open_store(store.uri / name if name else store.uri))
+    except WmtpError as error:
+        return {"name": name or ".", "error": error.problem}
+    inside = [f.size_bytes for f in files if f.name.startswith(f"{name}/" if name else "")]
+    return {
+        "name": name or ".",
+        "wmtp_type": metadata.wmtp_type,
+        "base_architecture": metadata.base_architecture,
+        "size_bytes": sum(inside),
+        "num_heads": metadata.num_heads,
+        "algorithms": metadata.algorithm_compatibility,
+    }
+
+
+def inspect(
+    ctx: typer.Context,
+    uri: URI,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    allow_symlinks: AllowSymlinks = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Show a checkpoint's metadata, files, tensors and dtypes; reads no weight."""
+    from wmtp.checkpoint.headers import read_tensors
+    from wmtp.metadata.file import read_metadata
+    from wmtp.storage.store import open_store
+
+    out = Output.of(ctx, as_json=as_json)
+    store = open_store(uri, allow_symlinks=allow_symlinks)
+    metadata, files, found = read_metadata(store), store.list_files(), read_tensors(store)
+    facts = {
+        "uri": str(store.uri),
+        "metadata": metadata.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "files": [{"name": f.name, "size_bytes": f.size_bytes} for f in files],
+        "num_tensors": len(found),
+        "num_parameters": sum(t.num_elements for t in found),
+        "tensor_bytes": sum(t.num_bytes for t in found),
+        "dtypes": _dtypes(found),
+    }
+    if tensors:
+        facts["tensors"] = [{"name": t.name, "dtype": t.dtype, "shape": t.shape, "file": t.file} for t in found]
+    out.result(facts, _inspected(facts, metadata, found if tensors else []))
+
+
+def _dtypes(tensors: list[TensorInfo]) -> dict[str, dict[str, int]]:
+    return {
+        dtype: {
+            "num_tensors": sum(t.dtype == dtype for t in tensors),
+            "num_parameters": sum(t.num_elements for t in tensors if t.dtype == dtype),
+        }
+        for dtype in sorted({t.dtype for t in tensors})
+    }
+
+
+def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[TensorInfo]) -> Iterator[str]:
+    strategy = metadata.loading_strategy
+    code = f" from {plain(strategy.custom_module_file)}" if strategy.custom_module_file else ""
+    yield plain(facts["uri"])
+    yield f"  type        {metadata.wmtp_type}, made by {metadata.training_algorithm}"
+    yield f"  class       {strategy.model_class_name or strategy.transformers_class}{code} ({strategy.loader_type})"
+    yield f"  model       {metadata.base_architecture}, {metadata.num_heads or 'unknown number of'} heads"
+    yield f"  algorithms  {', '.join(metadata.algorithm_compatibility) or 'none'}"
+    yield f"  tensors     {facts['num_tensors']}, {facts['num_parameters']:,} parameters, {size(facts['tensor_bytes'])}"
+    for dtype, counts in facts["dtypes"].items():
+        yield f"  {dtype:<11} {counts['num_tensors']} tensors, {counts['num_parameters']:,} parameters"
+    yield ""
+    yield from table([(plain(f["name"]), size(f["size_bytes"])) for f in facts["files"]], ("FILE", "SIZE"))
+    if tensors:
+        yield ""
+        rows = [(plain(t.name), t.dtype, list(t.shape), plain(t.file)) for t in tensors]
+        yield from table(rows, ("TENSOR", "DTYPE", "SHAPE", "FILE"))
+
+
+def validate(
+    ctx: typer.Context,
+    uri: URI,
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte: digests, NaN, infinity.")] = False,
+    allow_code: AllowCode = None,
+    allow_symlinks: AllowSymlinks = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Prove that a checkpoint is what it declares: the files, the tensors, the model that they fill."""
+    from wmtp.checkpoint.contents import open_checkpoint
+
+    out = Output.of(ctx, as_json=as_json)
+    checkpoint = open_checkpoint(uri, allow_symlinks=allow_symlinks)
+    lines: list[str] = []
+    facts: dict[str, Any] = {"uri": checkpoint.where, "valid": True, "proven": True, "left": []}
+    if deep:
+        from wmtp.checkpoint.deep import verify_bytes
+
+        facts["verified"] = verify_bytes(checkpoint)
+        lines += facts["verified"]
+    agreed = consents(allow_code)
+    if left := _without_consent(checkpoint.store, checkpoint.metadata, agreed):
+        from wmtp.checkpoint.mapping import map_names
+
+        mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
+        map_names(mapping, (t.name for t in checkpoint.tensors), where=checkpoint.where)
+        facts |= {"proven": False, "left": [left]}
+        lines += ["metadata, files, headers and mapping are in order", f"left to check: {left}"]
+    else:
+        from wmtp import plan_load
+
+        plan = plan_load(uri, allow_code=agreed, allow_symlinks=allow_symlinks)
+        facts["plan"] = plan.to_dict()
+        lines += [*plan.summary(), "proven: every parameter has its tensor, and every tensor its parameter"]
+    out.result(facts, lines)
+
+
+def _without_consent(store: Store, metadata: ModelMetadata, agreed: dict[str, str]) -> str:
+    """Say what cannot be checked before the operator agrees to run the class's code; empty when nothing is left."""
+    from wmtp.trust import check_consent, read_code
+
+    name = metadata.loading_strategy.custom_module_file
+    if name is None:
+        return ""
+    code = read_code(store, name)
+    from wmtp.errors import TrustError
+
+    try:
+        check_consent(code, agreed)
+    except TrustError as error:
+        if name in agreed:
+            raise  # consent to other bytes is a mistake to be told, not something left for later
+        return f"the parameters of {metadata.loading_strategy.model_class_name}; {error.hint}"
+    return ""
+
+
+def load(  # noqa: PLR0913  each option of the contract is one
+    ctx: typer.Context,
+    uri: URI,
+    *,
+    allow_code: AllowCode = None,
+    lock: Lock = None,
+    no_cache: NoCache = False,
+    dtype: DTypeOption = DType.AUTO,
+    device: Device = "cpu",
+    allow_symlinks: AllowSymlinks = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Load a model and show what was loaded."""
+    out = Output.of(ctx, as_json=as_json)
+    options = load_options(
+        allow_code=allow_code,
+        lock=lock,
+        no_cache=no_cache,
+        dtype=dtype,
+        device=device,
+        allow_symlinks=allow_symlinks,
+    )
+    out.start_logging()
+    import wmtp
+
+    receipt = wmtp.load(uri, **options).receipt
+    out.result(receipt.to_dict(), receipt.summary())
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (ls, inspect, validate, load)

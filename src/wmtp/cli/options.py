@@ -1,0 +1,76 @@
+"""Options that several commands share, and what they mean to the library."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_CONSENT = re.compile(r"(?P<file>[^=]+)=(?P<digest>sha256:[0-9a-f]{64})")
+
+
+class DType(StrEnum):
+    """Floating types in which a model can be had; `auto` is as stored."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def _consent(text: str) -> tuple[str, str]:
+    match = _CONSENT.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not FILE=sha256:HEX; 'wmtp trust' shows the files and their hashes")
+    return match["file"], match["digest"]
+
+
+URI = Annotated[str, typer.Argument(metavar="URI", help="A checkpoint: /path, ./path or file:///path.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory on this machine.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="config.yaml: where the models are.")]
+RecipeFile = Annotated[Path, typer.Option("--recipe", metavar="FILE", help="recipe.yaml: what to train.")]
+AllowCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-code", metavar="FILE=sha256:HEX", help="Agree to run this file of the checkpoint; may be repeated."
+    ),
+]
+Lock = Annotated[
+    Path | None, typer.Option("--lock", metavar="FILE", help="Digests that the files must have. Not yet checked.")
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing of a remote checkpoint on disk.")]
+DTypeOption = Annotated[DType, typer.Option("--dtype", help="The floating type of the loaded model.")]
+Device = Annotated[str, typer.Option("--device", help="A torch device: cpu, cuda, cuda:1, mps.")]
+AllowSymlinks = Annotated[
+    bool, typer.Option("--allow-symlinks", help="Follow links that leave the checkpoint's directory.")
+]
+
+
+def consents(texts: list[str] | None) -> dict[str, str]:
+    """Return what `--allow-code` says, file by file; wrong text is wrong usage."""
+    return dict(_consent(text) for text in texts or [])
+
+
+def load_options(  # one parameter for each option of the contract
+    *,
+    allow_code: list[str] | None,
+    lock: Path | None,
+    no_cache: bool,
+    dtype: DType,
+    device: str,
+    allow_symlinks: bool,
+) -> dict[str, Any]:
+    """Return the options of `wmtp.load` that a command line asked for."""
+    return {
+        "allow_code": consents(allow_code),
+        "lock": lock,
+        "cache": not no_cache,
+        "dtype": str(dtype),
+        "device": device,
+        "allow_symlinks": allow_symlinks,
+    }

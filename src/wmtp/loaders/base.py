@@ -1,0 +1,188 @@
+"""What every loading strategy is given and gives back, and the one path from a checkpoint to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
+
+import torch
+from typing_extensions import Unpack
+
+from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
+from wmtp.checkpoint.plan import LoadPlan, make_plan
+from wmtp.checkpoint.receipt import LoadReceipt
+from wmtp.errors import CheckpointError, TrustError
+from wmtp.loaders.assignment import assign_tensors
+from wmtp.loaders.construction import (
+    Blueprint,
+    build_model,
+    finish_model,
+    keep_initial_values,
+    parameter_specs,
+    target_dtype,
+)
+from wmtp.metadata.schema import ModelMetadata
+from wmtp.registry import loading_strategies
+from wmtp.untrusted import did_you_mean, show
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class LoadKeywords(TypedDict, total=False):
+    """The keyword arguments of everything that loads; `LoadOptions` says what they mean."""
+
+    dtype: str
+    device: str | torch.device
+    algorithm: str | None
+    allow_code: Mapping[str, str] | None
+    allow_symlinks: bool
+    lock: Mapping[str, str] | str | Path | None
+    cache_dir: str | Path | None
+    cache: bool
+    mmap: bool
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How the operator wants a checkpoint loaded.
+
+    Attributes:
+        dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
+        device: Any torch device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        algorithm: Refuse a model that does not declare itself fit for this algorithm.
+        allow_code: Code that may run: `{"modeling.py": "sha256:<hex>"}`. Consent recorded by `wmtp trust` counts too.
+        allow_symlinks: Follow links that leave the checkpoint's directory.
+        lock: Digests that files must have. This version refuses it rather than ignore it.
+        cache_dir: Where files from object stores are kept. Local directories are never copied.
+        cache: False: keep nothing on disk. Local directories are never copied.
+        mmap: False: read files into private memory, so that changing them later cannot change the model.
+    """
+
+    dtype: str = "auto"
+    device: str | torch.device = "cpu"
+    algorithm: str | None = None
+    allow_code: Mapping[str, str] | None = None
+    allow_symlinks: bool = False
+    lock: Mapping[str, str] | str | Path | None = None
+    cache_dir: str | Path | None = None
+    cache: bool = True
+    mmap: bool = True
+
+    @classmethod
+    def of(cls, **options: Unpack[LoadKeywords]) -> LoadOptions:
+        """Return checked options.
+
+        Raises:
+            TypeError: For an option that does not exist.
+            WmtpError: For a value that cannot be used.
+        """
+        known = [option.name for option in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise TypeError(
+                    f"unknown option {name!r}{did_you_mean(name, known)}; the options are {', '.join(known)}"
+                )
+        checked = cls(**options)
+        if checked.dtype not in DTYPES:
+            raise CheckpointError(
+                f"dtype is {show(checked.dtype)}",
+                hint=f"use one of {', '.join(DTYPES)}{did_you_mean(str(checked.dtype), DTYPES)}",
+            )
+        if checked.allow_code is not None and not isinstance(checked.allow_code, Mapping):
+            raise TrustError(
+                f"allow_code is {show(checked.allow_code)}, consent is given by hash",
+                hint='write allow_code={"modeling.py": "sha256:<hex>"}; \'wmtp trust\' shows the file and its hash',
+            )
+        if checked.lock is not None:
+            raise TrustError(
+                "lock: this version of wmtp cannot check locks", hint="leave lock out; code is pinned by allow_code"
+            )
+        return checked
+
+
+class LoadingStrategy(Protocol):
+    """Finds the class that a checkpoint declares; everything after that is the same for all strategies."""
+
+    def blueprint(self, checkpoint: Checkpoint, options: LoadOptions, dtype: torch.dtype) -> Blueprint:
+        """Return how to build the declared model, or raise a WmtpError that names the field at fault."""
+        ...
+
+
+@dataclass(frozen=True)
+class PreparedLoad:
+    """A proven plan, with the model that it will fill."""
+
+    checkpoint: Checkpoint
+    options: LoadOptions
+    blueprint: Blueprint
+    model: torch.nn.Module
+    plan: LoadPlan
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """A loaded model, with everything that says where it came from.
+
+    Attributes:
+        model: The model, in eval mode.
+        metadata: The checkpoint's declaration.
+        receipt: What was loaded, per parameter.
+        plan: The plan that was carried out.
+        checkpoint: The checkpoint's files, configuration and headers.
+    """
+
+    model: torch.nn.Module
+    metadata: ModelMetadata
+    receipt: LoadReceipt
+    plan: LoadPlan
+    checkpoint: Checkpoint
+
+    _TOKENIZER_FILES: ClassVar[tuple[str, ...]] = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The checkpoint's tokenizer, loaded on first use; None when it has no tokenizer files."""
+        from transformers import AutoTokenizer
+
+        store = self.checkpoint.store
+        names = [info.name for info in store.list_files() if "/" not in info.name]
+        if not any(name in self._TOKENIZER_FILES for name in names):
+            return None
+        wanted = [name for name in names if not name.endswith((".safetensors", ".py"))]
+        directory = next(iter(store.local_paths(wanted).values())).parent
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
+def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
+    """Open a checkpoint, build its model without weights, and prove the plan; no weight is read."""
+    checkpoint = open_checkpoint(uri, allow_symlinks=options.allow_symlinks, algorithm=options.algorithm)
+    strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
+    dtype = target_dtype(checkpoint.tensors, options.dtype)
+    blueprint = strategy.blueprint(checkpoint, options, dtype)
+    model, notes = build_model(blueprint, dtype)
+    plan = make_plan(
+        checkpoint,
+        parameter_specs(model),
+        model_class=type(model).__qualname__,
+        keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
+        notes=notes,
+    )
+    return PreparedLoad(checkpoint, options, blueprint, model, plan)
+
+
+def execute(prepared: PreparedLoad) -> LoadResult:
+    """Carry out a proven plan: assign every tensor, and say what was done."""
+    plan, checkpoint, options = prepared.plan, prepared.checkpoint, prepared.options
+    files = checkpoint.store.local_paths({assignment.tensor.file for assignment in plan.assignments})
+    assign_tensors(prepared.model, plan.assignments, files, device=options.device, mmap=options.mmap)
+    if plan.kept_initial:
+        keep_initial_values(prepared.model, prepared.blueprint, plan.kept_initial, device=options.device)
+    finish_model(prepared.model, device=options.device)
+    receipt = LoadReceipt.of_plan(plan, device=str(options.device), code=prepared.blueprint.code)
+    return LoadResult(prepared.model, checkpoint.metadata, receipt, plan, checkpoint)

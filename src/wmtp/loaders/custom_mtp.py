@@ -1,0 +1,66 @@
+"""Strategy `custom_mtp`: a registered built-in class, or a class in the checkpoint's own Python file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.errors import TrustError, UnknownNameError
+from wmtp.loaders.base import LoadOptions
+from wmtp.loaders.configuration import model_config
+from wmtp.loaders.construction import Blueprint
+from wmtp.registry import model_classes
+from wmtp.trust import ConsentedModule, broken_promise, run_module
+from wmtp.untrusted import did_you_mean, show
+
+
+class CustomMTPStrategy:
+    """Calls the declared class as `cls(config)`."""
+
+    def blueprint(self, checkpoint: Checkpoint, options: LoadOptions, dtype: torch.dtype) -> Blueprint:
+        """Return how to build the declared class; runs the checkpoint's code if the operator agreed to it.
+
+        Raises:
+            TrustError: Without consent, or when the file does not define the class.
+            UnknownNameError: When there is no such file and no built-in class has that name.
+        """
+        declared = checkpoint.metadata.loading_strategy
+        config = model_config(checkpoint, dtype)
+        name = str(declared.model_class_name)
+        if declared.custom_module_file is None:
+            model_class = _built_in_class(checkpoint, name)
+            return Blueprint(lambda: model_class(config), f"{checkpoint.where}/config.json", keep_stored_dtype=True)
+        ran = run_module(checkpoint.store, declared.custom_module_file, options.allow_code or {})
+        own_class = _own_class(checkpoint, ran, name)
+        where = f"{checkpoint.where}/{declared.custom_module_file}"
+        return Blueprint(lambda: own_class(config), where, True, ran.code, guard=broken_promise)
+
+
+def _built_in_class(checkpoint: Checkpoint, name: str) -> Callable[..., nn.Module]:
+    try:
+        return model_classes.get(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{checkpoint.where}/metadata.json: loading_strategy.model_class_name is {show(name)}, which is no built-in"
+            " class, and loading_strategy.custom_module_file is null",
+            hint=f"name the file that defines it in custom_module_file, or {error.hint}",
+        ) from error
+
+
+def _own_class(checkpoint: Checkpoint, ran: ConsentedModule, name: str) -> type[nn.Module]:
+    module = ran.module
+    defined = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and issubclass(value, nn.Module)
+    }
+    if name not in defined:
+        raise TrustError(
+            f"{checkpoint.where}/metadata.json: loading_strategy.model_class_name is {show(name)},"
+            f" but {module.__file__} defines no such torch.nn.Module",
+            hint=f"it defines: {', '.join(sorted(defined)) or 'none'}{did_you_mean(name, defined)}",
+        )
+    return defined[name]

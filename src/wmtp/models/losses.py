@@ -1,0 +1,138 @@
+"""Cross-entropy of every head at every position, in fp32, without the logits of a whole batch in memory.
+
+Logits exist for `CHUNK_ROWS` positions of one head at a time, and are computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone knows it by
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import LinearCrossEntropyOptions
+from torch.utils.checkpoint import checkpoint
+
+from wmtp.models.targets import IGNORE
+
+logger = logging.getLogger(__name__)
+
+# Measured on 2 CPU cores: 128 to 1024 rows take the same time to 20 %, 512 least; at 128k tokens and fp32 it is 256 MB.
+CHUNK_ROWS = 512
+_CHUNKED = LinearCrossEntropyOptions(batch_chunk_size=CHUNK_ROWS, chunking_method=None)
+
+Backend = Literal["auto", "torch", "eager"]
+Unembedding = Callable[[int], tuple[Tensor, Tensor | None]]
+
+
+def per_head_cross_entropy(
+    head_hidden: Sequence[Float[Tensor, "batch seq dim"]],
+    unembedding: Unembedding,
+    targets: Int[Tensor, "batch seq future"],
+    backend: Backend = "auto",
+) -> Float[Tensor, "batch seq future"]:
+    """Return -log P_k(target) in nats, fp32; 0 where the target is -100.
+
+    Args:
+        head_hidden: What each head's unembedding is applied to, H of them.
+        unembedding: Weight `[vocab, dim]` and bias of head `k`, counted from 1.
+        targets: From `head_targets`.
+        backend: `torch` is `torch.nn.functional.linear_cross_entropy`, which answers in the dtype of its input and so
+            gets fp32; `eager` is the same in plain PyTorch and in the dtype of the model. `auto` takes `torch` where
+            everything is fp32 and it agrees with `eager` on eight tokens, else `eager`.
+    """
+    per_head = [
+        _cross_entropy(hidden, unembedding(k), targets[..., k - 1], backend) for k, hidden in enumerate(head_hidden, 1)
+    ]
+    return torch.stack(per_head, dim=2)
+
+
+@torch.no_grad()
+def per_head_top1(
+    head_hidden: Sequence[Float[Tensor, "batch seq dim"]],
+    unembedding: Unembedding,
+    targets: Int[Tensor, "batch seq future"],
+) -> Bool[Tensor, "batch seq future"]:
+    """Say where each head's most probable token is the target; False where the target is -100."""
+    return torch.stack(
+        [_top1(hidden, unembedding(k), targets[..., k - 1]) for k, hidden in enumerate(head_hidden, 1)], dim=2
+    )
+
+
+def _cross_entropy(
+    hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor, backend: Backend
+) -> Tensor:
+    # Only valid rows meet the vocabulary: with the loss on completions that is often a small share of them.
+    rows = (targets.flatten() != IGNORE).nonzero().squeeze(1)  # n
+    weight, bias = unembedding
+    compute = _BACKENDS[_fitting_backend(weight) if backend == "auto" else backend]
+    ce = compute(hidden.flatten(0, 1).index_select(0, rows), weight, bias, targets.flatten()[rows])  # n
+    empty = torch.zeros(targets.numel(), dtype=torch.float32, device=hidden.device)
+    return empty.index_copy(0, rows, ce.float()).view_as(targets)
+
+
+def _top1(hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor) -> Tensor:
+    chunks = zip(hidden.flatten(0, 1).split(CHUNK_ROWS), targets.flatten().split(CHUNK_ROWS), strict=True)
+    return torch.cat([F.linear(rows, *unembedding).argmax(-1) == target for rows, target in chunks]).view_as(targets)
+
+
+def _torch_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    # In bf16 the kernel would round the loss itself to 8 bits: 10.3 nats to the nearest 0.06.
+    bias = None if bias is None else bias.float()
+    return F.linear_cross_entropy(
+        rows.float(), weight.float(), targets, linear_bias=bias, reduction="none", options=_CHUNKED
+    )
+
+
+def _eager_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    # No rows give one empty chunk, not none: each rank must reach every parameter, or the gradient exchange hangs.
+    chunks = zip(rows.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
+    return torch.cat(
+        [
+            checkpoint(_chunk, row, weight, bias, target, use_reentrant=False, preserve_rng_state=False)
+            for row, target in chunks
+        ]
+    )
+
+
+def _chunk(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(rows, weight, bias).float(), targets, reduction="none")
+
+
+_BACKENDS = {"torch": _torch_rows, "eager": _eager_rows}
+
+
+def _fitting_backend(weight: Tensor) -> Literal["torch", "eager"]:
+    if weight.dtype != torch.float32 or torch.is_autocast_enabled(weight.device.type):
+        return "eager"
+    return "torch" if _torch_agrees_with_eager(weight.device) else "eager"
+
+
+@lru_cache
+def _torch_agrees_with_eager(device: torch.device) -> bool:
+    """Compare values and gradients of the two on eight tokens; once per process and device."""
+    try:
+        # The first call may come from an evaluation, which has gradients switched off.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            found, expected = (_values_and_gradients(compute, device) for compute in (_torch_rows, _eager_rows))
+    except RuntimeError as error:
+        logger.warning("linear_cross_entropy does not run on %s, loss.backend is eager: %s", device, error)
+        return False
+    agrees = all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    if not agrees:
+        logger.warning("linear_cross_entropy differs from plain PyTorch on %s, loss.backend is eager", device)
+    return agrees
+
+
+def _values_and_gradients(compute: Callable[..., Tensor], device: torch.device) -> list[Tensor]:
+    # A generator of its own: the run's random numbers must not depend on the backend.
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((8, 16), (32, 16), (32,))
+    inputs = [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+    targets = torch.arange(8, device=device) * 3
+    ce = compute(*inputs, targets)
+    return [ce, *torch.autograd.grad((ce * torch.arange(8, device=device)).sum(), inputs)]

@@ -1,0 +1,53 @@
+"""What a model with prediction heads returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from wmtp.models.losses import Backend, Unembedding, per_head_cross_entropy, per_head_top1
+from wmtp.models.targets import IGNORE
+
+
+# A ModelOutput, not a plain dataclass: FSDP2 looks for the output's tensors in it to prepare the backward pass.
+@dataclass
+class MTPOutput(ModelOutput):
+    """Losses or logits of every head; which fields are set depends on what was asked.
+
+    Attributes:
+        ce: With labels: -log P_k(token t + k) in nats, fp32; 0 where not valid.
+        valid: With labels: where there is such a token to predict.
+        top1: With `with_top1`: where the most probable token is the right one.
+        logits: Without labels.
+        hidden_states: The trunk's final hidden state; position t has consumed tokens 0..t. None where a foreign model
+            gives none.
+    """
+
+    ce: Float[Tensor, "batch seq future"] | None = None
+    valid: Bool[Tensor, "batch seq future"] | None = None
+    top1: Bool[Tensor, "batch seq future"] | None = None
+    logits: Float[Tensor, "batch seq future vocab"] | None = None
+    hidden_states: Float[Tensor, "batch seq dim"] | None = None
+
+    @classmethod
+    def of_targets(
+        cls,
+        head_hidden: Sequence[Float[Tensor, "batch seq dim"]],
+        unembedding: Unembedding,
+        targets: Int[Tensor, "batch seq future"],
+        *,
+        backend: Backend,
+        with_top1: bool,
+        hidden_states: Float[Tensor, "batch seq dim"] | None = None,
+    ) -> MTPOutput:
+        """Return losses and validity from what each head's unembedding is applied to."""
+        return cls(
+            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend),
+            valid=targets != IGNORE,
+            top1=per_head_top1(head_hidden, unembedding, targets) if with_top1 else None,
+            hidden_states=hidden_states,
+        )

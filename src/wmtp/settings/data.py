@@ -1,0 +1,94 @@
+"""The `data` section of a recipe: which files are read, as what, and what is held out."""
+
+from __future__ import annotations
+
+import glob
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from wmtp.settings.config import OneOrMany
+from wmtp.settings.yaml_file import beside_file
+from wmtp.untrusted import Fault, FieldFaults, StrictModel, show
+
+_KEYS_OF_FORMAT = {"text": ("text",), "prompt_completion": ("prompt", "completion")}
+
+
+def _pattern(text: str, info: ValidationInfo) -> str:
+    if "://" in text:
+        problem = f"is {show(text)}, and data is read from local files"
+        raise FieldFaults(Fault((), problem, "copy it here and name the copy"))
+    # The directory is a place, not a pattern: brackets in its name must not be read as one.
+    return beside_file(text, info, quote=glob.escape)
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
+JSONKey = Annotated[str, Field(min_length=1)]
+
+
+class DataSource(StrictModel):
+    """Documents to read, and how they become rows of tokens."""
+
+    files: Annotated[list[Pattern], OneOrMany] = Field(
+        default_factory=list, description="Files, directories or glob patterns, seen from the recipe's directory."
+    )
+    format: Literal["text", "prompt_completion"] = Field(
+        "text", description="text: every token is learned. prompt_completion: JSONL; only the completion is learned."
+    )
+    text: JSONKey = Field("text", description="Format text: the key that holds the text in JSONL files.")
+    prompt: JSONKey = Field("prompt", description="Format prompt_completion: the key that holds the prompt.")
+    completion: JSONKey = Field("completion", description="Format prompt_completion: the key of the completion.")
+    max_length: int = Field(2048, ge=2, description="Tokens in a row.")
+    packing: bool = Field(True, description="Put several documents in a row; attention stays within each.")
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_format(self) -> Self:
+        for other, keys in _KEYS_OF_FORMAT.items():
+            for key in keys:
+                value, default = getattr(self, key), type(self).model_fields[key].default
+                if other != self.format and value != default:
+                    problem = f"is {show(value)}, and format {self.format!r} does not use it"
+                    raise FieldFaults(Fault((key,), problem, f"set format: {other}, or remove {key}"))
+        return self
+
+
+class TrainingData(DataSource):
+    """What is trained on."""
+
+    files: Annotated[list[Pattern], Field(min_length=1), OneOrMany] = Field(
+        description="Files, directories or glob patterns, seen from the recipe's directory."
+    )
+
+
+class ValidationData(DataSource):
+    """What is measured on: files of its own, or a share of the training documents. The rest is as in `train`."""
+
+    fraction: float | None = Field(
+        None, gt=0, lt=1, description="Share of the training documents to hold out; the same ones for every seed."
+    )
+
+    @model_validator(mode="after")
+    def _files_or_fraction(self) -> Self:
+        if bool(self.files) == (self.fraction is not None):
+            raise FieldFaults(Fault((), "needs either files or fraction", "write one of the two"))
+        return self
+
+
+class Data(StrictModel):
+    """What is read."""
+
+    train: TrainingData
+    validation: ValidationData | None = Field(
+        None, description="Fields that are not given here are as in train; null: no validation."
+    )
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _the_rest_as_in_train(cls, value: Any, info: ValidationInfo) -> Any:
+        train = info.data.get("train")
+        if train is None or not isinstance(value, dict):
+            return value
+        inherited = train.model_dump(exclude={"files"})
+        if value.get("format", train.format) != train.format:
+            inherited = {name: inherited[name] for name in ("max_length", "packing")}
+        return {**inherited, **value}

@@ -1,0 +1,96 @@
+"""From settings to transformers' TrainingArguments, and on which device and in which dtype that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from wmtp.errors import TrainingError
+from wmtp.settings.config import Config, Devices
+from wmtp.settings.recipe import Recipe, TrainSection
+
+# Named alike in the recipe and in TrainingArguments, and passed on as they are.
+_PASSED_ON = (
+    "learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+    "lr_scheduler_type", "max_grad_norm", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim",
+    "logging_steps", "eval_steps", "save_steps", "gradient_checkpointing", "dataloader_num_workers",
+)  # fmt: skip
+
+
+def training_arguments(config: Config, recipe: Recipe, directory: Path, *, validates: bool) -> TrainingArguments:
+    """Return the arguments of a run.
+
+    Args:
+        config: Device and trackers.
+        recipe: Everything about the training itself.
+        directory: The run's directory.
+        validates: Whether there is validation data.
+    """
+    train = recipe.train
+    return TrainingArguments(
+        output_dir=str(directory),
+        run_name=recipe.run.name,
+        project=config.tracking.experiment,
+        report_to=list(config.tracking.report_to),
+        use_cpu=training_device(config.devices) == "cpu",
+        seed=recipe.run.seed,
+        data_seed=recipe.run.seed,
+        # Each epoch's order follows from the seed alone, however many random numbers the model has drawn before.
+        accelerator_config={"use_seedable_sampler": True},
+        warmup_steps=train.warmup,
+        eval_strategy="steps" if validates else "no",
+        metric_for_best_model="eval_ce_1" if validates else None,
+        greater_is_better=False if validates else None,
+        save_strategy="steps",
+        remove_unused_columns=False,
+        # A loss that is not finite stops the run; it is never averaged away.
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        **_length(train),
+        **{name: getattr(train, name) for name in _PASSED_ON},
+    )
+
+
+def training_device(devices: Devices) -> str:
+    """Return `cuda`, `mps` or `cpu`: what is configured, or with `auto` CUDA where there is one, else the CPU.
+
+    Raises:
+        TrainingError: If that device is not there, or a numbered one was asked for.
+    """
+    device = devices.device
+    if ":" in device:
+        raise TrainingError(
+            f"devices.device is {device!r}, and training takes the first device that it sees",
+            hint=f"set devices.device: cuda and CUDA_VISIBLE_DEVICES={device.partition(':')[2]} in the environment",
+        )
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_there.get(device, True):
+        raise TrainingError(f"devices.device is {device!r}, and torch finds none", hint="set devices.device: cpu")
+    return ("cuda" if is_there["cuda"] else "cpu") if device == "auto" else device
+
+
+def training_dtype(devices: Devices) -> str:
+    """Return the dtype to load for training: what is configured; with `auto` as stored on CUDA, else float32.
+
+    Off CUDA, bf16 saves little time, and its 8 bits lose most updates of a small learning rate.
+
+    Raises:
+        TrainingError: For float16, whose small range needs loss scaling that this version does not do.
+    """
+    if devices.dtype == "float16":
+        raise TrainingError(
+            "devices.dtype is 'float16', whose gradients underflow to zero",
+            hint="set devices.dtype to bfloat16 or float32",
+        )
+    if devices.dtype == "auto" and training_device(devices) != "cuda":
+        return "float32"
+    return devices.dtype
+
+
+def _length(train: TrainSection) -> dict[str, float]:
+    if train.max_steps is not None:
+        return {"max_steps": train.max_steps}
+    assert train.num_train_epochs is not None  # the recipe gives one of the two
+    return {"num_train_epochs": train.num_train_epochs}

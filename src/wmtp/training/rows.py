@@ -1,0 +1,225 @@
+"""From documents to tokens, from tokens to rows, from rows to the tensors of a batch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from wmtp.errors import DataError
+from wmtp.training.data import Document
+
+IGNORED = -100
+# Padding is told by labels and masks, never by its id, so any id that every vocabulary has will do.
+_FILLER = 0
+# More open rows pack a little tighter and take longer to search; beyond some dozens nothing is gained.
+_MAX_OPEN_ROWS = 32
+
+logger = logging.getLogger("wmtp")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """The tokens of one document, or of one piece of a long one.
+
+    Attributes:
+        input_ids: Its tokens, as int32 to halve what the data set takes in memory.
+        num_prompt_tokens: How many of them, from the start, are read but not learned.
+    """
+
+    input_ids: Int[Tensor, "tokens"]
+    num_prompt_tokens: int = 0
+
+    def __len__(self) -> int:
+        return self.input_ids.numel()
+
+    @property
+    def labels(self) -> Int[Tensor, "tokens"]:
+        """What is learned, unshifted: the tokens, with -100 over the prompt."""
+        labels = self.input_ids.to(torch.long, copy=True)
+        labels[: self.num_prompt_tokens] = IGNORED
+        return labels
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that the next-token head can learn; the first of a document has nothing before it."""
+        return max(0, len(self) - max(1, self.num_prompt_tokens))
+
+
+Row = tuple[Example, ...]
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RowDataset:
+    """A data set of rows, in the order of its documents; shuffling is the sampler's work.
+
+    Attributes:
+        rows: Each row's documents.
+        packed_length: Tokens of every row where documents are packed; None where a row is one document and a batch
+            is as long as its longest.
+    """
+
+    rows: Sequence[Row]
+    packed_length: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all rows, without padding."""
+        return sum(len(example) for row in self.rows for example in row)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that the next-token head learns in one pass over the rows."""
+        return sum(example.num_targets for row in self.rows for example in row)
+
+    def largest_token(self) -> int:
+        """Return the highest token id, which the model's vocabulary must reach."""
+        return max(int(example.input_ids.max()) for row in self.rows for example in row)
+
+    def fingerprint(self) -> str:
+        """Return `sha256:<hex>` over what is learned: tokens, prompts, document and row boundaries."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(b"row")
+            for example in row:
+                digest.update(f"{len(example)},{example.num_prompt_tokens};".encode())
+                digest.update(example.input_ids.numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Return the tensors of a batch, as the model's forward takes them.
+
+        Packed: `input_ids`, `labels`, `position_ids` that restart with each document, and `document_ids` that tell
+        documents apart; the rest of a row is one more document, of padding. Otherwise: `input_ids`, `labels` and
+        `attention_mask`, padded on the right. Labels are -100 on prompts and padding.
+        """
+        if self.packed_length is not None:
+            return _stack([_packed(row, self.packed_length) for row in rows])
+        longest = max(len(row[0]) for row in rows)
+        return _stack([_padded(row[0], longest) for row in rows])
+
+
+def build_rows(documents: Sequence[Document], tokenizer: Any, *, max_length: int, packing: bool, name: str) -> RowDataset:
+    """Tokenize documents and arrange them in rows.
+
+    Args:
+        documents: What to learn.
+        tokenizer: The model's tokenizer (a `PreTrainedTokenizerBase`).
+        max_length: Tokens of a row. A longer text is split into pieces that each stand by themselves; a longer
+            completion is cut, and loses its end-of-sequence token with its end.
+        packing: Put several documents into a row, rather than one.
+        name: What the data is called in the log.
+
+    Raises:
+        DataError: If the tokenizer has no end-of-sequence token, or no document has anything to learn.
+    """
+    tokenized = _tokenize(documents, tokenizer)
+    pieces = [piece for example in tokenized for piece in _fit(example, max_length)]
+    examples = [piece for piece in pieces if piece.num_targets]
+    if not examples:
+        raise DataError(
+            f"{name}: none of {len(documents)} documents leaves a token to learn within max_length {max_length}",
+            hint="raise data.train.max_length, or shorten the prompts",
+        )
+    packed = _pack(examples, max_length) if packing else [(example,) for example in examples]
+    rows = RowDataset(packed, max_length if packing else None)
+    logger.info(
+        "%s: %d documents, %d tokens (%d to learn) in %d rows; %d documents longer than %d tokens, %d pieces dropped",
+        name, len(documents), rows.num_tokens, rows.num_targets, len(rows),
+        sum(len(example) > max_length for example in tokenized), max_length, len(pieces) - len(examples),
+    )  # fmt: skip
+    return rows
+
+
+def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise DataError(
+            "the model's tokenizer has no end-of-sequence token, and every document ends with one",
+            hint="set eos_token in the checkpoint's tokenizer_config.json",
+        )
+    begin = _begin_tokens(tokenizer)
+    wholes = _encode([document.whole_text for document in documents], tokenizer)
+    prompts = _encode([document.prompt_text for document in documents], tokenizer)
+    examples = []
+    for whole, prompt in zip(wholes, prompts, strict=True):
+        # A tokenizer may merge the end of a prompt with what follows: such a token belongs to the completion.
+        num_prompt_tokens = len(os.path.commonprefix([prompt, whole]))
+        end = [] if whole[-1:] == [eos] else [eos]
+        input_ids = torch.tensor([*begin, *whole, *end], dtype=torch.int32)
+        examples.append(Example(input_ids, len(begin) + num_prompt_tokens if prompt else 0))
+    return examples
+
+
+def _begin_tokens(tokenizer: Any) -> list[int]:
+    # A tokenizer that begins texts with a token (llama's do) gets it here, once, and before the prompt.
+    alone = tokenizer("")["input_ids"]
+    return [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in alone[:1] else []
+
+
+def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    # verbose=False: texts longer than the model's context are split below, so a warning would mislead.
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _fit(example: Example, max_length: int) -> Iterable[Example]:
+    if example.num_prompt_tokens:
+        return [Example(example.input_ids[:max_length], min(example.num_prompt_tokens, max_length))]
+    return [Example(piece) for piece in example.input_ids.split(max_length)]
+
+
+def _pack(examples: Sequence[Example], length: int) -> list[Row]:
+    """Put each document into the first open row that has room; the fullest row is closed when too many are open."""
+    rows: list[list[Example]] = []
+    room: dict[int, int] = {}  # of the open rows
+    for example in examples:
+        place = next((row for row, free in room.items() if free >= len(example)), None)
+        if place is None:
+            place = len(rows)
+            rows.append([])
+            room[place] = length
+        rows[place].append(example)
+        room[place] -= len(example)
+        if room[place] == 0 or len(room) > _MAX_OPEN_ROWS:
+            del room[min(room, key=lambda row: room[row])]
+    return [tuple(row) for row in rows]
+
+
+def _packed(row: Row, length: int) -> Batch:
+    lengths = [len(example) for example in row]
+    padding = length - sum(lengths)
+    if padding:
+        lengths.append(padding)
+    return {
+        "input_ids": torch.cat([*(e.input_ids.long() for e in row), torch.full((padding,), _FILLER)]),
+        "labels": torch.cat([*(e.labels for e in row), torch.full((padding,), IGNORED)]),
+        "position_ids": torch.cat([torch.arange(n) for n in lengths]),
+        "document_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
+    }
+
+
+def _padded(example: Example, length: int) -> Batch:
+    padding = length - len(example)
+    return {
+        "input_ids": torch.cat([example.input_ids.long(), torch.full((padding,), _FILLER)]),
+        "labels": torch.cat([example.labels, torch.full((padding,), IGNORED)]),
+        "attention_mask": (torch.arange(length) < len(example)).long(),
+    }
+
+
+def _stack(rows: Sequence[Batch]) -> Batch:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,52 @@
+"""Tiny real causal LMs and MTP models on them, random but repeatable."""
+
+from __future__ import annotations
+
+import torch
+from transformers import GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig
+
+from wmtp.models.mtp import MTPForCausalLM
+
+VOCAB = 64
+ARCHITECTURES = ("gpt2", "llama", "mistral")
+HEAD_TYPES = ("linear", "transformer")
+
+_LLAMA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 0,
+}
+
+
+def tiny_config(architecture: str, **changes) -> PretrainedConfig:
+    """A configuration of about 20,000 parameters; mistral's window is smaller than the rows of the tests."""
+    if architecture == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 0}
+        return GPT2Config(vocab_size=VOCAB, **(sizes | changes))
+    if architecture == "mistral":
+        return MistralConfig(**(_LLAMA | {"sliding_window": 4} | changes))
+    return LlamaConfig(**(_LLAMA | changes))
+
+
+def tiny_mtp(architecture: str = "llama", heads: int = 3, head_type: str = "transformer", **changes) -> MTPForCausalLM:
+    """A tiny MTP model in eval mode, its heads different from each other."""
+    config = tiny_config(architecture, **changes)
+    config.mtp_config = {"n_future_tokens": heads, "head_type": head_type}
+    torch.manual_seed(0)
+    model = MTPForCausalLM(config).eval()
+    with torch.no_grad():
+        # At 0.02 as initialised, every model of this size predicts the uniform distribution.
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    return model
+
+
+def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random token ids."""
+    return torch.randint(0, VOCAB, shape, generator=torch.Generator().manual_seed(seed))

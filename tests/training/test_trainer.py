@@ -1,0 +1,177 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import tiny_mtp
+from transformers import TrainingArguments
+
+from wmtp.algorithms.baseline_mtp import BaselineMTP
+from wmtp.algorithms.weighting import head_prior
+from wmtp.errors import TrainingError
+from wmtp.models.adapter import trainable
+from wmtp.training.rows import Example, RowDataset
+from wmtp.training.trainer import WMTPTrainer
+
+VOCAB = 128
+
+# Rows with 1 to 31 targets: a mean of the means of micro-batches would be far from the mean over the step.
+PROMPTS = (3, 28, 10, 30, 1, 25, 29, 16)
+
+
+def build_model(heads):
+    return tiny_mtp("llama", heads, "linear", vocab_size=VOCAB)
+
+
+def uneven_rows(count=16, length=32, packed=False):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(2, 90, (count, length), generator=generator, dtype=torch.int32)
+    if packed:
+        parts = [(4, 2), (length - 10, 12)]
+        rows = [tuple(Example(row[:n], min(p, PROMPTS[i % 8] % n)) for n, p in parts) for i, row in enumerate(tokens)]
+        return RowDataset(rows, packed_length=length)
+    return RowDataset([(Example(row, PROMPTS[index % 8]),) for index, row in enumerate(tokens)])
+
+
+def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior="uniform", horizon=3, **fields):
+    model = trainable(model or build_model(horizon))
+    defaults = {"learning_rate": 1e-2, "max_steps": 2, "logging_steps": 1, "optim": "adamw_torch", "seed": 1}
+    rows = rows or uneven_rows()
+    arguments = TrainingArguments(
+        output_dir=str(directory),
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        **(defaults | fields),
+    )
+    return WMTPTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=rows,
+        data_collator=rows.collate,
+        algorithm=BaselineMTP(),
+        head_prior=head_prior(prior, horizon),
+        save=lambda step: None,
+    )
+
+
+def parameters_after(trainer):
+    trainer.train()
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("prior", ["uniform", {"decay": 0.5}])
+@pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
+def test_batch_and_accumulation_give_the_same_parameters(tmp_path, optim, prior, packed):
+    shapes = ((8, 1), (2, 4), (1, 8))
+    rows = uneven_rows(packed=packed)
+    after = [
+        parameters_after(
+            make_trainer(tmp_path, batch=b, accumulation=a, optim=optim, prior=prior, rows=rows, adam_epsilon=1e-3)
+        )
+        for b, a in shapes
+    ]
+    assert (after[0] - after[1]).abs().max() < 1e-6
+    assert (after[0] - after[2]).abs().max() < 1e-6
+
+
+def test_a_step_is_the_gradient_of_the_sum_over_valid_pairs_by_their_number(tmp_path):
+    rows = uneven_rows(count=8)
+    trainer = make_trainer(tmp_path, batch=2, accumulation=4, rows=rows, optim="sgd", max_steps=1, max_grad_norm=0)
+    model = build_model(3)
+    output = model(**rows.collate(rows.rows))
+    assert len({int(n) for n in output.valid.sum((1, 2))}) > 1
+    (output.ce.sum() / output.valid.sum()).backward()
+    expected = torch.cat([(p - 1e-2 * p.grad).detach().flatten() for p in model.parameters()])
+    assert torch.allclose(parameters_after(trainer), expected, atol=1e-6, rtol=0)
+
+
+def test_two_processes_give_the_same_parameters_as_one(tmp_path):
+    alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, optim="sgd"))
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    subprocess.run([*command, str(tmp_path)], check=True, timeout=120, capture_output=True)
+    together = torch.load(tmp_path / "parameters.pt", weights_only=True)
+    logs = json.loads((tmp_path / "logs.json").read_text())
+    assert (alone - together).abs().max() < 1e-6
+    trainer = make_trainer(tmp_path, batch=8, accumulation=1, optim="sgd")
+    trainer.train()
+    expected = trainer.evaluate()
+    assert logs["train"] == pytest.approx(trainer.state.log_history[0], rel=1e-5)
+    assert logs["eval"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_shorter_horizon_trains_the_first_heads_only(tmp_path):
+    before = build_model(3)
+    trainer = make_trainer(tmp_path, batch=8, accumulation=1, model=build_model(3), horizon=2)
+    trainer.train()
+    after, before = trainer.model.state_dict(), before.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("heads.2.") for name in changed)
+    assert not any(name.startswith("heads.3.") for name in changed)
+    assert "ce_3" not in trainer.state.log_history[0]
+
+
+def test_logs_have_the_cross_entropy_of_every_head_and_perplexity(tmp_path):
+    rows = uneven_rows(count=8)
+    trainer = make_trainer(tmp_path, batch=2, accumulation=4, rows=rows, max_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    with torch.no_grad():
+        output = build_model(3)(**rows.collate(rows.rows))
+    for k in (1, 2, 3):
+        ce, valid = output.ce[..., k - 1], output.valid[..., k - 1]
+        assert logged[f"ce_{k}"] == pytest.approx(float(ce.sum() / valid.sum()), rel=1e-5)
+        assert logged[f"share_valid_{k}"] == pytest.approx(float(valid.float().mean()))
+    assert logged["loss"] == pytest.approx(float(output.ce.sum() / output.valid.sum()), rel=1e-5)
+    assert logged["perplexity"] == pytest.approx(math.exp(logged["ce_1"]))
+    assert logged["weight_mean"] == pytest.approx(1)
+    assert logged["weight_share_kept"] == 1
+
+
+def test_evaluation_is_per_token_whatever_the_batch_size(tmp_path):
+    rows = uneven_rows(count=7)
+    results = [
+        make_trainer(tmp_path, batch=1, accumulation=1, rows=rows, per_device_eval_batch_size=size).evaluate()
+        for size in (1, 3)
+    ]
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+    output = build_model(3)(**rows.collate(rows.rows), with_top1=True)
+    top1 = output.top1.sum((0, 1)) / output.valid.sum((0, 1))
+    assert [results[0][f"eval_top1_{k}"] for k in (1, 2, 3)] == pytest.approx(top1.tolist())
+    assert results[0]["eval_loss"] == pytest.approx(float(output.ce.sum() / output.valid.sum()), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(tmp_path):
+    model = build_model(3)
+    with torch.no_grad():
+        model.trunk.model.norm.weight.fill_(math.nan)
+    trainer = make_trainer(tmp_path, batch=2, accumulation=4, model=model)
+    before = model.trunk.lm_head.weight.clone()
+    with pytest.raises(TrainingError, match="step 1: the loss of micro-batch 1 of 4 is nan; stopped before the"):
+        trainer.train()
+    assert torch.equal(model.trunk.lm_head.weight, before)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
+    model = build_model(3)
+    model.trunk.lm_head.weight.register_hook(lambda gradient: gradient * math.inf)
+    trainer = make_trainer(tmp_path, batch=2, accumulation=4, model=model)
+    with pytest.raises(TrainingError, match="step 1: the norm of the gradient is"):
+        trainer.train()
+
+
+def test_training_prints_nothing(tmp_path, capsys):
+    make_trainer(tmp_path, batch=8, accumulation=1).train()
+    assert capsys.readouterr().out == ""

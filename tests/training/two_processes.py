@@ -1,0 +1,21 @@
+"""Run by torchrun from test_trainer.py: trains as one of two processes and writes what came out."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from test_trainer import make_trainer, parameters_after
+
+directory = Path(sys.argv[1])
+torch.set_num_threads(1)
+trainer = make_trainer(directory, batch=4, accumulation=1, optim="sgd", ddp_backend="gloo")
+parameters = parameters_after(trainer)
+logs = {"train": trainer.state.log_history[0], "eval": trainer.evaluate()}
+if trainer.is_world_process_zero():
+    torch.save(parameters, directory / "parameters.pt")
+    (directory / "logs.json").write_text(json.dumps(logs))
+torch.distributed.destroy_process_group()
