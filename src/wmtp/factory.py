@@ -154,7 +154,7 @@ def _examine(role: Role, uri: str, recipe: Recipe, base: Candidate | None) -> Ca
     try:
         candidate = Candidate(uri, load_metadata(uri))
     except WmtpError as error:
-        reason = "; ".join([error.problem, *error.faults[:1]]).removeprefix(f"{uri}: ")
+        reason = "; ".join([error.problem, *error.faults[:1]]).removeprefix(uri).lstrip("/: ")
         return Rejection(role.name, uri, reason, error.hint)
     misfit = next(_misfits(role, candidate, recipe, base), None)
     return Rejection(role.name, uri, *misfit) if misfit else candidate

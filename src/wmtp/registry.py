@@ -6,7 +6,7 @@ Built-ins are entry points in pyproject.toml, exactly as plug-ins are.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,12 @@ from wmtp.errors import UnknownNameError
 from wmtp.untrusted import did_you_mean, show
 
 T = TypeVar("T")
+
+
+@cache
+def _installed() -> Any:
+    # Reads a file of every installed package: once for all registries.
+    return entry_points()
 
 
 class Registry(Generic[T]):
@@ -31,7 +37,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+        return {point.name: point for point in _installed().select(group=self.group)}
 
     def names(self) -> list[str]:
         """Return every known name, sorted; imports nothing."""

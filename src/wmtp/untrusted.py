@@ -5,7 +5,6 @@ Every rule about untrusted text stands here once; the rooms above call it.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import unicodedata
@@ -22,7 +21,7 @@ from wmtp.errors import WmtpError
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
 _MAX_DEPTH = 64
-_MAX_INTEGER_DIGITS = 25
+_MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
 _SHOWN_CHARACTERS = 200
 _SHOWN_FAULTS = 20
 _MAX_NAME_CHARACTERS = 1024
@@ -72,6 +71,8 @@ def first_few(lines: Sequence[str]) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the closest known word, or nothing when none is close."""
+    import difflib  # only errors need it
+
     close = difflib.get_close_matches(word.lower(), {k.lower() for k in known}, n=1)
     match = next((k for k in known if close and k.lower() == close[0]), None)
     return f" (did you mean '{match}'?)" if match else ""
@@ -139,9 +140,6 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
         return Fault(
             path, f"is {show(found)}", f"use one of {', '.join(map(repr, known))}{did_you_mean(str(found), known)}"
         )
-    if kind == "value_error":
-        problem, _, hint = str(detail["ctx"]["error"]).partition("; ")
-        return Fault(path, problem, hint)
     return Fault(path, f"is {show(found)}: {detail['msg'][0].lower()}{detail['msg'][1:]}")
 
 

@@ -81,7 +81,7 @@ def test_a_mapping_with_a_fault_is_refused_and_nothing_is_written(tmp_path):
 
 def test_an_object_that_could_not_be_read_back_is_not_written(tmp_path):
     metadata = parse(DOCUMENT).model_copy(update={"created_by": "\ud800"})
-    with pytest.raises(MetadataError, match="lone surrogate|not UTF-8"):
+    with pytest.raises(MetadataError, match="is not UTF-8 at byte"):
         write_metadata(tmp_path, metadata)
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +153,6 @@ def test_all_faults_of_a_file_are_told_at_once_each_with_its_path():
     strategy = document["loading_strategy"]
     document["wmtp_typ"] = document.pop("wmtp_type")
     document["horizon"] = True
-    document["n_heads"], document["mtp"] = 3, {"n_future_tokens": 4}
     strategy["loader_type"] = "custom-mtp"
     strategy["transformers_class"] = "transformers.AutoModel"
     strategy["state_dict_mapping"]["key_transforms"] = {"h.(": "x", "a": r"\2"}

@@ -171,6 +171,18 @@ def test_without_re2_transforms_are_refused_and_other_files_still_read(monkeypat
     assert "key_transforms needs the package google-re2" in refusal(document).problem
 
 
+@pytest.mark.parametrize("field", ["allow_missing", "allow_unexpected"])
+@pytest.mark.parametrize(
+    ("globs", "problem"),
+    [([""], ".0 is '': string should have at least 1 char"), (["*"] * 257, "list should have at most 256 items")],
+    ids=["empty", "too many"],
+)
+def test_globs_are_bounded_in_number_and_never_empty(field, globs, problem):
+    error = refusal(changed(CUSTOM, f"loading_strategy.state_dict_mapping.{field}", globs))
+    assert field in error.problem
+    assert problem in error.problem
+
+
 @pytest.mark.parametrize("field", ["remove_prefix", "add_prefix"])
 def test_an_empty_prefix_is_refused_and_null_means_none(field):
     path = f"loading_strategy.state_dict_mapping.{field}"

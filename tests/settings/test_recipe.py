@@ -6,7 +6,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from wmtp.errors import SettingsError
+from wmtp.registry import algorithms
 from wmtp.settings.recipe import Recipe, load_recipe, recipe_json_schema, split_overrides
+from wmtp.untrusted import StrictModel
 
 SMALL = """\
 run: {name: r}
@@ -78,6 +80,20 @@ def test_a_recipe_written_out_with_its_defaults_reads_as_the_same_recipe(tmp_pat
     again = load_recipe(write(tmp_path / "again.yaml", json.dumps(recipe.to_document())))
     assert again == recipe
     assert recipe.to_document()["rho1"]["keep_ratio"] == 0.5
+
+
+def test_a_plug_in_brings_its_own_section_and_what_it_requires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Section(StrictModel):
+        strength: float
+
+    class PlugIn(algorithms.get("baseline-mtp")):
+        section, section_name = Section, "plug"
+
+    monkeypatch.setitem(algorithms._registered, "plug-in", PlugIn)
+    text = SMALL.replace("baseline-mtp", "plug-in")
+    assert read(tmp_path, text + "plug: {strength: 2}\n").algorithm_section == Section(strength=2.0)
+    assert "plug.strength is missing" in refused(tmp_path, text)
+    assert split_overrides(["plug.strength=1"]) == ([], ["plug.strength=1"])
 
 
 def test_a_section_of_another_algorithm_is_refused(tmp_path: Path) -> None:

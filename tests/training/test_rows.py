@@ -1,8 +1,9 @@
 import pytest
 import torch
-from builders import build_tokenizer
 
+from builders import build_tokenizer
 from wmtp.errors import DataError
+from wmtp.settings.data import DataSource
 from wmtp.training.data import Document
 from wmtp.training.rows import Example, RowDataset, build_rows
 
@@ -17,7 +18,8 @@ def example(length, num_prompt_tokens=0):
 
 
 def rows_of(documents, tokenizer, *, max_length=64, packing=True):
-    return build_rows(documents, tokenizer, max_length=max_length, packing=packing, name="data.train")
+    source = DataSource(files=["unused"], max_length=max_length, packing=packing)
+    return build_rows(documents, tokenizer, source, name="data.train")
 
 
 def test_every_text_ends_with_one_learned_end_token(tokenizer):
@@ -30,9 +32,7 @@ def test_every_text_ends_with_one_learned_end_token(tokenizer):
 
 def test_a_tokenizers_begin_token_comes_once_and_before_the_prompt():
     tokenizer = build_tokenizer(begins_texts=True)
-    (with_prompt,), (plain,) = rows_of(
-        [Document("b", prompt="a"), Document("x = 1")], tokenizer, packing=False
-    ).rows
+    (with_prompt,), (plain,) = rows_of([Document("b", prompt="a"), Document("x = 1")], tokenizer, packing=False).rows
     assert tokenizer.decode(with_prompt.input_ids) == "<s>a\nb</s>"
     assert tokenizer.decode(plain.input_ids) == "<s>x = 1</s>"
     assert tokenizer.decode(with_prompt.labels[with_prompt.num_prompt_tokens :]) == "b</s>"

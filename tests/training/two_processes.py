@@ -5,9 +5,6 @@ import sys
 from pathlib import Path
 
 import torch
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
 from test_trainer import make_trainer, parameters_after
 
 directory = Path(sys.argv[1])

@@ -1,1 +1,1 @@
-"""What makes or changes checkpoints: drafts, upgrades, grown heads, exports. It may guess; loading never imports it."""
+"""What makes or changes checkpoints: drafts, upgrades, grown heads, exports. It may guess; loading never does."""

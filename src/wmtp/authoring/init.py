@@ -24,7 +24,7 @@ from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, loading_strategies, model_classes
 from wmtp.storage.store import Store, open_store
-from wmtp.trust import read_code
+from wmtp.trust.consent import read_code
 from wmtp.untrusted import show
 
 _SMALL_FILES = (
@@ -148,8 +148,8 @@ def _first_architecture(config: dict[str, Any]) -> str | None:
 def _own_class(store: Store, module: str, declared: str | None, notes: list[str]) -> str:
     code = read_code(store, module)
     try:
-        tree = ast.parse(code.data)
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(code.text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(
             f"{code.where}: not Python: {show(error)}", hint="mend the file, or take it away"
         ) from error

@@ -16,14 +16,14 @@ What is known of older files, and what becomes of it:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wmtp.authoring.init import draft_metadata, fitting_algorithms, small_files
+from wmtp.checkpoint.configuration import read_config
 from wmtp.checkpoint.headers import weight_files
-from wmtp.errors import MetadataError, WmtpError
+from wmtp.errors import MetadataError, NotFoundError, WmtpError
 from wmtp.metadata.file import METADATA_FILE, dump_metadata, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, LoadingStrategy, ModelMetadata, StateDictMapping
 from wmtp.registry import algorithms
@@ -78,6 +78,8 @@ def upgrade_metadata(directory: Path) -> Upgrade | None:
     """
     store = open_store(directory)
     where = f"{store.uri / METADATA_FILE}"
+    if not store.has(METADATA_FILE):
+        raise NotFoundError(f"{where}: no such file", hint=f"draft one with 'wmtp init {directory}'")
     data = store.read_bytes(METADATA_FILE, max_bytes=MAX_JSON_BYTES)
     old = parse_json_object(data, where=where, error=MetadataError)
     try:
@@ -112,8 +114,10 @@ def _upgraded(store: Store, old: dict[str, Any], notes: list[str]) -> dict[str, 
     new = {key: value for key, value in old.items() if key in _fields()}
     if extra := {key: value for key, value in old.items() if key not in _fields()}:
         notes.append(f"moved to extra, as 2.0 has no such fields: {', '.join(map(show, extra))}")
-        new["extra"] = {**(old.get("extra") or {}), **extra}
+        kept = old.get("extra") or {}
+        new["extra"] = {**(kept if isinstance(kept, dict) else {"extra": kept}), **extra}
     new["storage_version"] = STORAGE_VERSION
+    new["base_architecture"] = _architecture(store, old, notes)
     new["wmtp_type"] = _known(_TYPES, "wmtp_type", old, notes)
     new["training_algorithm"] = _made_by(old, notes)
     if "loading_strategy" in old:
@@ -147,6 +151,14 @@ def _made_by(old: dict[str, Any], notes: list[str]) -> Any:
     return found
 
 
+def _architecture(store: Store, old: dict[str, Any], notes: list[str]) -> Any:
+    if (found := old.get("base_architecture")) not in (None, "unknown"):
+        return found
+    model_type = read_config(store).get("model_type")
+    notes.append(f"base_architecture: {show(model_type)}, the model_type of config.json")
+    return model_type
+
+
 def _strategy(store: Store, old: Any, notes: list[str]) -> Any:
     if not isinstance(old, dict):
         return old
@@ -168,8 +180,8 @@ def _mapping(old: Any, notes: list[str]) -> Any:
 
 
 def _required(store: Store, old: Any, notes: list[str]) -> Any:
-    named: Iterable[Any] = old if isinstance(old, list) else []
-    names = list(dict.fromkeys(named))
+    named: list[Any] = old if isinstance(old, list) else []
+    names = [name for position, name in enumerate(named) if name not in named[:position]]
     present = [name for name in names if isinstance(name, str) and store.has(name)]
     if absent := [name for name in names if name not in present]:
         notes.append(f"required_files: not there, so taken out: {', '.join(map(show, absent))}")
@@ -189,9 +201,7 @@ def _weights(store: Store) -> list[str]:
 def _drafted(store: Store, new: dict[str, Any], notes: list[str]) -> None:
     draft = draft_metadata(store)
     notes += [f"loading_strategy: drafted; {note}" for note in draft.notes]
-    drafted = draft.metadata.model_dump(mode="json", exclude_none=True)
-    new["loading_strategy"] = drafted["loading_strategy"]
-    new.setdefault("base_architecture", drafted["base_architecture"])
+    new["loading_strategy"] = draft.metadata.loading_strategy.model_dump(mode="json", exclude_none=True)
 
 
 def _compatibility(old: dict[str, Any], wmtp_type: Any, notes: list[str]) -> Any:

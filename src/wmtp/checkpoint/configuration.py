@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_JSON_BYTES, parse_json_object, show
+from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, first_few, parse_json_object, show
 
 CONFIG_FILE = "config.json"
+_TOKENIZER_FILE = "tokenizer_config.json"
+# transformers takes each by several names, and the value may name a kernel to fetch from the Hub.
+_KERNELS = (
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
+    *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
+)
 # Keys by which a file could pick other code, other kernels or another format than the operator agreed to.
 _REFUSED = {
-    CONFIG_FILE: ("auto_map", "_attn_implementation", "_attn_implementation_internal", "quantization_config"),
-    "tokenizer_config.json": ("auto_map",),
+    CONFIG_FILE: ("auto_map", "quantization_config", *_KERNELS),
+    _TOKENIZER_FILE: ("auto_map",),
     "generation_config.json": ("auto_map",),
 }
 _HEAD_COUNTS = ("n_future_tokens", "num_future_tokens")
@@ -42,8 +49,9 @@ def read_config(store: Store) -> dict[str, Any]:
 
 def read_json(store: Store, name: str) -> dict[str, Any]:
     """Return a small JSON object of a checkpoint, read strictly."""
-    data = store.read_bytes(name, max_bytes=MAX_JSON_BYTES)
-    return parse_json_object(data, where=f"{store.uri / name}", error=CheckpointError)
+    max_bytes = MAX_INDEX_BYTES if name == _TOKENIZER_FILE else MAX_JSON_BYTES
+    data = store.read_bytes(name, max_bytes=max_bytes)
+    return parse_json_object(data, where=f"{store.uri / name}", error=CheckpointError, max_bytes=max_bytes)
 
 
 def check_declaration(metadata: ModelMetadata, config: dict[str, Any], *, where: str) -> None:
@@ -58,10 +66,11 @@ def check_declaration(metadata: ModelMetadata, config: dict[str, Any], *, where:
         declared = show(metadata.base_architecture)
         faults.append(f"base_architecture is {declared}, but config.json has model_type {show(model_type)}")
     if metadata.loading_strategy.transformers_class is None and metadata.num_heads is not None:
+        declared = f"{_heads_field(metadata)} is {metadata.num_heads}"
         faults += [
-            f"declares {metadata.num_heads} heads, but config.json has {field} {show(found)}"
+            f"{declared}, but config.json has {field} {show(found)}"
             for field, found in _declared_heads(config)
-            if found != metadata.num_heads
+            if type(found) is not int or found != metadata.num_heads  # True == 1, but is no number of heads
         ]
     if faults:
         first, *others = [f"{where}/metadata.json: {fault}" for fault in faults]
@@ -70,21 +79,36 @@ def check_declaration(metadata: ModelMetadata, config: dict[str, Any], *, where:
         )
 
 
+def _heads_field(metadata: ModelMetadata) -> str:
+    if metadata.mtp is not None:
+        return "mtp.n_future_tokens"
+    return "horizon" if metadata.horizon is not None else "n_heads"
+
+
 def _declared_heads(config: dict[str, Any]) -> list[tuple[str, Any]]:
     nested = config.get("mtp_config")
-    found = [(field, config[field]) for field in _HEAD_COUNTS if field in config]
-    if isinstance(nested, dict):
-        found += [(f"mtp_config.{field}", nested[field]) for field in _HEAD_COUNTS if field in nested]
-    return found
+    places = [("", config), ("mtp_config.", nested if isinstance(nested, dict) else {})]
+    return [
+        (start + field, place[field])
+        for start, place in places
+        for field in _HEAD_COUNTS
+        if place.get(field) is not None
+    ]
 
 
 def _check_keys(where: str, document: dict[str, Any], refused: tuple[str, ...]) -> None:
-    found = [key for key in refused if document.get(key) is not None]
-    if document.get("trust_remote_code") is True:
-        found.append("trust_remote_code")
+    found = [f"{show(path)[1:-1]} = {show(value)}" for path, value in _refused_values(document, refused)]
     if found:
-        shown = ", ".join(f"{key} = {show(document[key])}" for key in found)
         raise TrustError(
-            f"{where}: {shown}: a checkpoint may not set this",
-            hint=f"remove {' and '.join(found)} from the file; code is declared as custom_module_file in metadata.json",
+            f"{where}: {', '.join(first_few(found))}: a checkpoint may not set this",
+            hint="remove it from the file; code is declared as custom_module_file in metadata.json",
         )
+
+
+def _refused_values(document: dict[str, Any], refused: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Sub-models read the same keys from the objects inside."""
+    for key, value in document.items():
+        if (key in refused and value is not None) or (key == "trust_remote_code" and value):
+            yield path + key, value
+        elif isinstance(value, dict):
+            yield from _refused_values(value, refused, f"{path}{key}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, relative_name_fault, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, relative_name_fault, show, show_all
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -22,7 +22,10 @@ FLOATING = ("F64", "F32", "F16", "BF16")
 
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_NAME_BYTES = 512
+_MAX_DIMENSIONS = 64  # as in torch; their product stays a number of a few hundred digits
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
+_WRITE_AGAIN = "write the file again with safetensors"
 _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the real file with 'git lfs pull'"),
     (b"<", "an HTML or XML page, perhaps an error page saved under this name", "download the file again"),
@@ -74,7 +77,14 @@ def read_tensors(store: Store) -> list[TensorInfo]:
     if weights_name(store) == SINGLE_FILE:
         return _read_header(store, SINGLE_FILE)
     weight_map, total_size = _read_index(store)
-    tensors = [tensor for shard in sorted(set(weight_map.values())) for tensor in _read_header(store, shard)]
+    shards = sorted(set(weight_map.values()))
+    if missing := [shard for shard in shards if not store.has(shard)]:
+        raise NotFoundError(
+            f"{store.uri / INDEX_FILE}: {len(missing)} of {len(shards)} shards are missing: "
+            f"{', '.join(show_all(missing))}",
+            hint="copy them beside the index, all from one version",
+        )
+    tensors = [tensor for shard in shards for tensor in _read_header(store, shard)]
     _check_index(store, weight_map, tensors)
     found = sum(tensor.num_bytes for tensor in tensors)
     if total_size is not None and total_size != found:
@@ -118,35 +128,37 @@ def weight_files(store: Store) -> list[str]:
 def _read_header(store: Store, file: str) -> list[TensorInfo]:
     where, size = f"{store.uri / file}", store.stat(file).size_bytes
     start = store.read_range(file, 0, min(size, 64))
-    _check_signature(where, start)
     length = int.from_bytes(start[:8], "little")
-    if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-        raise FormatError(
-            f"{where}: the header claims {length:,} bytes, the file has {size:,}",
-            hint="the file is cut short: copy it again",
-        )
+    if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
+        raise _not_safetensors(where, start, length, size)
     data = store.read_range(file, 8, length)
     if not data.startswith(b"{"):
         raise FormatError(f"{where}: the header does not begin with '{{'", hint="this is not a safetensors file")
     header = parse_json_object(data, where=f"{where} (header)", error=FormatError, max_bytes=_MAX_HEADER_BYTES)
-    header.pop("__metadata__", None)
+    notes = header.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise FormatError(f"{where}: __metadata__ is {show(notes)}, not an object of strings", hint=_WRITE_AGAIN)
     tensors = [_parse_entry(where, file, name, entry, 8 + length) for name, entry in header.items()]
     _check_coverage(where, sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)), 8 + length, size)
     return tensors
 
 
-def _check_signature(where: str, start: bytes) -> None:
-    # A real header begins with its own length; only then comes "{".
-    if len(start) > 8 and start[8:9] == b"{":
-        return
+def _not_safetensors(where: str, start: bytes, length: int, size: int) -> FormatError:
+    # A real header begins with its own length: only where that cannot be so is the file something else.
+    text = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
     for signature, what, hint in _SIGNATURES:
-        if start.startswith(signature):
-            raise FormatError(f"{where}: this is {what}, not safetensors", hint=hint)
+        if text.startswith(signature):
+            return FormatError(f"{where}: this is {what}, not safetensors", hint=hint)
+    return FormatError(
+        f"{where}: the header claims {length:,} bytes, the file has {size:,}",
+        hint=f"the file is cut short, or no safetensors file (their headers have at most {_MAX_HEADER_BYTES:,} bytes):"
+        " copy it again",
+    )
 
 
 def _parse_entry(where: str, file: str, name: str, entry: object, base: int) -> TensorInfo:
-    def fault(problem: str) -> FormatError:
-        return FormatError(f"{where}: tensor {show(name)} {problem}", hint="write the file again with safetensors")
+    def fault(problem: str, hint: str = _WRITE_AGAIN) -> FormatError:
+        return FormatError(f"{where}: tensor {show(name)} {problem}", hint=hint)
 
     if not name or not name.isprintable() or len(name.encode()) > _MAX_NAME_BYTES:
         raise fault(f"has a name that is empty, unprintable or longer than {_MAX_NAME_BYTES} bytes")
@@ -154,17 +166,21 @@ def _parse_entry(where: str, file: str, name: str, entry: object, base: int) -> 
         raise fault("does not have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise fault(f"has the dtype {show(dtype)}")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise fault("has a shape or data_offsets that are not lists of sizes")
+        raise fault(f"has the dtype {show(dtype)}", hint=f"store it as one of {', '.join(DTYPE_BYTES)}")
+    if not _are_sizes(shape, at_most=_MAX_DIMENSIONS):
+        raise fault(f"has the shape {show(shape)}, which is not a list of at most {_MAX_DIMENSIONS} sizes")
+    if not _are_sizes(offsets, at_most=2) or len(offsets) != 2:
+        raise fault(f"has the data_offsets {show(offsets)}, which are not a first byte and one past the last")
     needed = math.prod(shape) * DTYPE_BYTES[dtype]
     if offsets[1] - offsets[0] != needed:
-        raise fault(f"has {offsets[1] - offsets[0]} bytes, {dtype} of shape {shape} needs {needed}")
+        raise fault(f"has {offsets[1] - offsets[0]} bytes, {dtype} of shape {show(shape)} needs {show(needed)}")
     return TensorInfo(name, dtype, tuple(shape), file, base + offsets[0], base + offsets[1])
 
 
-def _are_sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+def _are_sizes(value: object, *, at_most: int) -> bool:
+    if not isinstance(value, list) or len(value) > at_most:
+        return False
+    return all(type(item) is int and 0 <= item < 1 << 63 for item in value)
 
 
 def _check_coverage(where: str, tensors: list[TensorInfo], start: int, size: int) -> None:
@@ -172,10 +188,7 @@ def _check_coverage(where: str, tensors: list[TensorInfo], start: int, size: int
     for tensor in tensors:
         if tensor.start != reached:
             what = "overlaps the one before it" if tensor.start < reached else "leaves a hole before it"
-            raise FormatError(
-                f"{where}: tensor {show(tensor.name)} at byte {tensor.start} {what}",
-                hint="write the file again with safetensors",
-            )
+            raise FormatError(f"{where}: tensor {show(tensor.name)} at byte {tensor.start} {what}", hint=_WRITE_AGAIN)
         reached = tensor.end
     if reached != size:
         raise FormatError(
@@ -188,19 +201,25 @@ def _read_index(store: Store) -> tuple[dict[str, str], object]:
     where = f"{store.uri / INDEX_FILE}"
     data = store.read_bytes(INDEX_FILE, max_bytes=MAX_INDEX_BYTES)
     index = parse_json_object(data, where=where, error=FormatError, max_bytes=MAX_INDEX_BYTES)
-    weight_map, metadata = index.get("weight_map"), index.get("metadata") or {}
-    if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
-        raise FormatError(f"{where}: weight_map is not an object of names", hint="fetch the index again")
+    weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
+    if not isinstance(weight_map, dict) or not isinstance(metadata, dict) or not weight_map:
+        raise FormatError(
+            f"{where}: weight_map is {show(weight_map)}, metadata is {show(metadata)}",
+            hint="weight_map is an object from tensor names to shards, metadata an object: fetch the index again",
+        )
     for tensor, shard in weight_map.items():
-        fault = relative_name_fault(shard) if isinstance(shard, str) else "is not a string"
-        if fault is None and not shard.endswith(".safetensors"):
-            fault = "does not end in .safetensors"
-        if fault:
+        if fault := _shard_name_fault(shard):
             raise FormatError(
                 f"{where}: weight_map.{show(tensor)[1:-1]}: the shard name {show(shard)} {fault}",
                 hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
             )
     return weight_map, metadata.get("total_size")
+
+
+def _shard_name_fault(shard: object) -> str | None:
+    if not isinstance(shard, str):
+        return "is not a string"
+    return relative_name_fault(shard) or (None if shard.endswith(".safetensors") else "does not end in .safetensors")
 
 
 def _check_index(store: Store, weight_map: dict[str, str], tensors: Iterable[TensorInfo]) -> None:
@@ -217,5 +236,5 @@ def _check_index(store: Store, weight_map: dict[str, str], tensors: Iterable[Ten
         raise FormatError(
             f"{store.uri / INDEX_FILE}: {len(faults)} tensors are not where the index says",
             hint="fetch the index and the shards again, from one version",
-            faults=faults[:20],
+            faults=first_few(faults),
         )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from wmtp.errors import PlanError
 from wmtp.metadata.schema import StateDictMapping
-from wmtp.untrusted import show
+from wmtp.metadata.transforms import compile_transform
+from wmtp.untrusted import first_few, show
 
 _MAX_NAME_BYTES = 512
-_ESCAPE = re.compile(r"\\([1-9\\])")
+_MAX_SUGGESTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +38,37 @@ def map_names(mapping: StateDictMapping, names: Iterable[str], *, where: str) ->
             faults at once.
     """
     rules = _rules(mapping)
-    used: set[str] = set()
+    used: set[int] = set()
     mapped: dict[str, MappedName] = {}
     for original in names:
-        name, applied = original, []
-        for label, rename in rules:
-            renamed = rename(name)
-            if renamed is not None:
-                name = renamed
-                applied.append(label)
-        used.update(applied)
-        mapped[original] = MappedName(name, tuple(applied))
-    faults = [f"{label} matches no tensor" for label, _ in rules if label not in used] + _name_faults(mapped)
+        name, applied = _apply(rules, original)
+        # Of a name that grew too long it is not known which of the later rules match.
+        used.update(applied if len(name) <= _MAX_NAME_BYTES else range(len(rules)))
+        mapped[original] = MappedName(name, tuple(rules[position][0] for position in applied))
+    unused = [label for position, (label, _) in enumerate(rules) if position not in used]
+    faults = [f"{label} matches no tensor" for label in unused] + _name_faults(mapped)
     if faults:
         raise PlanError(
             f"{where}: loading_strategy.state_dict_mapping does not fit the tensors",
             hint="see the tensors' names with 'wmtp inspect --tensors', then mend the mapping in metadata.json",
-            faults=faults,
+            faults=first_few(faults),
         )
     return mapped
 
 
 Rename = Callable[[str], str | None]
+
+
+def _apply(rules: list[tuple[str, Rename]], name: str) -> tuple[str, list[int]]:
+    applied = []
+    for position, (_, rename) in enumerate(rules):
+        renamed = rename(name)
+        if renamed is not None:
+            name = renamed
+            applied.append(position)
+        if len(name) > _MAX_NAME_BYTES:
+            break  # rules that each double a name would fill the memory
+    return name, applied
 
 
 def _rules(mapping: StateDictMapping) -> list[tuple[str, Rename]]:
@@ -66,27 +77,10 @@ def _rules(mapping: StateDictMapping) -> list[tuple[str, Rename]]:
         rules.append(
             (f"remove_prefix {show(removed)}", lambda n: n.removeprefix(removed) if n.startswith(removed) else None)
         )
-    rules += [_transform(pattern, replacement) for pattern, replacement in mapping.key_transforms.items()]
+    rules += [(f"key_transforms {show(rule[0])}", compile_transform(*rule)) for rule in mapping.key_transforms.items()]
     if (added := mapping.add_prefix) is not None:
         rules.append((f"add_prefix {show(added)}", lambda n: added + n))
     return rules
-
-
-def _transform(pattern: str, replacement: str) -> tuple[str, Rename]:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    compiled = re2.compile(pattern, options=options)
-
-    def expand(match: Any) -> str:
-        return _ESCAPE.sub(lambda e: "\\" if e.group(1) == "\\" else match.group(int(e.group(1))) or "", replacement)
-
-    def rename(name: str) -> str | None:
-        renamed, count = compiled.subn(expand, name)
-        return renamed if count else None
-
-    return f"key_transforms {show(pattern)}", rename
 
 
 def _name_faults(mapped: dict[str, MappedName]) -> list[str]:
@@ -110,20 +104,27 @@ def suggest_mapping(wanted: Iterable[str], tensors: Iterable[str]) -> dict[str, 
         wanted: Names that the model needs, ties left out.
         tensors: Names that the files hold.
     """
-    needed, held = set(wanted), list(tensors)
-    prefixes = {name[: i + 1] for name in held for i, c in enumerate(name) if c == "."}
-    additions = {name[: i + 1] for name in needed for i, c in enumerate(name) if c == "."}
-    attempts: list[tuple[dict[str, Any], Rename]] = [({}, lambda n: n)]
-    attempts += [({"remove_prefix": p}, lambda n, p=p: n.removeprefix(p)) for p in sorted(prefixes)]  # type: ignore[misc]
-    attempts += [({"add_prefix": p}, lambda n, p=p: p + n) for p in sorted(additions)]  # type: ignore[misc]
-    for fields, rename in attempts:
+    needed, held = set(wanted), set(tensors)
+    for fields, rename in _attempts(needed, held):
         names = {name: str(rename(name)) for name in held}
         if needed <= set(names.values()) and len(set(names.values())) == len(names):
-            left = [name for name, target in names.items() if target not in needed]
-            return {**fields, "allow_unexpected": _globs(left)} if left else fields
+            left = _globs(name for name, target in names.items() if target not in needed)
+            return None if len(left) > _MAX_SUGGESTED else {**fields, "allow_unexpected": left} if left else fields
     return None
 
 
-def _globs(names: list[str]) -> list[str]:
+def _attempts(needed: set[str], held: set[str]) -> Iterator[tuple[dict[str, Any], Rename]]:
+    yield {}, lambda name: name
+    # A prefix must bring every absent name to a held one, so the longest absent name alone tells which are possible.
+    absent = max(needed - held, key=lambda name: (len(name), name), default="")
+    removals = {name.removesuffix(absent) for name in held if name.endswith(f".{absent}")}
+    additions = {absent.removesuffix(name) for name in held if absent.endswith(f".{name}")}
+    for prefix in sorted(removals, key=len)[:_MAX_SUGGESTED]:
+        yield {"remove_prefix": prefix}, lambda name, prefix=prefix: name.removeprefix(prefix)  # type: ignore[misc]
+    for prefix in sorted(additions, key=len)[:_MAX_SUGGESTED]:
+        yield {"add_prefix": prefix}, lambda name, prefix=prefix: prefix + name  # type: ignore[misc]
+
+
+def _globs(names: Iterable[str]) -> list[str]:
     """Names that differ only in a layer number become one glob."""
-    return sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names})
+    return sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", glob.escape(name)) for name in names})

@@ -6,6 +6,7 @@ checkpoint is used), or it is refused with all faults named at once.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,7 @@ from wmtp.checkpoint.headers import FLOATING, TensorInfo
 from wmtp.checkpoint.mapping import map_names, suggest_mapping
 from wmtp.errors import PlanError
 from wmtp.metadata.schema import ModelMetadata
-from wmtp.untrusted import show
-
-_MAX_FAULTS = 20
+from wmtp.untrusted import first_few, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +104,7 @@ class LoadPlan:
                     "stored_dtype": a.tensor.dtype,
                     "loaded_dtype": a.dtype,
                     "rules": list(a.rules),
+                    "repeats": a.repeats,
                 }
                 for a in self.assignments
             ],
@@ -121,7 +121,12 @@ class LoadPlan:
             f"{self.model_class}: {self.num_parameters:,} parameters, {self.bytes_to_read:,} bytes",
             *(f"{count} tensors from {show(name)[1:-1]}" for name, count in sorted(files.items())),
             *(f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()),
-            *(f"{', '.join(a.names[1:])} tied to {a.names[0]}" for a in self.assignments if len(a.names) > 1),
+            *(
+                f"{', '.join(a.names[1:])} tied to {a.names[0]}"
+                for a in self.assignments
+                if a.names[1:] and not a.repeats
+            ),
+            *(f"{show(a.tensor.name)[1:-1]} repeats {a.names[0]}" for a in self.assignments if a.repeats),
             *(f"no tensor, initial values kept: {name}" for name in self.kept_initial),
             *(f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused),
         ]
@@ -159,9 +164,9 @@ def make_plan(
         if not stored:
             missing.append(spec.names[0])
         for name in stored:
-            tensor = matched[name]
+            tensor, first = matched[name], matched[stored[0]]
             names = (stored[0], *(other for other in spec.names if other != stored[0]))
-            dtype = tensor.dtype if keep_stored_dtype and tensor.dtype in FLOATING else spec.dtype
+            dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
             assignments.append(Assignment(names, tensor, dtype, mapped[tensor.name].rules, repeats=name != stored[0]))
     unexpected = [tensor.name for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners]
     kept, missing = _let_through(missing, mapping.allow_missing)
@@ -183,12 +188,12 @@ def _let_through(names: Iterable[str], globs: Sequence[str]) -> tuple[list[str],
 
 
 def _misfit(assignment: Assignment, spec: ParameterSpec) -> str | None:
-    tensor, name = assignment.tensor, show(assignment.tensor.name)[1:-1]
+    tensor, name, file = assignment.tensor, show(assignment.tensor.name)[1:-1], show(assignment.tensor.file)[1:-1]
     if tensor.shape != spec.shape:
-        return f"wrong shape: {name} is {list(tensor.shape)} in {tensor.file}, the model has {list(spec.shape)}"
+        return f"wrong shape: {name} is {list(tensor.shape)} in {file}, the model has {list(spec.shape)}"
     both_floating = tensor.dtype in FLOATING and spec.dtype in FLOATING
     if tensor.dtype != spec.dtype and not both_floating:
-        return f"wrong dtype: {name} is {tensor.dtype} in {tensor.file}, the model has {spec.dtype}"
+        return f"wrong dtype: {name} is {tensor.dtype} in {file}, the model has {spec.dtype}"
     return None
 
 
@@ -200,11 +205,9 @@ def _refusal(
 ) -> PlanError:
     missing, unexpected, unfit = faults
     counts = [f"{len(f)} {what}" for f, what in zip(faults, ("missing", "unexpected", "unfit"), strict=True) if f]
-    lines = [f"missing: no tensor for {show(name)[1:-1]}" for name in missing[:_MAX_FAULTS]]
-    lines += [f"missing: and {len(missing) - _MAX_FAULTS} more"] * (len(missing) > _MAX_FAULTS)
-    lines += [f"unexpected: no parameter for {show(name)[1:-1]}" for name in unexpected[:_MAX_FAULTS]]
-    lines += [f"unexpected: and {len(unexpected) - _MAX_FAULTS} more"] * (len(unexpected) > _MAX_FAULTS)
-    lines += unfit[:_MAX_FAULTS]
+    named = (("missing: no tensor for", missing), ("unexpected: no parameter for", unexpected))
+    lines = [line for what, names in named for line in first_few([f"{what} {show(name)[1:-1]}" for name in names])]
+    lines += first_few(unfit)
     return PlanError(
         f"{checkpoint.where}: the tensors do not fit {model_class}: {', '.join(counts)}",
         hint=_advice(checkpoint, specs, missing, unexpected),
@@ -214,10 +217,8 @@ def _refusal(
 
 def _advice(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], missing: list[str], unexpected: list[str]) -> str:
     if missing or unexpected:
-        held = [tensor.name for tensor in checkpoint.tensors]
+        held = {tensor.name for tensor in checkpoint.tensors}
         wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
         if (fields := suggest_mapping(wanted, held)) is not None:
-            import json
-
             return f'if this class is meant, set in metadata.json: "state_dict_mapping": {json.dumps(fields)}'
     return "check model class and config.json against the files; 'wmtp inspect --tensors' lists what they hold"

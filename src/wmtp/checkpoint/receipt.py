@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from wmtp.checkpoint.plan import LoadPlan
+from wmtp.untrusted import show
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,6 @@ class LoadReceipt:
         lines += [f"cast from {old} to {new}: {count}" for (old, new), count in casts.items()]
         lines += [f"{', '.join(p.tied)} tied to {p.name}" for p in self.parameters if p.tied]
         lines += [f"no tensor, initial values kept: {name}" for name in self.kept_initial]
-        lines += [f"tensor left unused: {name}" for name in self.left_unused]
-        lines += [f"ran {file} ({digest})" for file, digest in self.code.items()]
+        lines += [f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused]
+        lines += [f"ran {show(file)[1:-1]} ({digest})" for file, digest in self.code.items()]
         return [*lines, *self.notes]

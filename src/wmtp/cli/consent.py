@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from wmtp.cli.output import Output, plain
 
 if TYPE_CHECKING:
     from wmtp.storage.store import Store
-    from wmtp.trust import CodeFile
+    from wmtp.trust.consent import CodeFile
 
 _SHOWN_LINES = 1000
 
@@ -29,7 +29,7 @@ def trust(
     """Show the code that a checkpoint would run, and record your consent to exactly that code."""
     from wmtp.metadata.file import read_metadata
     from wmtp.storage.store import open_store
-    from wmtp.trust import recorded_consent
+    from wmtp.trust.consent import recorded_consent
 
     out = Output.of(ctx, as_json=as_json)
     store = open_store(uri, allow_symlinks=allow_symlinks)
@@ -55,7 +55,7 @@ def trust(
 
 def _code_files(store: Store, module: str) -> list[CodeFile]:
     """Every Python file of the checkpoint, as the module may import any of them; the module first."""
-    from wmtp.trust import read_code
+    from wmtp.trust.consent import read_code
 
     others = [f.name for f in store.list_files() if f.name.endswith(".py") and f.name != module]
     return [read_code(store, name) for name in [module, *others]]
@@ -85,7 +85,7 @@ def _visible(line: str) -> str:
 
 
 def _agreed(out: Output, code: CodeFile, recorded: bool, *, yes: bool) -> bool:
-    from wmtp.trust import record_consent
+    from wmtp.trust.consent import record_consent
 
     if recorded:
         out.say(f"consent to {plain(code.name)} was recorded before")
@@ -94,6 +94,3 @@ def _agreed(out: Output, code: CodeFile, recorded: bool, *, yes: bool) -> bool:
         return False
     out.say(f"recorded in {record_consent(code)}")
     return True
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (trust,)

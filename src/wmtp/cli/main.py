@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +15,48 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from wmtp import __version__
-from wmtp.cli import models, runs
 from wmtp.cli.output import Output
 from wmtp.errors import WmtpError
 
+# Every command is a function of its name in one of these modules, in the order in which help lists them.
+COMMANDS = {
+    **dict.fromkeys(("ls", "inspect", "validate", "load"), "wmtp.cli.models"),
+    **dict.fromkeys(("init", "upgrade", "grow", "export"), "wmtp.cli.making"),
+    **dict.fromkeys(("trust",), "wmtp.cli.consent"),
+    **dict.fromkeys(("plan", "train", "schema", "env", "demo"), "wmtp.cli.runs"),
+}
+
 
 class Commands(TyperGroup):
-    """The group of all commands; turns errors into a message and exit status 1."""
+    """The group of all commands; turns errors into a message and exit status 1.
+
+    A command is built when it is asked for: building all of them at every start would cost a tenth of it.
+    """
+
+    @override
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    @override
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(COMMANDS[cmd_name])
+        command_class = getattr(module, "COMMAND_CLASSES", {}).get(cmd_name)
+        single = typer.Typer(add_completion=False, **_PLAIN)
+        single.command(cmd_name, cls=command_class)(getattr(module, cmd_name))
+        return typer.main.get_command(single)
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the line begins with; an unknown one is wrong usage."""
+        if args[0] not in COMMANDS:
+            from wmtp.untrusted import did_you_mean, show
+
+            ctx.fail(f"no such command {show(args[0])}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     @override
     def invoke(self, ctx: Any) -> Any:
@@ -39,13 +75,13 @@ class Commands(TyperGroup):
         raise typer.Exit(1)
 
 
+# rich would cost 0.1 s before the first word appears.
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 app = typer.Typer(
     cls=Commands,
     help="Checkpoints that declare how they load, and weighted multi-token prediction training on top.",
     no_args_is_help=True,
-    # rich costs 0.1 s before the first word appears.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    **_PLAIN,
 )
 
 
@@ -60,7 +96,7 @@ def options(
     ctx: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  its callback does it, before a command is asked for
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
@@ -69,12 +105,10 @@ def options(
     output.quiet, output.debug = quiet, debug
 
 
-for _command in (*models.COMMANDS, *runs.COMMANDS):
-    app.command(_command.__name__.rstrip("_"))(_command)
-
-
 def main() -> None:
     """Run the program; the console script calls this."""
+    # Modules are made of many objects that stay: looking for garbage at every 700 new ones costs a tenth of start-up.
+    gc.set_threshold(10_000)
     output = Output()
     sys.excepthook = output.fail_unexpectedly
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from wmtp.cli.options import URI, AllowCode, AsJSON, Directory, Yes, consents
+from wmtp.cli.options import AllowCode, AsJSON, Directory, Yes, consents
 from wmtp.cli.output import Output
 
 
@@ -79,7 +78,8 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     out.start_logging()
     from wmtp.authoring.grow import grow as grow_model
 
-    report = grow_model(source, destination, heads=heads, head_type=str(head_type), allow_code=consents(allow_code))
+    kind: Any = head_type.value
+    report = grow_model(source, destination, heads=heads, head_type=kind, allow_code=consents(allow_code))
     out.result(report.to_dict(), report.summary())
 
 
@@ -103,6 +103,3 @@ def export(
 def _escaped(line: str) -> str:
     # A diff of a stranger's file: whatever a terminal would obey is shown, not sent.
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (init, upgrade, grow, export)

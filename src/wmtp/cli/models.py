@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -123,7 +123,7 @@ def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[Ten
     yield plain(facts["uri"])
     yield f"  type        {metadata.wmtp_type}, made by {metadata.training_algorithm}"
     yield f"  class       {strategy.model_class_name or strategy.transformers_class}{code} ({strategy.loader_type})"
-    yield f"  model       {metadata.base_architecture}, {metadata.num_heads or 'unknown number of'} heads"
+    yield f"  model       {metadata.base_architecture}, {_counted(metadata.num_heads)}"
     yield f"  algorithms  {', '.join(metadata.algorithm_compatibility) or 'none'}"
     yield f"  tensors     {facts['num_tensors']}, {facts['num_parameters']:,} parameters, {size(facts['tensor_bytes'])}"
     for dtype, counts in facts["dtypes"].items():
@@ -134,6 +134,10 @@ def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[Ten
         yield ""
         rows = [(plain(t.name), t.dtype, list(t.shape), plain(t.file)) for t in tensors]
         yield from table(rows, ("TENSOR", "DTYPE", "SHAPE", "FILE"))
+
+
+def _counted(num_heads: int | None) -> str:
+    return "number of heads not declared" if num_heads is None else f"{num_heads} head{'s' * (num_heads > 1)}"
 
 
 def validate(
@@ -176,7 +180,7 @@ def validate(
 
 def _without_consent(store: Store, metadata: ModelMetadata, agreed: dict[str, str]) -> str:
     """Say what cannot be checked before the operator agrees to run the class's code; empty when nothing is left."""
-    from wmtp.trust import check_consent, read_code
+    from wmtp.trust.consent import check_consent, read_code
 
     name = metadata.loading_strategy.custom_module_file
     if name is None:
@@ -220,6 +224,3 @@ def load(  # noqa: PLR0913  each option of the contract is one
 
     receipt = wmtp.load(uri, **options).receipt
     out.result(receipt.to_dict(), receipt.summary())
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (ls, inspect, validate, load)

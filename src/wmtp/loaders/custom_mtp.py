@@ -13,7 +13,7 @@ from wmtp.loaders.base import LoadOptions
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
 from wmtp.registry import model_classes
-from wmtp.trust import ConsentedModule, broken_promise, run_module
+from wmtp.trust.running import ConsentedModule, broken_promise, run_module
 from wmtp.untrusted import did_you_mean, show
 
 
@@ -34,8 +34,9 @@ class CustomMTPStrategy:
             model_class = _built_in_class(checkpoint, name)
             return Blueprint(lambda: model_class(config), f"{checkpoint.where}/config.json", keep_stored_dtype=True)
         ran = run_module(checkpoint.store, declared.custom_module_file, options.allow_code or {})
-        own_class = _own_class(checkpoint, ran, name)
         where = f"{checkpoint.where}/{declared.custom_module_file}"
+        with broken_promise(where):  # looking at what the code left behind can run more of it
+            own_class = _own_class(checkpoint, ran, name)
         return Blueprint(lambda: own_class(config), where, True, ran.code, guard=broken_promise)
 
 

@@ -12,14 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from wmtp.manifest import SHA256, FileDigest, RelativeName
+from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
 from wmtp.untrusted import Fault, FieldFaults, StrictModel, show, show_all
 
 STORAGE_VERSION = "2.0"
-_MAX_RULES, _MAX_RULE_BYTES = 256, 1024
-# In a replacement only \1..\9 and \\ are special.
-_REPLACEMENT = re.compile(r"(?:[^\\]|\\[1-9\\])*", re.DOTALL)
-_GROUP = re.compile(r"\\\\|\\([1-9])")
+_MAX_RULES = 256
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 
@@ -53,6 +51,7 @@ ClassName = Annotated[str, _matching(_CLASS_NAME, "the plain name of a class")]
 AlgorithmName = Annotated[str, _known_in(algorithms)]
 LoaderType = Annotated[str, _known_in(loading_strategies)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Globs = Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_RULE_BYTES)]], Field(max_length=_MAX_RULES)]
 
 
 class StateDictMapping(StrictModel):
@@ -67,10 +66,10 @@ class StateDictMapping(StrictModel):
         default_factory=dict,
         description=r"RE2 pattern, found anywhere in the name -> replacement, in file order; \1..\9 are groups.",
     )
-    allow_missing: list[str] = Field(
+    allow_missing: Globs = Field(
         default_factory=list, description="Shell globs of parameter or persistent buffer names that may lack a tensor."
     )
-    allow_unexpected: list[str] = Field(
+    allow_unexpected: Globs = Field(
         default_factory=list, description="Shell globs of tensor names that may be left unused."
     )
 
@@ -79,32 +78,9 @@ class StateDictMapping(StrictModel):
     def _transforms_are_bounded_and_compile(cls, transforms: dict[str, str]) -> dict[str, str]:
         if len(transforms) > _MAX_RULES:
             raise FieldFaults(Fault((), f"has {len(transforms):,} rules, at most {_MAX_RULES} are allowed"))
-        if faults := [Fault((), problem) for rule in transforms.items() if (problem := _transform_fault(*rule))]:
+        if faults := [Fault((), problem) for rule in transforms.items() if (problem := transform_fault(*rule))]:
             raise FieldFaults(*faults)
         return transforms
-
-
-def _transform_fault(pattern: str, replacement: str) -> str | None:
-    try:
-        import re2  # only checkpoints with transforms pay for it
-    except ImportError:
-        return "needs the package google-re2, which is not installed"
-
-    if max(len(pattern.encode()), len(replacement.encode())) > _MAX_RULE_BYTES:
-        return f"has a rule longer than {_MAX_RULE_BYTES} bytes: {show(pattern)}"
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        num_groups = re2.compile(pattern, options=options).groups
-    except re2.error as error:
-        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        return f"has {show(pattern)}, which is not an RE2 pattern: {show(reason)}"
-    if not _REPLACEMENT.fullmatch(replacement):
-        return f"has the replacement {show(replacement)}, where a backslash is followed by neither 1-9 nor a backslash"
-    last_group = max((int(group) for group in _GROUP.findall(replacement) if group), default=0)
-    if last_group > num_groups:
-        return f"has the replacement {show(replacement)}, but {show(pattern)} has no group {last_group}"
-    return None
 
 
 def _without_twins(names: list[str]) -> list[str]:

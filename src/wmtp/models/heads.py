@@ -166,9 +166,9 @@ def _fresh_copy(module: nn.Module, std: float) -> nn.Module:
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         if parameter.dim() > 1:
-            # On the meta device, or with initialisation switched off, normal_ does nothing, as everywhere else.
-            fresh = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
-            memo[id(parameter)] = nn.init.normal_(fresh, std=std)
+            memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
+            # Does nothing on the meta device; transformers puts a function in its place that does nothing, nor returns.
+            nn.init.normal_(memo[id(parameter)], std=std)
     for inner in module.modules():
         # One configuration for all: a change of the attention implementation must reach the heads too.
         memo.update({id(value): value for value in vars(inner).values() if isinstance(value, PretrainedConfig)})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
-from wmtp.models.heads import LinearHead, MTPConfig, TransformerHead, find_parts
+from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead, find_parts
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import Rows
@@ -43,12 +43,32 @@ class MTPForCausalLM(nn.Module):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        heads = MTPConfig.of(config)
-        self.config = config
+        MTPConfig.of(config)  # before anything is built
+        self._assemble(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+
+    @classmethod
+    def around(cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType) -> MTPForCausalLM:
+        """Return a model with a loaded causal LM as its trunk, every head equal to the next-token head.
+
+        Args:
+            trunk: Used as it is, not copied; its configuration gets `mtp_config`.
+            heads: Heads, counting the next-token head.
+            head_type: What heads 2..H are.
+        """
+        trunk.config.mtp_config = {"n_future_tokens": heads, "head_type": head_type}
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model._assemble(trunk)
+        model.copy_next_token_head()
+        return model.train(trunk.training)
+
+    def _assemble(self, trunk: PreTrainedModel) -> None:
+        self.config: PretrainedConfig = trunk.config
+        heads = MTPConfig.of(self.config)
         self.head_type = heads.head_type
-        self.trunk: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        self._parts = find_parts(self.trunk)
-        std = getattr(config.get_text_config(), "initializer_range", None) or 0.02
+        self.trunk = trunk
+        self._parts = find_parts(trunk)
+        std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
         self.heads = nn.ModuleDict(
             {str(k): _HEADS[self.head_type](self._next_token_part, std) for k in range(2, heads.n_future_tokens + 1)}
         )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
 from wmtp.errors import TrainingError
 from wmtp.settings.config import Config, Devices
-from wmtp.settings.recipe import Recipe, TrainSection
+from wmtp.settings.recipe import Recipe
+
+DType = Literal["auto", "float32", "bfloat16"]
 
 # Named alike in the recipe and in TrainingArguments, and passed on as they are.
 _PASSED_ON = (
     "learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
     "lr_scheduler_type", "max_grad_norm", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim",
-    "logging_steps", "eval_steps", "save_steps", "gradient_checkpointing", "dataloader_num_workers",
+    "logging_steps", "eval_steps", "save_steps", "dataloader_num_workers",
 )  # fmt: skip
 
 
@@ -29,7 +32,8 @@ def training_arguments(config: Config, recipe: Recipe, directory: Path, *, valid
         validates: Whether there is validation data.
     """
     train = recipe.train
-    return TrainingArguments(
+    same: dict[str, Any] = {name: getattr(train, name) for name in _PASSED_ON}
+    arguments = TrainingArguments(
         output_dir=str(directory),
         run_name=recipe.run.name,
         project=config.tracking.experiment,
@@ -40,7 +44,9 @@ def training_arguments(config: Config, recipe: Recipe, directory: Path, *, valid
         # Each epoch's order follows from the seed alone, however many random numbers the model has drawn before.
         accelerator_config={"use_seedable_sampler": True},
         warmup_steps=train.warmup,
+        activation_checkpointing=train.gradient_checkpointing,
         eval_strategy="steps" if validates else "no",
+        eval_on_start=validates,
         metric_for_best_model="eval_ce_1" if validates else None,
         greater_is_better=False if validates else None,
         save_strategy="steps",
@@ -48,9 +54,15 @@ def training_arguments(config: Config, recipe: Recipe, directory: Path, *, valid
         # A loss that is not finite stops the run; it is never averaged away.
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        **_length(train),
-        **{name: getattr(train, name) for name in _PASSED_ON},
+        # Either of the two is given; -1 steps means: as many as the epochs have.
+        max_steps=train.max_steps or -1,
+        num_train_epochs=train.num_train_epochs or 1.0,
+        **same,
     )
+    # One process trains on one device. On several it would get torch's old DataParallel, which splits a batch without
+    # telling anyone how many valid pairs are where; torchrun starts a process for each device.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def training_device(devices: Devices) -> str:
@@ -71,7 +83,7 @@ def training_device(devices: Devices) -> str:
     return ("cuda" if is_there["cuda"] else "cpu") if device == "auto" else device
 
 
-def training_dtype(devices: Devices) -> str:
+def training_dtype(devices: Devices) -> DType:
     """Return the dtype to load for training: what is configured; with `auto` as stored on CUDA, else float32.
 
     Off CUDA, bf16 saves little time, and its 8 bits lose most updates of a small learning rate.
@@ -87,10 +99,3 @@ def training_dtype(devices: Devices) -> str:
     if devices.dtype == "auto" and training_device(devices) != "cuda":
         return "float32"
     return devices.dtype
-
-
-def _length(train: TrainSection) -> dict[str, float]:
-    if train.max_steps is not None:
-        return {"max_steps": train.max_steps}
-    assert train.num_train_epochs is not None  # the recipe gives one of the two
-    return {"num_train_epochs": train.num_train_epochs}

@@ -14,15 +14,15 @@ from wmtp.errors import DataError
 from wmtp.untrusted import MAX_INDEX_BYTES, JSONFault, did_you_mean, parse_json, show, show_all
 
 if TYPE_CHECKING:
-    from wmtp.settings.recipe import DataSource
+    from wmtp.settings.data import DataSource
 
 logger = logging.getLogger("wmtp")
 
 # What is read from a directory; a file that is named or matched by a pattern may have any name.
-TEXT_SUFFIXES = frozenset(
-    ".c .cfg .cpp .css .go .h .html .ini .java .js .json .jsonl .md .py .pyi .rs .rst .sh .sql .toml .ts .txt .yaml .yml"
-    .split()
-)  # fmt: skip
+TEXT_SUFFIXES = frozenset({
+    ".c", ".cfg", ".cpp", ".css", ".go", ".h", ".html", ".ini", ".java", ".js", ".json", ".jsonl", ".md", ".py", ".pyi",
+    ".rs", ".rst", ".sh", ".sql", ".toml", ".ts", ".txt", ".yaml", ".yml",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _find_files(source: DataSource, field: str) -> Iterator[tuple[Path, bool]]:
     suffixes = TEXT_SUFFIXES if source.format == "text" else frozenset({".jsonl"})
     seen: set[Path] = set()
     for pattern in source.files:
-        matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+        matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  Path.glob takes no absolute one
         if not matches:
             raise DataError(f"{field}.files: {show(pattern)} matches no file", hint=_nearest(pattern))
         for match in matches:

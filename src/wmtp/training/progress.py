@@ -14,6 +14,7 @@ from typing_extensions import override
 
 logger = logging.getLogger("wmtp")
 
+_VALIDATION = "validation: "
 _HEAD_CE = re.compile(r"(eval_)?ce_\d+")
 
 
@@ -21,11 +22,13 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Shows steps and losses on stderr when that is a terminal, and logs them through `logging` when it is not.
 
     Args:
-        is_terminal: Whether to draw; None: whether stderr is a terminal.
+        draws: Whether to draw. None: when stderr is a terminal, and whoever runs us lets the library's INFO lines
+            through, as the command line does unless it was told to be quiet.
     """
 
-    def __init__(self, *, is_terminal: bool | None = None) -> None:
-        self._draws = sys.stderr.isatty() if is_terminal is None else is_terminal
+    def __init__(self, *, draws: bool | None = None) -> None:
+        wanted = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
+        self._draws = wanted if draws is None else draws
         self._progress: Progress | None = None
         self._task = TaskID(0)
 
@@ -47,10 +50,12 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
         text = describe(logs or {})
         if not text or not state.is_world_process_zero:
             return
-        if self._progress:
-            self._progress.update(self._task, description=text)
-        else:
+        if self._progress is None:
             logger.info("step %d of %d: %s", state.global_step, state.max_steps, text)
+        elif text.startswith(_VALIDATION):
+            self._progress.console.print(f"step {state.global_step}: {text}", highlight=False)
+        else:
+            self._progress.update(self._task, description=text)
 
     @override
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -71,7 +76,5 @@ def describe(logs: dict[str, float]) -> str:
     heads = [f"{value:.3f}" for name, value in logs.items() if _HEAD_CE.fullmatch(name)]
     if not heads:
         return ""
-    is_validation = any(name.startswith("eval_") for name in logs)
-    loss = logs.get("eval_loss" if is_validation else "loss")
-    parts = ["validation" * is_validation, f"loss {loss:.3f}" if loss is not None else "", f"ce {' '.join(heads)}"]
-    return ", ".join(filter(None, parts))
+    kind, loss = (_VALIDATION, logs["eval_loss"]) if "eval_loss" in logs else ("", logs["loss"])
+    return f"{kind}loss {loss:.3f}, ce {' '.join(heads)}"

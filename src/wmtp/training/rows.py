@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -15,6 +14,9 @@ from torch import Tensor
 
 from wmtp.errors import DataError
 from wmtp.training.data import Document
+
+if TYPE_CHECKING:
+    from wmtp.settings.data import DataSource
 
 IGNORED = -100
 # Padding is told by labels and masks, never by its id, so any id that every vocabulary has will do.
@@ -113,32 +115,34 @@ class RowDataset:
         return _stack([_padded(row[0], longest) for row in rows])
 
 
-def build_rows(documents: Sequence[Document], tokenizer: Any, *, max_length: int, packing: bool, name: str) -> RowDataset:
-    """Tokenize documents and arrange them in rows.
+def build_rows(documents: Sequence[Document], tokenizer: Any, source: DataSource, *, name: str) -> RowDataset:
+    """Tokenize documents and arrange them in rows of `source.max_length` tokens.
+
+    A longer text is split into pieces that each stand by themselves; a longer completion is cut, and loses its
+    end-of-sequence token with its end.
 
     Args:
         documents: What to learn.
         tokenizer: The model's tokenizer (a `PreTrainedTokenizerBase`).
-        max_length: Tokens of a row. A longer text is split into pieces that each stand by themselves; a longer
-            completion is cut, and loses its end-of-sequence token with its end.
-        packing: Put several documents into a row, rather than one.
-        name: What the data is called in the log.
+        source: How long rows are, and whether documents share them.
+        name: What the data is called in messages: `data.train`.
 
     Raises:
         DataError: If the tokenizer has no end-of-sequence token, or no document has anything to learn.
     """
+    max_length = source.max_length
     tokenized = _tokenize(documents, tokenizer)
     pieces = [piece for example in tokenized for piece in _fit(example, max_length)]
     examples = [piece for piece in pieces if piece.num_targets]
     if not examples:
         raise DataError(
             f"{name}: none of {len(documents)} documents leaves a token to learn within max_length {max_length}",
-            hint="raise data.train.max_length, or shorten the prompts",
+            hint=f"raise {name}.max_length, or shorten the prompts",
         )
-    packed = _pack(examples, max_length) if packing else [(example,) for example in examples]
-    rows = RowDataset(packed, max_length if packing else None)
+    packed = _pack(examples, max_length) if source.packing else [(example,) for example in examples]
+    rows = RowDataset(packed, max_length if source.packing else None)
     logger.info(
-        "%s: %d documents, %d tokens (%d to learn) in %d rows; %d documents longer than %d tokens, %d pieces dropped",
+        "%s: %d documents, %d tokens (%d to learn) in %d rows; %d longer than %d tokens, %d pieces left out",
         name, len(documents), rows.num_tokens, rows.num_targets, len(rows),
         sum(len(example) > max_length for example in tokenized), max_length, len(pieces) - len(examples),
     )  # fmt: skip
@@ -158,17 +162,24 @@ def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
     examples = []
     for whole, prompt in zip(wholes, prompts, strict=True):
         # A tokenizer may merge the end of a prompt with what follows: such a token belongs to the completion.
-        num_prompt_tokens = len(os.path.commonprefix([prompt, whole]))
+        num_prompt_tokens = _shared_length(prompt, whole)
         end = [] if whole[-1:] == [eos] else [eos]
         input_ids = torch.tensor([*begin, *whole, *end], dtype=torch.int32)
         examples.append(Example(input_ids, len(begin) + num_prompt_tokens if prompt else 0))
     return examples
 
 
+def _shared_length(one: list[int], other: list[int]) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def _begin_tokens(tokenizer: Any) -> list[int]:
     # A tokenizer that begins texts with a token (llama's do) gets it here, once, and before the prompt.
     alone = tokenizer("")["input_ids"]
-    return [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in alone[:1] else []
+    return (
+        [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in alone[:1] else []
+    )
 
 
 def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:

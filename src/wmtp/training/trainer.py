@@ -25,20 +25,28 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """Minimises `sum(prior[k] * w[t,k] * CE[t,k]) / N` over valid pairs.
 
     N is `sum_k prior[k] * (valid pairs of head k)` over the whole optimizer step: all micro-batches and all ranks.
-    Batch size, accumulation and number of processes therefore change nothing but the time a step takes.
+    Batch size, accumulation and number of processes therefore change nothing but the time a step takes. (Except at the
+    end of an epoch whose rows do not divide evenly: processes then repeat rows, so that all have work.)
 
     Args:
         algorithm: Gives the weights w.
         head_prior: One factor a head; its length is the number of heads trained.
-        save: Called with the step when a checkpoint is due, on the first process only.
+        save: Called on the first process when a checkpoint is due before the end, with the step and the best step
+            so far: the validated one with the lowest next-token cross-entropy.
         arguments: What `transformers.Trainer` takes.
     """
 
+    model: nn.Module
     # The loss is divided by the count of the whole step here; Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *, algorithm: Algorithm, head_prior: Float[Tensor, "future"], save: Callable[[int], None], **arguments: Any
+        self,
+        *,
+        algorithm: Algorithm,
+        head_prior: Float[Tensor, "future"],
+        save: Callable[[int, int | None], None],
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
@@ -46,7 +54,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self.step_losses: list[Tensor] = []
-        self._save = save
+        self._publish = save
         self._meter = HeadMeter(len(head_prior))
         self._weights: list[dict[str, float]] = []
 
@@ -113,9 +121,23 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # The last one is published as the final checkpoint, once and under that name.
+        if not self.control.should_training_stop:
+            self.on_first_process(lambda: self._publish(self.state.global_step, self.state.best_global_step))
+
+    def on_first_process(self, act: Callable[[], None]) -> None:
+        """Do something on the first process while the others wait."""
         if self.is_world_process_zero():
-            self._save(self.state.global_step)
+            act()
         self.accelerator.wait_for_everyone()
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """Return the metrics of every validation with its `step`; measures once more when the last is not current."""
+        measured = [entry for entry in self.state.log_history if "eval_ce_1" in entry]
+        if measured and measured[-1]["step"] != self.state.global_step:
+            self.evaluate()
+            measured.append(self.state.log_history[-1])
+        return measured
 
     def _count_valid(self, batch: Batch) -> Tensor:
         bounds = RowBounds.of(batch.get("attention_mask"), batch.get("position_ids"), batch.get("document_ids"))

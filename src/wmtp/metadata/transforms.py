@@ -1,0 +1,61 @@
+"""Patterns that rename tensors: checked while metadata.json is parsed, run when a plan is made.
+
+Only RE2 runs a stranger's patterns: its time is linear in the text, whatever the pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from wmtp.untrusted import show
+
+MAX_RULE_BYTES = 1024
+# In a replacement only \1..\9 and \\ are special.
+_REPLACEMENT = re.compile(r"(?:[^\\]|\\[1-9\\])*", re.DOTALL)
+_ESCAPE = re.compile(r"\\([1-9\\])")
+
+
+def transform_fault(pattern: str, replacement: str) -> str | None:
+    """Say what keeps a pattern and its replacement from being used, or return None when nothing does."""
+    if max(len(pattern.encode()), len(replacement.encode())) > MAX_RULE_BYTES:
+        return f"has a rule longer than {MAX_RULE_BYTES} bytes: {show(pattern)}"
+    try:
+        num_groups = _compile(pattern).groups
+    except ImportError:
+        return "needs the package google-re2, which is not installed"
+    except ValueError as error:
+        return f"has {show(pattern)}, which is not an RE2 pattern: {show(str(error))}"
+    if not _REPLACEMENT.fullmatch(replacement):
+        return f"has the replacement {show(replacement)}, where a backslash is followed by neither 1-9 nor a backslash"
+    last_group = max((int(group) for group in _ESCAPE.findall(replacement) if group != "\\"), default=0)
+    if last_group > num_groups:
+        return f"has the replacement {show(replacement)}, but {show(pattern)} has no group {last_group}"
+    return None
+
+
+def compile_transform(pattern: str, replacement: str) -> Callable[[str], str | None]:
+    """Return a function that renames a tensor, or returns None where the pattern is not found in its name."""
+    compiled = _compile(pattern)
+
+    def expand(match: Any) -> str:
+        return _ESCAPE.sub(lambda e: "\\" if e.group(1) == "\\" else match.group(int(e.group(1))) or "", replacement)
+
+    def rename(name: str) -> str | None:
+        renamed, count = compiled.subn(expand, name)
+        return renamed if count else None
+
+    return rename
+
+
+def _compile(pattern: str) -> Any:
+    import re2  # only checkpoints with transforms pay for it
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options=options)
+    except re2.error as error:
+        reason = error.args[0]
+        raise ValueError(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from error

@@ -1,0 +1,148 @@
+"""What a published training checkpoint is: a model directory that loads as its base model did.
+
+Tensors are named as the model's own parameters, so metadata.json needs no name mapping. Code and tokenizer come along
+byte for byte: consent to a base model's modeling.py is consent to the checkpoint's.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import wmtp
+from wmtp.algorithms.base import Algorithm
+from wmtp.authoring.export import export_module
+from wmtp.authoring.grow import parent_record
+from wmtp.authoring.init import small_files
+from wmtp.checkpoint.configuration import CONFIG_FILE
+from wmtp.checkpoint.headers import INDEX_FILE
+from wmtp.checkpoint.publish import publish_directory, remove_published, verify_published
+from wmtp.checkpoint.write import RECEIPT_FILE, write_model_directory
+from wmtp.loaders.base import LoadResult
+from wmtp.metadata.file import METADATA_FILE
+from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.settings.recipe import Recipe
+
+FINAL = "final"
+FINAL_NEXT_TOKEN = "final-next-token"  # noqa: S105  a name of a directory
+_STEP = re.compile(r"step-(\d+)")
+_WRITTEN_ANEW = (CONFIG_FILE, METADATA_FILE, RECEIPT_FILE, INDEX_FILE)
+
+
+@dataclass(frozen=True)
+class CheckpointWriter:
+    """Publishes the checkpoints of one run.
+
+    Attributes:
+        directory: The run's directory.
+        base: The model that is trained, as it was loaded; its parameters are what is written.
+        algorithm: What trains it.
+        recipe: What was asked for.
+        data: Fingerprint of the tokens of each data set, by its name.
+        carried: Files of the base model that every checkpoint needs: tokenizer, code. Read when the run starts, as
+            they may change or go while it lasts.
+    """
+
+    directory: Path
+    base: LoadResult
+    algorithm: Algorithm
+    recipe: Recipe
+    data: Mapping[str, str]
+    carried: Mapping[str, bytes]
+
+    def save_step(self, step: int, best_step: int | None) -> None:
+        """Publish `step-<step>`; once it verifies, remove the oldest checkpoints beyond `train.save_total_limit`.
+
+        Args:
+            step: Optimizer steps done.
+            best_step: The step whose checkpoint is kept however old it gets.
+        """
+        self._publish(f"step-{step}", step)
+        limit = self.recipe.train.save_total_limit
+        published = published_steps(self.directory)
+        if limit is None or len(published) <= limit:
+            return
+        verify_published(self.directory / f"step-{step}")
+        removable = [path for path in published if path.name not in (f"step-{step}", f"step-{best_step}")]
+        for path in removable[: len(published) - limit]:
+            remove_published(path)
+
+    def save_final(self, step: int) -> None:
+        """Publish `final`, and its export as a plain next-token model when the recipe asks for that."""
+        self._publish(FINAL, step)
+        if self.recipe.run.export_next_token:
+            export_module(
+                self.base.model,
+                self.directory / FINAL_NEXT_TOKEN,
+                config=self.base.checkpoint.config,
+                metadata=self._metadata(step),
+                extra_files=self.carried,
+                provenance={**self._provenance, "step": step},
+            )
+
+    def _publish(self, name: str, step: int) -> None:
+        with publish_directory(self.directory / name) as directory:
+            write_model_directory(
+                directory,
+                state_dict=self.base.model.state_dict(),
+                config=self.base.checkpoint.config,
+                metadata=self._metadata(step),
+                extra_files=self.carried,
+                receipt=self.base.receipt,
+            )
+
+    def _metadata(self, step: int) -> ModelMetadata:
+        parent = self.base.metadata
+        strategy = parent.loading_strategy.model_copy(update={"state_dict_mapping": StateDictMapping()})
+        changes = {
+            "training_algorithm": self.algorithm.training_algorithm,
+            "loading_strategy": strategy,
+            "files": None,
+            "created_by": f"wmtp {wmtp.__version__}",
+            "source_path": self.base.checkpoint.where,
+            "provenance": {**self._provenance, "step": step},
+        }
+        return parent.model_copy(update=changes)
+
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        # Hashing the parent's weights may take a minute, so it is done once, and by the process that writes.
+        return {
+            "recipe": self.recipe.to_document(),
+            "data": dict(self.data),
+            "parent": parent_record(self.base),
+            "versions": {
+                "wmtp": wmtp.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def carried_files(base: LoadResult) -> dict[str, bytes]:
+    """Return the files that a checkpoint takes over from its base model: all it requires but weights and config."""
+    store = base.checkpoint.store
+    required = [*base.metadata.loading_strategy.required_files, *base.receipt.code, *small_files(store)]
+    names = [n for n in dict.fromkeys(required) if n not in _WRITTEN_ANEW and not n.endswith(".safetensors")]
+    return {name: path.read_bytes() for name, path in store.local_paths(names).items()}
+
+
+def published_steps(directory: Path) -> list[Path]:
+    """Return the published `step-<n>` directories of a run, oldest first."""
+    found = {int(match[1]): path for path in directory.glob("step-*") if (match := _STEP.fullmatch(path.name))}
+    return [found[step] for step in sorted(found)]
+
+
+def published_checkpoints(directory: Path) -> list[Path]:
+    """Return every published checkpoint of a run, the final ones last."""
+    finals = [directory / FINAL, directory / FINAL_NEXT_TOKEN]
+    return [*published_steps(directory), *(path for path in finals if path.exists())]

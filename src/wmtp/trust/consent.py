@@ -1,0 +1,138 @@
+"""Consent to run a checkpoint's own code, by hash.
+
+Consent comes from the operator: as `allow_code={"modeling.py": "sha256:..."}`, or recorded once by `wmtp trust` in a
+file outside every checkpoint. Nothing in a checkpoint, and no environment variable, can grant it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shlex
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wmtp.errors import TrustError
+from wmtp.manifest import sha256_bytes
+from wmtp.storage.store import Store
+from wmtp.untrusted import parse_json_object, show, show_all
+
+# Parsing takes a thousand times the bytes in memory; the largest modeling file of transformers has 300 KB.
+_MAX_CODE_BYTES = 512 << 10
+
+
+@dataclass(frozen=True)
+class CodeFile:
+    """A Python file of a checkpoint, read once; these bytes are checked, and these bytes run.
+
+    Attributes:
+        name: Its name in the checkpoint.
+        data: Its bytes.
+        where: Its address, as errors show it.
+    """
+
+    name: str
+    data: bytes
+    where: str
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the bytes."""
+        return sha256_bytes(self.data)
+
+    @property
+    def text(self) -> str:
+        """The file as UTF-8, whatever encoding it declares: under another one, what runs is not what was read."""
+        return self.data.decode("utf-8-sig")
+
+    @property
+    def imports(self) -> list[str]:
+        """Top-level names that the file imports, its own neighbours with a leading dot; empty if it does not parse."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(self.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return []
+        found: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.add("." * node.level + (node.module or "").split(".")[0])
+        return sorted(found)
+
+
+def read_code(store: Store, name: str) -> CodeFile:
+    """Read a Python file of a checkpoint without running it."""
+    return CodeFile(name, store.read_bytes(name, max_bytes=_MAX_CODE_BYTES), str(store.uri / name))
+
+
+def consent_file() -> Path:
+    """Return the user's file of recorded consent: `$XDG_CONFIG_HOME/wmtp/trust.json`."""
+    configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    # A relative one would be looked up in the current directory, which may be a checkpoint's.
+    return (configured if configured.is_absolute() else Path.home() / ".config") / "wmtp" / "trust.json"
+
+
+def recorded_consent() -> dict[str, dict[str, str]]:
+    """Return recorded consent: `sha256:<hex>` of each file agreed to, with its name, address and when.
+
+    Raises:
+        TrustError: If the file cannot be read, or is not what `record_consent` writes.
+    """
+    path = consent_file()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _no_access(path, error) from error
+    return parse_json_object(data, where=str(path), error=TrustError)
+
+
+def record_consent(code: CodeFile) -> Path:
+    """Remember that the operator agreed to run exactly these bytes; returns the file of recorded consent.
+
+    Raises:
+        TrustError: If that file cannot be read or written.
+    """
+    path = consent_file()
+    entry = {"file": code.name, "seen_at": code.where, "recorded": datetime.now(UTC).isoformat(timespec="seconds")}
+    consent = {**recorded_consent(), code.digest: entry}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(consent, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise _no_access(path, error) from error
+    return path
+
+
+def _no_access(path: Path, error: OSError) -> TrustError:
+    return TrustError(
+        f"{path}: recorded consent cannot be read or written: {error.strerror}",
+        hint="check that file and its permissions, or give consent for one run with --allow-code",
+    )
+
+
+def check_consent(code: CodeFile, allow_code: Mapping[str, str]) -> None:
+    """Raise TrustError unless the operator agreed to these very bytes."""
+    given = allow_code.get(code.name)
+    if given == code.digest or (given is None and code.digest in recorded_consent()):
+        return
+    imports = ", ".join(show_all(code.imports)) or "nothing"
+    found = f"it has {code.digest}, consent was given for {show(given)}" if given else "nobody agreed to run it"
+    # Meant to be copied into a shell, and the name is a stranger's.
+    option = shlex.quote(f"{code.name}={code.digest}")
+    raise TrustError(
+        f"{code.where}: this checkpoint builds its model with its own code, and {found}"
+        f" ({len(code.data):,} bytes, imports {imports})",
+        hint=f"read the file; if you agree to run it: --allow-code {option}"
+        f" (in Python: allow_code={{{code.name!r}: {code.digest!r}}}), or record it with 'wmtp trust'",
+    )

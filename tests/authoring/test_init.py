@@ -1,0 +1,136 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2LMHeadModel, LlamaForSequenceClassification
+
+import wmtp
+from builders import build_tokenizer, write_llama_checkpoint, write_mtp_checkpoint
+from tiny_models import tiny_config, tiny_mtp
+from toy_checkpoint import write_custom
+from wmtp.authoring.init import draft_metadata, fitting_algorithms, init_metadata
+from wmtp.errors import CheckpointError, MetadataError, NotFoundError
+from wmtp.storage.store import open_store
+
+
+def draft(directory):
+    (directory / "metadata.json").unlink(missing_ok=True)
+    return init_metadata(directory)
+
+
+def test_a_plain_causal_lm_is_drafted_as_a_reference_model_that_loads(tmp_path):
+    found = draft(write_llama_checkpoint(tmp_path)).metadata
+    assert (found.wmtp_type, found.training_algorithm, found.base_architecture) == (
+        "reference_model",
+        "baseline",
+        "llama",
+    )
+    assert found.loading_strategy.transformers_class == "LlamaForCausalLM"
+    assert set(found.loading_strategy.required_files) >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert found.algorithm_compatibility == ["rho1-wmtp"]
+    assert found.tokenizer.vocab_size == len(build_tokenizer())
+    assert type(wmtp.load_model(tmp_path)).__name__ == "LlamaForCausalLM"
+
+
+def test_a_model_that_scores_sequences_is_drafted_as_a_reward_model(tmp_path):
+    LlamaForSequenceClassification(tiny_config("llama", num_labels=1, pad_token_id=0)).save_pretrained(tmp_path)
+    found = draft(tmp_path)
+    assert (found.metadata.wmtp_type, found.metadata.algorithm_compatibility) == ("reward_model", ["critic-wmtp"])
+    assert any("no tokenizer.json" in note for note in found.notes)
+    wmtp.load_model(tmp_path)
+
+
+@pytest.mark.parametrize("head_type", ["linear", "transformer"])
+def test_a_built_in_model_is_known_by_its_config(tmp_path, head_type):
+    write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type=head_type))
+    found = draft(tmp_path / "mtp").metadata
+    assert found.loading_strategy.model_class_name == "MTPForCausalLM"
+    assert (found.wmtp_type, found.mtp.n_future_tokens, found.mtp.head_type) == ("base_model", 3, head_type)
+    assert found.algorithm_compatibility == ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
+    wmtp.load_model(tmp_path / "mtp")
+
+
+def test_a_class_of_the_checkpoint_is_found_without_running_it(tmp_path):
+    consent, _ = write_custom(tmp_path / "toy")
+    found = draft(tmp_path / "toy")
+    strategy = found.metadata.loading_strategy
+    assert (strategy.model_class_name, strategy.custom_module_file) == ("ToyModel", "modeling.py")
+    assert "modeling.py" in strategy.required_files
+    assert any("add mtp.n_future_tokens" in note for note in found.notes)
+    assert any("nobody agreed to run the class's code" in note for note in found.notes)
+    wmtp.load_model(tmp_path / "toy", allow_code=consent)
+
+
+def test_names_that_need_a_prefix_get_a_drafted_mapping(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({f"base_model.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    found = draft(tmp_path)
+    assert found.metadata.loading_strategy.state_dict_mapping.remove_prefix == "base_model."
+    assert any('state_dict_mapping: {"remove_prefix": "base_model."}' in note for note in found.notes)
+    wmtp.load_model(tmp_path)
+
+
+def test_the_first_gpt2_layout_is_drafted_with_its_prefix_and_mask_buffers(tmp_path):
+    model = GPT2LMHeadModel(tiny_config("gpt2"))
+    model.save_pretrained(tmp_path)
+    stored = {
+        name.removeprefix("transformer."): tensor.clone() for name, tensor in model.transformer.state_dict().items()
+    }
+    buffers = {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64) for layer in range(2)}
+    save_file(stored | buffers, tmp_path / "model.safetensors")
+    mapping = draft(tmp_path).metadata.loading_strategy.state_dict_mapping
+    assert mapping.add_prefix == "transformer."
+    assert mapping.allow_unexpected == ["h.*.attn.bias"]
+    wmtp.load_model(tmp_path)
+
+
+def test_tensors_that_fit_nothing_are_drafted_with_a_warning(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    save_file({"odd": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert any("the tensors do not fit the class" in note for note in draft(tmp_path).notes)
+
+
+def test_an_architecture_that_transformers_does_not_know_is_drafted_with_a_warning(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "lama", "architectures": ["LamaLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    notes = draft(tmp_path).notes
+    assert any("config.json names 'LamaLM', which is no class of transformers" in note for note in notes)
+    assert any("the model could not be built" in note for note in notes)
+
+
+def test_an_existing_metadata_is_never_overwritten(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    with pytest.raises(MetadataError, match="already there") as caught:
+        init_metadata(tmp_path)
+    assert "wmtp upgrade" in caught.value.hint
+
+
+def test_without_config_or_weights_nothing_is_written(tmp_path):
+    with pytest.raises(NotFoundError, match=r"config\.json"):
+        init_metadata(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(NotFoundError, match=r"no model\.safetensors"):
+        init_metadata(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="model_type is null"):
+        init_metadata(tmp_path)
+    assert not (tmp_path / "metadata.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [("def (", "not Python"), ("x = 1\n", "defines no class"), ("\udcff", "not Python")]
+)
+def test_a_module_without_a_class_is_refused(tmp_path, code, said):
+    write_custom(tmp_path / "toy")
+    (tmp_path / "toy" / "modeling.py").write_bytes(code.encode(errors="surrogateescape"))
+    with pytest.raises(CheckpointError, match=said):
+        draft_metadata(open_store(tmp_path / "toy"))
+
+
+def test_fitting_algorithms_are_those_with_a_role_for_the_type():
+    assert fitting_algorithms("base_model") == ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
+    assert fitting_algorithms("reward_model") == ["critic-wmtp"]
+    assert fitting_algorithms("teapot") == []

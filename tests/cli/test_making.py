@@ -1,0 +1,78 @@
+"""init, upgrade, grow, export."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import wmtp as library
+
+
+def test_init_writes_a_draft_that_validates_and_says_what_to_check(wmtp, llama):
+    (llama / "metadata.json").unlink()
+    result = wmtp("init", llama)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json.loads((llama / "metadata.json").read_text())
+    assert "wmtp_type: reference_model" in result.stderr
+    assert wmtp("validate", llama).exit_code == 0
+
+
+def test_init_never_overwrites(wmtp, llama):
+    before = (llama / "metadata.json").read_bytes()
+    result = wmtp("init", llama)
+    assert result.exit_code == 1
+    assert f"error: {llama}/metadata.json: already there" in result.stderr
+    assert (llama / "metadata.json").read_bytes() == before
+
+
+def test_upgrade_shows_a_diff_and_writes_only_with_yes(wmtp, llama, edit_metadata):
+    edit_metadata(llama, training_algorithm="sheared_training")
+    before = (llama / "metadata.json").read_bytes()
+    shown = wmtp("upgrade", llama)
+    assert shown.exit_code == 0
+    assert '-  "training_algorithm": "sheared_training",' in shown.stdout.splitlines()
+    assert '+  "training_algorithm": "baseline",' in shown.stdout.splitlines()
+    assert "nothing was written" in shown.stderr
+    assert (llama / "metadata.json").read_bytes() == before
+    assert wmtp("upgrade", llama, "--yes").exit_code == 0
+    assert (llama / "metadata.json.bak").read_bytes() == before
+    assert wmtp("validate", llama).exit_code == 0
+    assert "is up to date" in wmtp("upgrade", llama).stdout
+
+
+def test_upgrade_never_overwrites_an_older_backup(wmtp, llama, edit_metadata):
+    edit_metadata(llama, training_algorithm="sheared_training")
+    (llama / "metadata.json.bak").write_text("precious")
+    before = (llama / "metadata.json").read_bytes()
+    result = wmtp("upgrade", llama, "--yes")
+    assert result.exit_code == 1
+    assert "an older backup is there" in result.stderr
+    assert (llama / "metadata.json.bak").read_text() == "precious"
+    assert (llama / "metadata.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("head_type", ["linear", "transformer"])
+def test_grow_then_export_gives_the_source_back(wmtp, llama, tmp_path, head_type):
+    grown, exported = tmp_path / "grown", tmp_path / "exported"
+    result = wmtp("grow", llama, grown, "--heads", "3", "--head-type", head_type)
+    assert result.exit_code == 0
+    assert [line.split(":")[0] for line in result.stdout.splitlines()[-3:]] == ["  head 1", "  head 2", "  head 3"]
+    assert wmtp("validate", grown, "--deep").exit_code == 0
+    assert wmtp("export", grown, exported).stdout == f"wrote {exported}\n"
+    ids = torch.arange(8).unsqueeze(0)
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(exported)(ids).logits
+        assert torch.equal(plain, library.load_model(llama)(ids).logits)
+
+
+def test_grow_overwrites_nothing(wmtp, llama, tmp_path):
+    (tmp_path / "there").mkdir()
+    result = wmtp("grow", llama, tmp_path / "there", "--heads", "2", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["type"] == "StorageError"
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_one_head_is_nothing_to_grow(wmtp, llama, tmp_path):
+    assert wmtp("grow", llama, tmp_path / "grown", "--heads", "1").exit_code == 2

@@ -1,0 +1,157 @@
+"""ls, inspect, validate, load."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from toy_checkpoint import write_custom
+from wmtp.manifest import digest_file
+
+
+def test_ls_lists_every_model_below_a_directory(wmtp, llama):
+    shutil.copytree(llama, llama.parent / "deep" / "er")
+    result = wmtp("ls", llama.parent)
+    assert result.exit_code == 0
+    header, first, second = result.stdout.splitlines()
+    assert header.split() == ["NAME", "TYPE", "ARCHITECTURE", "SIZE", "HEADS", "ALGORITHMS"]
+    assert first.split() == ["deep/er", "reference_model", "llama", *first.split()[3:5], "1", "rho1-wmtp"]
+    assert second.startswith("llama ")
+
+
+def test_ls_goes_on_after_a_malformed_metadata(wmtp, llama, edit_metadata):
+    edit_metadata(shutil.copytree(llama, llama.parent / "broken"), wmtp_type="student_model", horizn=3)
+    result = wmtp("ls", llama.parent)
+    assert result.exit_code == 0
+    assert f"broken: {llama.parent}/broken/metadata.json: 2 faults" in result.stdout
+    assert "\nllama " in result.stdout
+    listed = json.loads(wmtp("ls", llama.parent, "--json").stdout)["models"]
+    assert [(model["name"], "error" in model) for model in listed] == [("broken", True), ("llama", False)]
+    assert listed[1]["size_bytes"] == sum(file.stat().st_size for file in llama.iterdir())
+
+
+def test_ls_of_a_checkpoint_itself_lists_it(wmtp, llama):
+    assert wmtp("ls", llama).stdout.splitlines()[1].startswith(". ")
+
+
+def test_ls_leaves_out_checkpoints_in_the_making(wmtp, llama):
+    llama.rename(llama.with_name("step-5.tmp-0123456789abcdef0123456789abcdef"))
+    assert json.loads(wmtp("ls", llama.parent, "--json").stdout)["models"] == []
+
+
+def test_inspect_counts_tensors_and_parameters_from_headers(wmtp, llama):
+    tensors = load_file(llama / "model.safetensors")
+    facts = json.loads(wmtp("inspect", llama, "--json").stdout)
+    assert facts["num_tensors"] == len(tensors)
+    assert facts["num_parameters"] == sum(tensor.numel() for tensor in tensors.values())
+    assert facts["dtypes"] == {"F32": {"num_tensors": len(tensors), "num_parameters": facts["num_parameters"]}}
+    assert facts["metadata"]["loading_strategy"]["transformers_class"] == "LlamaForCausalLM"
+    assert {"name": "model.safetensors", "size_bytes": (llama / "model.safetensors").stat().st_size} in facts["files"]
+    assert "tensors" not in facts
+
+
+def test_inspect_lists_tensors_when_asked(wmtp, llama):
+    shown = wmtp("inspect", llama, "--tensors").stdout
+    assert "llama, 1 head\n" in shown
+    assert any(line.split() == ["model.norm.weight", "F32", "[32]", "model.safetensors"] for line in shown.splitlines())
+    assert "model.norm.weight" not in wmtp("inspect", llama).stdout
+
+
+def test_foreign_text_reaches_no_terminal_as_it_is(wmtp, llama):
+    weights = load_file(llama / "model.safetensors")
+    save_file(weights, llama / "model.safetensors")
+    (llama / "notes\x1b[2Jé.txt").write_text("x")
+    shown = wmtp("inspect", llama).stdout
+    assert "notes\\x1b[2J\\xe9.txt" in shown
+    assert "\x1b" not in shown
+
+
+def test_validate_proves_the_plan(wmtp, llama):
+    result = wmtp("validate", llama)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].startswith("proven: every parameter has its tensor")
+    facts = json.loads(wmtp("validate", llama, "--json").stdout)
+    assert (facts["valid"], facts["proven"], facts["left"]) == (True, True, [])
+    assert facts["plan"]["model_class"] == "LlamaForCausalLM"
+
+
+def test_validate_names_every_fault_and_exits_with_1(wmtp, llama):
+    tensors = load_file(llama / "model.safetensors")
+    tensors["stray"] = tensors.pop("model.norm.weight")
+    save_file(tensors, llama / "model.safetensors")
+    result = wmtp("validate", llama, "--json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert error["type"] == "PlanError"
+    assert {"missing: no tensor for model.norm.weight", "unexpected: no parameter for stray"} <= set(error["faults"])
+
+
+def test_validate_without_consent_checks_all_else_and_says_what_is_left(wmtp, tmp_path):
+    consent, _ = write_custom(tmp_path / "toy")
+    result = wmtp("validate", tmp_path / "toy")
+    assert result.exit_code == 0
+    assert "metadata, files, headers and mapping are in order" in result.stdout
+    assert f"--allow-code modeling.py={consent['modeling.py']}" in result.stdout
+    facts = json.loads(wmtp("validate", tmp_path / "toy", "--json").stdout)
+    assert (facts["proven"], len(facts["left"])) == (False, 1)
+
+
+def test_validate_with_consent_proves_a_class_of_the_checkpoint(wmtp, tmp_path):
+    consent, _ = write_custom(tmp_path / "toy")
+    agreed = f"modeling.py={consent['modeling.py']}"
+    assert "proven" in wmtp("validate", tmp_path / "toy", "--allow-code", agreed).stdout
+    refused = wmtp("validate", tmp_path / "toy", "--allow-code", f"modeling.py=sha256:{'0' * 64}")
+    assert refused.exit_code == 1
+    assert "consent was given for 'sha256:000" in refused.stderr
+
+
+def test_validate_without_consent_still_refuses_a_mapping_that_matches_nothing(wmtp, tmp_path, edit_metadata):
+    write_custom(tmp_path / "toy")
+    strategy = json.loads((tmp_path / "toy" / "metadata.json").read_text())["loading_strategy"]
+    edit_metadata(
+        tmp_path / "toy", loading_strategy={**strategy, "state_dict_mapping": {"remove_prefix": "base_model."}}
+    )
+    result = wmtp("validate", tmp_path / "toy")
+    assert result.exit_code == 1
+    assert "remove_prefix 'base_model.' matches no tensor" in result.stderr
+
+
+def test_validate_deep_names_tensors_that_are_not_finite(wmtp, llama):
+    tensors = load_file(llama / "model.safetensors")
+    tensors["model.norm.weight"][3] = torch.nan
+    tensors["lm_head.weight"][0, :2] = torch.inf
+    save_file(tensors, llama / "model.safetensors")
+    assert wmtp("validate", llama).exit_code == 0
+    result = wmtp("validate", llama, "--deep")
+    assert result.exit_code == 1
+    assert "2 tensors have values that are not finite" in result.stderr
+    assert "'model.norm.weight' in 'model.safetensors': 1 NaN, 0 infinite" in result.stderr
+    assert "'lm_head.weight' in 'model.safetensors': 0 NaN, 2 infinite" in result.stderr
+
+
+def test_validate_deep_checks_the_digests_of_metadata(wmtp, llama, edit_metadata):
+    edit_metadata(llama, files=[digest_file(llama, "config.json").model_dump()])
+    assert "1 files have the digests that metadata.json gives" in wmtp("validate", llama, "--deep").stdout
+    with (llama / "config.json").open("a") as file:
+        file.write(" ")
+    result = wmtp("validate", llama, "--deep")
+    assert result.exit_code == 1
+    assert "config.json has sha256 " in result.stderr
+
+
+def test_load_prints_what_was_loaded(wmtp, llama):
+    result = wmtp("load", llama, "--dtype", "bfloat16")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("LlamaForCausalLM on cpu: ")
+    assert "cast from F32 to BF16" in result.stdout
+    receipt = json.loads(wmtp("load", llama, "--json").stdout)
+    assert {entry["loaded_dtype"] for entry in receipt["parameters"]} == {"F32"}
+
+
+@pytest.mark.parametrize("option", [["--lock", "x.lock"]], ids=str)
+def test_what_this_version_cannot_do_is_refused_not_ignored(wmtp, llama, option):
+    result = wmtp("load", llama, *option)
+    assert result.exit_code == 1
+    assert "cannot check locks" in result.stderr

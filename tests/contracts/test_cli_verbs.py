@@ -1,0 +1,106 @@
+"""What the command line promises: verbs, options, and that the quick ones are quick."""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from builders import write_llama_checkpoint
+from wmtp.cli.main import app
+
+_SETTINGS = {"--config", "--recipe", "--json"}
+_LOADS = {"--allow-code", "--lock", "--no-cache", "--dtype", "--device", "--allow-symlinks", "--json"}
+VERBS = {
+    "ls": (["PREFIX"], {"--json"}),
+    "inspect": (["URI"], {"--tensors", "--allow-symlinks", "--json"}),
+    "validate": (["URI"], {"--deep", "--allow-code", "--allow-symlinks", "--json"}),
+    "load": (["URI"], _LOADS),
+    "init": (["DIR"], {"--json"}),
+    "upgrade": (["DIR"], {"--yes", "--json"}),
+    "grow": (["SRC", "DST"], {"--heads", "--head-type", "--allow-code", "--json"}),
+    "export": (["SRC", "DST"], {"--allow-code", "--json"}),
+    "trust": (["URI"], {"--yes", "--lines", "--allow-symlinks", "--json"}),
+    "plan": (["[KEY=VALUE]..."], _SETTINGS),
+    "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--dry-run"}),
+    "schema": (["metadata|config|recipe"], {"--json"}),
+    "env": ([], {"--json"}),
+    "demo": (["DIR"], {"--real", "--gguf", "--data"}),
+}
+
+# Run as the console script does, then say which heavy modules were imported.
+_RUN = """\
+import json, sys
+from wmtp.cli.main import main
+try:
+    main()
+finally:
+    print(json.dumps(sorted({"torch", "transformers", "rich", "numpy"} & set(sys.modules))), file=sys.stderr)
+"""
+
+
+def test_the_verbs_are_those_of_the_contract():
+    group = typer.main.get_command(app)
+    assert group.list_commands(None) == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_arguments_and_options_of_a_verb(verb):
+    params = typer.main.get_command(app).get_command(None, verb).params
+    arguments = [p.metavar for p in params if p.param_type_name == "argument"]
+    options = {name for p in params if p.param_type_name == "option" for name in p.opts} - {"--help"}
+    assert (arguments, options) == VERBS[verb]
+
+
+def test_every_verb_has_help_and_every_option_says_what_it_does():
+    group = typer.main.get_command(app)
+    for command in [group, *(group.get_command(None, verb) for verb in VERBS)]:
+        assert command.help
+        assert all(p.help for p in command.params if p.param_type_name == "option")
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return write_llama_checkpoint(tmp_path_factory.mktemp("zoo") / "llama").parent
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "--version", "ls ZOO", "inspect ZOO/llama", "schema metadata", "schema recipe"]
+)
+def test_what_answers_at_once_imports_no_torch(words, zoo):
+    words = words.replace("ZOO", str(zoo)).split()
+    done = subprocess.run([sys.executable, "-c", _RUN, *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+
+
+def test_inspect_takes_at_most_twice_the_time_of_its_libraries(zoo, tmp_path):
+    # Bytecode in a place of the test's own, so that a read-only checkout is measured as an installed package is.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    lines = {
+        "libraries": ["-c", "import pydantic, typer"],
+        "inspect": ["-m", "wmtp.cli.main", "inspect", str(zoo / "llama")],
+    }
+    seconds = {name: [] for name in lines}
+    for _ in range(10):
+        for name, words in lines.items():
+            seconds[name].append(cpu_seconds([sys.executable, *words], environment))
+    # The first run of each writes the bytecode; of the rest the fastest is the one that was disturbed least.
+    libraries, inspect = (min(seconds[name][1:]) for name in lines)
+    assert inspect <= 2 * libraries, f"{inspect:.3f} s against {libraries:.3f} s, medians " + ", ".join(
+        f"{statistics.median(seconds[name]):.3f}" for name in lines
+    )
+
+
+def cpu_seconds(command, environment):
+    def spent():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return spent() - before

@@ -1,0 +1,38 @@
+"""Names of tensors in published checkpoints: a change here makes every checkpoint in the world unreadable."""
+
+from tiny_models import tiny_mtp
+
+TRUNK_OF_LLAMA = [
+    "trunk.model.embed_tokens.weight",
+    *(
+        f"trunk.model.layers.{layer}.{part}.weight"
+        for layer in range(2)
+        for part in (
+            "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
+        )
+    ),
+    "trunk.model.norm.weight",
+    "trunk.lm_head.weight",
+]  # fmt: skip
+
+
+def test_a_model_with_linear_heads_keeps_its_names():
+    heads = ["heads.2.unembedding.weight", "heads.3.unembedding.weight"]
+    assert list(tiny_mtp("llama", head_type="linear").state_dict()) == TRUNK_OF_LLAMA + heads
+
+
+def test_a_model_with_transformer_heads_keeps_its_names():
+    last = "trunk.model.layers.1."
+    heads = [
+        f"heads.{k}.layer.{name.removeprefix(last)}" for k in (2, 3) for name in TRUNK_OF_LLAMA if name.startswith(last)
+    ]
+    assert list(tiny_mtp("llama", head_type="transformer").state_dict()) == TRUNK_OF_LLAMA + heads
+
+
+def test_the_trunk_of_gpt2_keeps_the_names_of_transformers():
+    names = tiny_mtp("gpt2").state_dict()
+    assert {"trunk.transformer.wte.weight", "trunk.transformer.h.1.attn.c_attn.bias", "trunk.lm_head.weight"} <= {
+        *names
+    }
+    assert "heads.3.layer.attn.c_attn.bias" in names
