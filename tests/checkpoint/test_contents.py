@@ -2,9 +2,11 @@ import os
 
 import pytest
 
-from builders import metadata_document, write_files
+from builders import metadata_document, tensors_as_bytes, write_files
 from wmtp.checkpoint.contents import open_checkpoint
+from wmtp.checkpoint.headers import read_tensors
 from wmtp.errors import CheckpointError, IncompatibleModelError, MetadataError, NotFoundError, StorageError
+from wmtp.storage.store import open_store
 
 
 def requiring(*names, **strategy):
@@ -60,7 +62,7 @@ def test_an_algorithm_that_the_model_does_not_declare_is_refused_before_anything
 
 def test_a_declaration_that_config_contradicts_is_refused(tmp_path):
     write_files(tmp_path, config={"model_type": "mistral"})
-    with pytest.raises(MetadataError, match="base_architecture is 'llama', but config.json has model_type 'mistral'"):
+    with pytest.raises(MetadataError, match=r"base_architecture is 'llama', but config\.json has model_type 'mistral'"):
         open_checkpoint(tmp_path)
 
 
@@ -86,3 +88,31 @@ def test_links_out_of_the_checkpoint_are_followed_only_when_asked(tmp_path):
     with pytest.raises(StorageError, match=r"config\.json: a symbolic link to '.*elsewhere/config\.json', outside"):
         open_checkpoint(directory)
     assert open_checkpoint(directory, allow_symlinks=True).config == {"model_type": "llama"}
+
+
+def test_a_link_is_followed_inside_a_hugging_face_cache_entry_and_nowhere_else(tmp_path):
+    snapshot, blobs, elsewhere = (tmp_path / name for name in ("models--a/snapshots/1f", "models--a/blobs", "other"))
+    for directory in (snapshot, blobs, elsewhere):
+        directory.mkdir(parents=True)
+        (directory / "4c").write_bytes(tensors_as_bytes({"w": ("F32", [2])}))
+    link = snapshot / "model.safetensors"
+    for target in ("../../blobs/4c", "4c"):
+        link.symlink_to(target)
+        assert [tensor.name for tensor in read_tensors(open_store(snapshot))] == ["w"]
+        link.unlink()
+    link.symlink_to("../../../other/4c")
+    with pytest.raises(StorageError, match=r"a symbolic link to .*other/4c', outside the checkpoint") as caught:
+        read_tensors(open_store(snapshot))
+    assert "--allow-symlinks" in caught.value.hint
+    assert read_tensors(open_store(snapshot, allow_symlinks=True))
+
+
+def test_a_cache_entry_whose_blobs_lead_elsewhere_is_no_way_out(tmp_path):
+    snapshot, elsewhere = tmp_path / "models--a/snapshots/1f", tmp_path / "other"
+    for directory in (snapshot, elsewhere):
+        directory.mkdir(parents=True)
+    (elsewhere / "4c").write_bytes(tensors_as_bytes({"w": ("F32", [2])}))
+    (tmp_path / "models--a/blobs").symlink_to(elsewhere)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/4c")
+    with pytest.raises(StorageError, match="outside the checkpoint"):
+        read_tensors(open_store(snapshot))

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import pytest
@@ -12,7 +13,11 @@ from wmtp.cli.main import app
 def wmtp(tmp_path, monkeypatch):
     """Run a command line in this process; recorded consent is the test's own."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    return lambda *words, **keywords: CliRunner().invoke(app, [str(word) for word in words], **keywords)
+    logger = logging.getLogger("wmtp")
+    handlers, level = logger.handlers, logger.level
+    yield lambda *words, **keywords: CliRunner().invoke(app, [str(word) for word in words], **keywords)
+    logger.handlers = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

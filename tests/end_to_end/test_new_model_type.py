@@ -41,13 +41,13 @@ data:
   validation: {files: [one.txt]}
 train:
   algo: baseline-mtp
-  learning_rate: 0.03
-  max_steps: 300
+  learning_rate: 0.01
+  max_steps: 400
   per_device_train_batch_size: 1
   gradient_accumulation_steps: 1
   lr_scheduler_type: cosine
-  eval_steps: 300
-  save_steps: 300
+  eval_steps: 400
+  save_steps: 400
 """
 
 
@@ -57,7 +57,7 @@ def write_echo_checkpoint(directory: Path) -> dict[str, str]:
 
     directory.mkdir()
     build_tokenizer().save_pretrained(directory)
-    config = {"model_type": "echo-rnn", "symbols": 128, "breadth": 48, "n_future_tokens": 3}
+    config = {"model_type": "echo-rnn", "symbols": 128, "breadth": 96, "n_future_tokens": 3}
     namespace: dict = {"__name__": "echo"}
     exec(compile(MODELING, "modeling.py", "exec"), namespace)
     torch.manual_seed(0)

@@ -15,17 +15,18 @@ from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.headers import read_tensors, weights_name
 from wmtp.checkpoint.mapping import suggest_mapping
+from wmtp.checkpoint.parameters import parameter_specs, target_dtype
 from wmtp.checkpoint.plan import make_plan
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
 from wmtp.loaders.base import LoadingStrategy, LoadOptions
-from wmtp.loaders.construction import build_model, parameter_specs, target_dtype
+from wmtp.loaders.construction import build_model
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, loading_strategies, model_classes
 from wmtp.storage.store import Store, open_store
 from wmtp.trust.consent import read_code
-from wmtp.untrusted import show
+from wmtp.untrusted import show, show_all
 
 _SMALL_FILES = (
     CONFIG_FILE,
@@ -160,7 +161,9 @@ def _own_class(store: Store, module: str, declared: str | None, notes: list[str]
         name for name in classes if name.endswith("ForCausalLM")
     ]
     chosen = (likely or classes)[-1]
-    notes.append(f"loading_strategy.model_class_name: {chosen}, of {', '.join(classes)} in {show(module)}")
+    notes.append(
+        f"loading_strategy.model_class_name: {show(chosen)}, of {', '.join(show_all(classes))} in {show(module)}"
+    )
     return chosen
 
 

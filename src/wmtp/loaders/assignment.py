@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from wmtp.checkpoint.headers import DTYPE_BYTES, TensorInfo
+from wmtp.checkpoint.parameters import TORCH_DTYPES, parameter_slots
 from wmtp.checkpoint.plan import Assignment
 from wmtp.errors import IntegrityError, StorageError
-from wmtp.loaders.construction import TORCH_DTYPES, parameter_slots
 from wmtp.untrusted import show
 
 

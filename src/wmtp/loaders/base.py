@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
 
 import torch
-from typing_extensions import Unpack
 
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
+from wmtp.checkpoint.parameters import move_buffers, parameter_specs, target_dtype
 from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.loaders.assignment import assign_tensors
-from wmtp.loaders.construction import (
-    Blueprint,
-    build_model,
-    finish_model,
-    keep_initial_values,
-    parameter_specs,
-    target_dtype,
-)
+from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import loading_strategies
 from wmtp.untrusted import did_you_mean, show
@@ -48,7 +41,7 @@ class LoadKeywords(TypedDict, total=False):
     mmap: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """How the operator wants a checkpoint loaded.
 
@@ -74,36 +67,16 @@ class LoadOptions:
     cache: bool = True
     mmap: bool = True
 
-    @classmethod
-    def of(cls, **options: Unpack[LoadKeywords]) -> LoadOptions:
-        """Return checked options.
-
-        Raises:
-            TypeError: For an option that does not exist.
-            WmtpError: For a value that cannot be used.
-        """
-        known = [option.name for option in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise TypeError(
-                    f"unknown option {name!r}{did_you_mean(name, known)}; the options are {', '.join(known)}"
-                )
-        checked = cls(**options)
-        if checked.dtype not in DTYPES:
-            raise CheckpointError(
-                f"dtype is {show(checked.dtype)}",
-                hint=f"use one of {', '.join(DTYPES)}{did_you_mean(str(checked.dtype), DTYPES)}",
-            )
-        if checked.allow_code is not None and not isinstance(checked.allow_code, Mapping):
-            raise TrustError(
-                f"allow_code is {show(checked.allow_code)}, consent is given by hash",
-                hint='write allow_code={"modeling.py": "sha256:<hex>"}; \'wmtp trust\' shows the file and its hash',
-            )
-        if checked.lock is not None:
-            raise TrustError(
-                "lock: this version of wmtp cannot check locks", hint="leave lock out; code is pinned by allow_code"
-            )
-        return checked
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            hint = f"use one of {', '.join(DTYPES)}{did_you_mean(str(self.dtype), DTYPES)}"
+            raise CheckpointError(f"dtype is {show(self.dtype)}", hint)
+        consent: object = self.allow_code
+        if not isinstance(consent, Mapping | None):
+            hint = 'write allow_code={"modeling.py": "sha256:<hex>"}; \'wmtp trust\' shows the file and its hash'
+            raise TrustError(f"allow_code is {show(consent)}, consent is given by hash", hint)
+        if self.lock is not None:
+            raise TrustError("lock: this version of wmtp cannot check locks", "leave lock out; allow_code pins code")
 
 
 class LoadingStrategy(Protocol):
@@ -183,6 +156,6 @@ def execute(prepared: PreparedLoad) -> LoadResult:
     assign_tensors(prepared.model, plan.assignments, files, device=options.device, mmap=options.mmap)
     if plan.kept_initial:
         keep_initial_values(prepared.model, prepared.blueprint, plan.kept_initial, device=options.device)
-    finish_model(prepared.model, device=options.device)
+    move_buffers(prepared.model, options.device)
     receipt = LoadReceipt.of_plan(plan, device=str(options.device), code=prepared.blueprint.code)
     return LoadResult(prepared.model, checkpoint.metadata, receipt, plan, checkpoint)

@@ -6,7 +6,8 @@ import torch
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from wmtp.checkpoint.contents import Checkpoint
-from wmtp.errors import CheckpointError, MetadataError
+from wmtp.errors import MetadataError
+from wmtp.loaders.construction import construction_errors
 from wmtp.untrusted import did_you_mean, show
 
 
@@ -34,14 +35,8 @@ def model_config(checkpoint: Checkpoint, dtype: torch.dtype, *, must_be_known: b
             hint="name one of transformers' model types" + did_you_mean(architecture, CONFIG_MAPPING.keys()),
         )
     config_class: type[PretrainedConfig] = CONFIG_MAPPING[architecture] if is_known else PretrainedConfig
-    try:
+    with construction_errors(f"{checkpoint.where}/config.json"):
         # from_dict would warn that the base class is not the model type's own.
         config = config_class.from_dict(values) if is_known else config_class(**values)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {show(str(error))}"
-        raise CheckpointError(
-            f"{checkpoint.where}/config.json: {config_class.__name__} refuses it: {said}",
-            hint="compare config.json with the one that the weights were saved with",
-        ) from error
     config.dtype = dtype
     return config

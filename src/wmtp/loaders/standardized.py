@@ -35,12 +35,12 @@ def load(uri: URI, **options: Unpack[LoadKeywords]) -> LoadResult:
 
     Takes and raises what `load_model` does.
     """
-    return execute(prepare(uri, LoadOptions.of(**options)))
+    return execute(prepare(uri, LoadOptions(**options)))
 
 
 def plan_load(uri: URI, **options: Unpack[LoadKeywords]) -> LoadPlan:
     """Return what loading would do, without reading a weight; takes and raises what `load_model` does."""
-    return prepare(uri, LoadOptions.of(**options)).plan
+    return prepare(uri, LoadOptions(**options)).plan
 
 
 class StandardizedModelLoader:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wmtp.errors import MetadataError, NotFoundError, StorageError
+from wmtp.errors import MetadataError, NotFoundError
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
+from wmtp.storage.replace import replace_file
 from wmtp.storage.store import Store, open_store
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import MAX_JSON_BYTES, faults_error, model_faults, parse_json_object, show
@@ -89,17 +88,7 @@ def write_metadata(directory: Path, metadata: ModelMetadata | Mapping[str, Any])
     # An object made in Python can hold what the format forbids (a NaN in `extra`): the bytes are what counts.
     data = dump_metadata(metadata).encode(errors="surrogatepass")
     parse_metadata(data, where=str(path))
-    temporary = path.with_name(f".{METADATA_FILE}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}", hint="check the directory and its permissions") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, data)
     return path
 
 

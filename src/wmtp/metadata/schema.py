@@ -62,16 +62,11 @@ class StateDictMapping(StrictModel):
 
     remove_prefix: str | None = Field(None, min_length=1, description="Removed from the names that begin with it.")
     add_prefix: str | None = Field(None, min_length=1, description="Put before every name, last.")
-    key_transforms: dict[str, str] = Field(
-        default_factory=dict,
-        description=r"RE2 pattern, found anywhere in the name -> replacement, in file order; \1..\9 are groups.",
-    )
+    key_transforms: dict[str, str] = Field({}, description="RE2 pattern -> replacement, applied in file order.")
     allow_missing: Globs = Field(
-        default_factory=list, description="Shell globs of parameter or persistent buffer names that may lack a tensor."
+        [], description="Globs of parameter and persistent buffer names that may lack a tensor."
     )
-    allow_unexpected: Globs = Field(
-        default_factory=list, description="Shell globs of tensor names that may be left unused."
-    )
+    allow_unexpected: Globs = Field([], description="Globs of tensor names that may be left unused.")
 
     @field_validator("key_transforms")
     @classmethod
@@ -89,29 +84,20 @@ def _without_twins(names: list[str]) -> list[str]:
     return names
 
 
+RequiredFiles = Annotated[list[RelativeName], AfterValidator(_without_twins)]
+
+
 class LoadingStrategy(StrictModel):
     """Which code builds the model and how its tensors are named."""
 
-    loader_type: LoaderType = Field(
-        description="A registered loading strategy: custom_mtp, huggingface, or a plug-in's."
-    )
-    model_class_name: ClassName | None = Field(
-        None,
-        validate_default=True,
-        description="custom_mtp: the class in custom_module_file, or a registered class when there is no such file.",
-    )
-    custom_module_file: RelativeName | None = Field(
-        None, description="A *.py file inside the checkpoint; running it needs the operator's consent by hash."
-    )
-    transformers_class: ClassName | None = Field(
-        None,
-        validate_default=True,
-        description="huggingface: an AutoModel* class or a model class that transformers exports.",
-    )
-    state_dict_mapping: StateDictMapping = Field(default_factory=StateDictMapping)
-    required_files: Annotated[list[RelativeName], AfterValidator(_without_twins)] = Field(
-        min_length=1, description="Relative paths; all must be there, and they are what is fetched."
-    )
+    model_config = ConfigDict(validate_default=True)
+
+    loader_type: LoaderType = Field(description="A registered strategy: custom_mtp, huggingface, or a plug-in's.")
+    model_class_name: ClassName | None = Field(None, description="custom_mtp: its own or a registered class.")
+    custom_module_file: RelativeName | None = Field(None, description="The *.py file of its own class; needs consent.")
+    transformers_class: ClassName | None = Field(None, description="huggingface: a class that transformers exports.")
+    state_dict_mapping: StateDictMapping = StateDictMapping()
+    required_files: RequiredFiles = Field(min_length=1, description="Relative paths; all must be there.")
 
     @field_validator("model_class_name", "custom_module_file", "transformers_class")
     @classmethod
@@ -136,9 +122,7 @@ class MTPInfo(StrictModel):
     """The prediction heads of a multi-token prediction model."""
 
     kind: Literal["parallel_heads", "sequential"] = "parallel_heads"
-    n_future_tokens: PositiveInt = Field(
-        description="Heads, counting the next-token head: head k predicts token t + k."
-    )
+    n_future_tokens: PositiveInt = Field(description="Heads, counting the next-token head; head k predicts t + k.")
     head_type: Literal["linear", "transformer", "resblock", "deepseek"] | None = None
 
 
@@ -155,18 +139,12 @@ class ModelMetadata(StrictModel):
     model_config = ConfigDict(title="wmtp metadata.json, storage version 2.0")
 
     schema_: str | None = Field(None, alias="$schema", description="Where the JSON Schema stands, for editors.")
-    wmtp_type: WmtpType = Field(
-        description="base_model is trained, reference_model scores tokens, reward_model sequences."
-    )
+    wmtp_type: WmtpType = Field(description="Trained (base), scores tokens (reference) or sequences (reward).")
     training_algorithm: Literal["mtp", "baseline", "critic", "rho1"] = Field(description="What made the checkpoint.")
-    base_architecture: Identifier = Field(
-        description="A model type such as llama; must equal config.json's model_type."
-    )
+    base_architecture: Identifier = Field(description="A model type such as llama; equal to that in config.json.")
     storage_version: Literal["2.0"]
     loading_strategy: LoadingStrategy
-    algorithm_compatibility: list[AlgorithmName] = Field(
-        description="The registered algorithms that this model may serve, in the role of its wmtp_type."
-    )
+    algorithm_compatibility: list[AlgorithmName] = Field(description="Algorithms that it may serve, in its role.")
     horizon: PositiveInt | None = Field(None, description="Older spelling of mtp.n_future_tokens.")
     n_heads: PositiveInt | None = Field(None, description="Older spelling of mtp.n_future_tokens.")
     mtp: MTPInfo | None = None

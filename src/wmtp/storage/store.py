@@ -199,6 +199,5 @@ def _no_directory(uri: ModelURI) -> NotFoundError:
     path = Path(uri.path)
     if path.exists():
         return NotFoundError(f"{uri}: not a directory", hint=f"name the directory that holds it: {path.parent}")
-    near = [show(sibling.name) for sibling in path.parent.iterdir() if sibling.is_dir()] if path.parent.is_dir() else []
-    beside = f"beside it are: {', '.join(sorted(near)[:8])}" if near else f"{path.parent} has no directories either"
-    return NotFoundError(f"{uri}: no such directory", hint=f"check the path; {beside}")
+    near = ", ".join(sorted(show(found.name) for found in path.parent.glob("*/"))[:8])
+    return NotFoundError(f"{uri}: no such directory", hint="check the path" + (near and f"; beside it are: {near}"))

@@ -1,0 +1,18 @@
+"""What holds for every test: no network, no recorded consent of the person who runs them, one thread."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Before torch is imported. The models here are tiny: more threads only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
