@@ -142,7 +142,7 @@ def test_env_shows_versions_and_no_secret(wmtp, monkeypatch):
 
 
 def test_the_options_of_the_real_demo_belong_together(wmtp, tmp_path):
-    result = wmtp("demo", tmp_path / "zoo", "--real")
+    result = wmtp("demo", tmp_path / "zoo", "--gguf", "model.gguf")
     assert result.exit_code == 2
-    assert "--gguf" in result.stderr
+    assert "--gguf and --data belong together" in result.stderr
     assert not (tmp_path / "zoo").exists()

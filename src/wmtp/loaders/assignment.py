@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,10 +16,13 @@ from wmtp.checkpoint.plan import Assignment
 from wmtp.errors import IntegrityError, StorageError
 from wmtp.untrusted import show
 
+# More than this many at once wait for each other in the kernel.
+_NUM_THREADS = min(4, os.cpu_count() or 1)
+
 
 def assign_tensors(
     model: nn.Module,
-    assignments: Iterable[Assignment],
+    assignments: Sequence[Assignment],
     files: Mapping[str, Path],
     *,
     device: str | torch.device,
@@ -31,45 +36,54 @@ def assign_tensors(
         files: Local path of every file that the plan names.
         device: Where parameters and buffers end up.
         mmap: Use the files' pages as the parameters' memory (private: writing to a parameter never reaches the file).
-            False: read each file into private memory first.
+            False: read each tensor into private memory.
     """
-    contents = {name: (_map_file if mmap else _read_file)(path) for name, path in files.items()}
+    mapped = {name: _map_file(path) for name, path in files.items()} if mmap else {}
+
+    def value_of(assignment: Assignment) -> torch.Tensor:
+        stored = _stored_tensor(assignment.tensor, files, mapped)
+        return stored.to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
+
     slots = dict(parameter_slots(model))
-    for assignment in assignments:
-        stored = _stored_tensor(contents[assignment.tensor.file], assignment.tensor)
-        value = stored.to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
-        first = slots[assignment.names[0]]
-        if assignment.repeats:
-            _check_repeated(first.tensor, value, assignment)
-            continue
-        first.assign(value)
-        for name in assignment.names[1:]:
-            slots[name].assign(first.tensor)
+    is_copied = not mmap or any(assignment.dtype != assignment.tensor.dtype for assignment in assignments)
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        # Fresh memory is paid for page by page, on every core at once; a mapped tensor costs less than a task.
+        values = (pool.map if is_copied else map)(value_of, assignments)
+        for assignment, value in zip(assignments, values, strict=True):
+            first = slots[assignment.names[0]]
+            if assignment.repeats:
+                _check_repeated(first.tensor, value, assignment)
+                continue
+            first.assign(value)
+            for name in assignment.names[1:]:
+                slots[name].assign(first.tensor)
+
+
+def _stored_tensor(tensor: TensorInfo, files: Mapping[str, Path], mapped: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    if tensor.file in mapped:
+        raw = mapped[tensor.file][tensor.start : tensor.end]
+    else:
+        raw = _read_bytes(files[tensor.file], tensor)
+    if len(raw) < tensor.num_bytes:
+        raise StorageError(
+            f"{show(tensor.file)}: ends within {show(tensor.name)}, which its header puts at bytes"
+            f" {tensor.start:,} to {tensor.end:,}",
+            hint="the file changed while it was being loaded: load it again once nothing writes to it",
+        )
+    if raw.data_ptr() % DTYPE_BYTES[tensor.dtype]:
+        raw = raw.clone()  # a header of odd length; torch needs aligned data
+    return raw.view(TORCH_DTYPES[tensor.dtype]).view(tensor.shape)
 
 
 def _map_file(path: Path) -> torch.Tensor:
     return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
 
 
-def _read_file(path: Path) -> torch.Tensor:
-    content = torch.empty(path.stat().st_size, dtype=torch.uint8)
-    with path.open("rb", buffering=0) as file:
-        view, filled = content.numpy().data, 0
-        while count := file.readinto(view[filled:]):
-            filled += count
-    return content[:filled]
-
-
-def _stored_tensor(content: torch.Tensor, tensor: TensorInfo) -> torch.Tensor:
-    if tensor.end > len(content):
-        raise StorageError(
-            f"{show(tensor.file)}: {len(content):,} bytes, its header puts {show(tensor.name)} at {tensor.end:,}",
-            hint="the file changed while it was being loaded: load it again once nothing writes to it",
-        )
-    raw = content[tensor.start : tensor.end]
-    if tensor.start % DTYPE_BYTES[tensor.dtype]:
-        raw = raw.clone()  # a header of odd length; torch needs aligned data
-    return raw.view(TORCH_DTYPES[tensor.dtype]).view(tensor.shape)
+def _read_bytes(path: Path, tensor: TensorInfo) -> torch.Tensor:
+    raw = torch.empty(tensor.num_bytes, dtype=torch.uint8, device="cpu")
+    with path.open("rb") as file:
+        file.seek(tensor.start)
+        return raw[: file.readinto(raw.numpy().data)]
 
 
 def _check_repeated(kept: torch.Tensor, repeated: torch.Tensor, assignment: Assignment) -> None:
