@@ -178,12 +178,8 @@ def _misfits(role: Role, candidate: Candidate, recipe: Recipe, base: Candidate |
     if role.wmtp_type == "base_model" and horizon and heads and heads < horizon:
         grow = f"make one with 'wmtp grow {candidate.uri} DST --heads {horizon}', or " if heads == 1 else ""
         yield f"has {heads} prediction head(s), and mtp.horizon is {horizon}", f"{grow}set mtp.horizon: {heads}"
-    if (
-        base
-        and declared.tokenizer
-        and (needed := base.metadata.tokenizer)
-        and declared.tokenizer.sha256 != needed.sha256
-    ):
+    needed = base.metadata.tokenizer if base else None
+    if base and needed and declared.tokenizer and declared.tokenizer.sha256 != needed.sha256:
         yield (
             f"its tokenizer is {declared.tokenizer.sha256[:12]}..., that of the base model is {needed.sha256[:12]}...",
             f"name a model with the tokenizer of {base.uri} under paths.models.{role.name}",

@@ -50,8 +50,8 @@ def test_a_name_is_joined_below_an_address(text, below):
     ("text", "problem", "hint"),
     [
         ("", "'' is not an address", "use /path, ./path"),
-        ("a\nb", r"'a\nb' is not an address", "use /path"),
-        ("/a\x7f", r"'/a\x7f' is not an address", "use /path"),
+        ("a\nb", r"'a\nb' has a control character", "use /path"),
+        ("/a\x7f", r"'/a\x7f' has a control character", "use /path"),
         ("S3://b/k", "has the unknown scheme 'S3'", "did you mean 's3'?"),
         ("https://host/x", "has the unknown scheme 'https'", "s3://bucket/key"),
         ("C:/models", "has the unknown scheme 'C'", "use /path"),

@@ -1,4 +1,4 @@
-"""The arithmetic that every algorithm shares: prior over heads, normalisation, the loss sum, and statistics.
+"""The arithmetic that every algorithm shares: prior over heads, the loss sum, and statistics.
 
 Everything is fp32, whatever the model computes in.
 """
@@ -45,20 +45,6 @@ def head_prior(spec: HeadPrior, horizon: int) -> Float[Tensor, " future"]:
             f"loss.head_prior is {factors}", hint="give finite factors, none below 0 and at least one above it"
         )
     return prior / prior.mean()
-
-
-def normalised(
-    weights: Float[Tensor, "batch seq future"], valid: Bool[Tensor, "batch seq future"]
-) -> Float[Tensor, "batch seq future"]:
-    """Scale weights to mean 1 over valid pairs, and set the others to 0.
-
-    A prior over heads goes in before, not after: a head has fewer valid pairs the further ahead it looks, so a prior
-    with mean 1 over heads has another mean over pairs.
-    """
-    weights = torch.where(valid, weights.detach().float(), 0)
-    # Nothing valid, or nothing kept: all weights are 0, and stay so.
-    mean = weights.sum() / valid.sum().clamp(min=1)
-    return weights / torch.where(mean > 0, mean, 1)
 
 
 def weighted_sum(

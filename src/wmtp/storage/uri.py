@@ -57,8 +57,9 @@ def parse_uri(text: str | Path | ModelURI) -> ModelURI:
         return text
     if isinstance(text, Path):
         return ModelURI("file", "", str(text))
-    if not text or _CONTROL.search(text):
-        raise URIError(f"{show(text)} is not an address of a checkpoint", hint=_FORMS)
+    if not text or _CONTROL.search(unquote(text)):
+        problem = "has a control character in it" if text else "is not an address of a checkpoint"
+        raise URIError(f"{show(text)} {problem}", hint=_FORMS)
     match = _SCHEME.match(text)
     if match is None:
         return ModelURI("file", "", text.rstrip("/") or "/")
@@ -75,10 +76,7 @@ def _parse_file(text: str, scheme: str, rest: str) -> ModelURI:
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):
         raise URIError(f"{show(text)} names the host {show(host)}", hint="write file:///path, with three slashes")
-    decoded = unquote("/" + path)
-    if _CONTROL.search(decoded):
-        raise URIError(f"{show(text)} has a control character in it", hint="write file:///path with a plain path")
-    return ModelURI(scheme, "", decoded)
+    return ModelURI(scheme, "", unquote("/" + path))
 
 
 def _parse_bucket(text: str, scheme: str, rest: str) -> ModelURI:
