@@ -51,7 +51,7 @@ mtp: {{horizon: 4}}
 train:
   algo: {algorithm}
   learning_rate: 4.0e-3
-  max_steps: 500
+  max_steps: 400
   per_device_train_batch_size: 32
   gradient_accumulation_steps: 1
   warmup_ratio: 0.05
@@ -60,11 +60,11 @@ train:
   adam_beta2: 0.95
   logging_steps: 25
   eval_steps: 100
-  save_steps: 500
+  save_steps: 400
 """
 
 
-def run_demo(directory: Path, tell: Tell, *, max_steps: int = 500) -> TrainResult:
+def run_demo(directory: Path, tell: Tell, *, max_steps: int = 400) -> TrainResult:
     """Make the zoo, show which models fit which recipe, train, and load the result again.
 
     Args:

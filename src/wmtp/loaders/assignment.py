@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,32 +38,46 @@ def assign_tensors(
         mmap: Use the files' pages as the parameters' memory (private: writing to a parameter never reaches the file).
             False: read each tensor into private memory.
     """
-    mapped = {name: _map_file(path) for name, path in files.items()} if mmap else {}
+    slots = dict(parameter_slots(model))
+    values = _values(assignments, files, torch.device(device), mmap)
+    for assignment, value in zip(assignments, values, strict=True):
+        first = slots[assignment.names[0]]
+        if assignment.repeats:
+            _check_repeated(first.tensor, value, assignment)
+            continue
+        first.assign(value)
+        for name in assignment.names[1:]:
+            slots[name].assign(first.tensor)
+
+
+def _values(
+    assignments: Sequence[Assignment], files: Mapping[str, Path], device: torch.device, mmap: bool
+) -> Iterator[torch.Tensor]:
+    on_cpu = device.type == "cpu"
+    mapped = {name: _map_file(path) for name, path in files.items()} if mmap and on_cpu else {}
+
+    def is_used_in_place(assignment: Assignment) -> bool:
+        return assignment.tensor.file in mapped and assignment.dtype == assignment.tensor.dtype
 
     def value_of(assignment: Assignment) -> torch.Tensor:
-        stored = _stored_tensor(assignment.tensor, files, mapped)
-        return stored.to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
+        tensor = assignment.tensor
+        if is_used_in_place(assignment):
+            raw = mapped[tensor.file][tensor.start : tensor.end]
+        elif mmap:
+            # A mapping of its own: its pages leave this process's memory once they are copied.
+            raw = _map_file(files[tensor.file])[tensor.start : tensor.end]
+        else:
+            raw = _read_bytes(files[tensor.file], tensor)
+        return _stored_tensor(raw, tensor).to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
 
-    slots = dict(parameter_slots(model))
-    is_copied = not mmap or any(assignment.dtype != assignment.tensor.dtype for assignment in assignments)
+    # Fresh memory costs time page by page, which every core can spend at once; using a page in place costs less than
+    # handing a task to a thread.
+    with_threads = on_cpu and not all(is_used_in_place(assignment) for assignment in assignments)
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        # Fresh memory is paid for page by page, on every core at once; a mapped tensor costs less than a task.
-        values = (pool.map if is_copied else map)(value_of, assignments)
-        for assignment, value in zip(assignments, values, strict=True):
-            first = slots[assignment.names[0]]
-            if assignment.repeats:
-                _check_repeated(first.tensor, value, assignment)
-                continue
-            first.assign(value)
-            for name in assignment.names[1:]:
-                slots[name].assign(first.tensor)
+        yield from (pool.map if with_threads else map)(value_of, assignments)
 
 
-def _stored_tensor(tensor: TensorInfo, files: Mapping[str, Path], mapped: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    if tensor.file in mapped:
-        raw = mapped[tensor.file][tensor.start : tensor.end]
-    else:
-        raw = _read_bytes(files[tensor.file], tensor)
+def _stored_tensor(raw: torch.Tensor, tensor: TensorInfo) -> torch.Tensor:
     if len(raw) < tensor.num_bytes:
         raise StorageError(
             f"{show(tensor.file)}: ends within {show(tensor.name)}, which its header puts at bytes"

@@ -1,0 +1,105 @@
+"""Checkpoints of about 1.1B parameters with random weights, written for a benchmark and deleted after it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from wmtp.metadata.file import write_metadata
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "hidden_size": 2048, "num_hidden_layers": 22, "intermediate_size": 5632, "num_attention_heads": 32,
+        "num_key_value_heads": 4, "vocab_size": 32000,
+    },
+    "gpt2": {"n_embd": 1536, "n_layer": 36, "n_head": 24, "vocab_size": 50257, "n_positions": 1024},
+    "mistral": {
+        "hidden_size": 2048, "num_hidden_layers": 22, "intermediate_size": 5632, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000, "sliding_window": 4096,
+    },
+}  # fmt: skip
+_QUICK = {
+    "llama": {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 512},
+    "gpt2": {"n_embd": 192, "n_layer": 4},
+    "mistral": {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 512},
+}
+_NOISE_VALUES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Two checkpoints that share their files.
+
+    Attributes:
+        plain: Loads as a transformers class.
+        own: Loads as a class of its own, from a modeling.py; it is the transformers class under another name.
+    """
+
+    plain: Path
+    own: Path
+
+
+def write_checkpoints(directory: Path, architecture: str, *, num_shards: int, quick: bool) -> Layout:
+    """Write bf16 weights once, and two metadata.json around them."""
+    layout = Layout(directory / "plain", directory / "own")
+    for path in (layout.plain, layout.own):
+        path.mkdir()
+    sizes = SHAPES[architecture] | (_QUICK[architecture] if quick else {})
+    config = AutoConfig.for_model(architecture, **sizes, dtype="bfloat16", tie_word_embeddings=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(layout.plain)
+    weights = _write_weights(layout.plain, model, num_shards)
+    for file in layout.plain.iterdir():
+        os.link(file, layout.own / file.name)
+    class_name = type(model).__name__
+    code = f"from transformers import {class_name}\n\n\nclass OwnLM({class_name}):\n    pass\n"
+    (layout.own / "modeling.py").write_text(code)
+    files = ["config.json", weights]
+    _declare(layout.plain, architecture, files, loader_type="huggingface", transformers_class="AutoModelForCausalLM")
+    own = {"loader_type": "custom_mtp", "model_class_name": "OwnLM", "custom_module_file": "modeling.py"}
+    _declare(layout.own, architecture, [*files, "modeling.py"], **own)
+    return layout
+
+
+def _write_weights(directory: Path, model: torch.nn.Module, num_shards: int) -> str:
+    noise = (torch.randn(_NOISE_VALUES, generator=torch.Generator().manual_seed(0)) * 0.02).bfloat16()
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: noise.repeat(-(-shape.numel() // len(noise)))[: shape.numel()].view(shape)
+        for name, shape in shapes.items()
+    }
+    names = list(tensors)
+    if num_shards == 1:
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+        return "model.safetensors"
+    weight_map = {}
+    for number in range(num_shards):
+        held = names[number::num_shards]
+        file = f"model-{number + 1:05d}-of-{num_shards:05d}.safetensors"
+        save_file({name: tensors[name] for name in held}, directory / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(held, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return "model.safetensors.index.json"
+
+
+def _declare(directory: Path, architecture: str, files: list[str], **strategy: str) -> None:
+    metadata = {
+        "wmtp_type": "base_model",
+        "training_algorithm": "baseline",
+        "base_architecture": architecture,
+        "storage_version": "2.0",
+        "loading_strategy": {**strategy, "required_files": files},
+        "algorithm_compatibility": [],
+    }
+    write_metadata(directory, metadata)
