@@ -46,8 +46,7 @@ fmt: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/load.py
-	@test -d demo-zoo/llama-mtp || $(BIN)/wmtp demo demo-zoo --steps 1 >/dev/null || true
-	$(BIN)/python benchmarks/startup.py demo-zoo
+	$(BIN)/python benchmarks/startup.py
 
 clean:
 	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
