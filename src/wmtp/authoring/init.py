@@ -17,7 +17,7 @@ from wmtp.checkpoint.headers import read_tensors, weights_name
 from wmtp.checkpoint.mapping import suggest_mapping
 from wmtp.checkpoint.parameters import parameter_specs, target_dtype
 from wmtp.checkpoint.plan import make_plan
-from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
+from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_files, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
 from wmtp.loaders.base import LoadingStrategy, LoadOptions
 from wmtp.loaders.construction import build_model
@@ -28,17 +28,7 @@ from wmtp.storage.store import Store, open_store
 from wmtp.trust.consent import read_code
 from wmtp.untrusted import show, show_all
 
-_SMALL_FILES = (
-    CONFIG_FILE,
-    "generation_config.json",
-    TOKENIZER_FILE,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
+_GENERATION_FILE = "generation_config.json"
 _BUILT_IN_CLASS = "MTPForCausalLM"
 _HEAD_TYPES = ("linear", "transformer", "resblock", "deepseek")
 # A reward model is made for the critic; anything else without several heads was made by ordinary training.
@@ -115,7 +105,7 @@ def fitting_algorithms(wmtp_type: str) -> list[str]:
 
 def small_files(store: Store) -> list[str]:
     """Return the files beside the weights that loading a model or its tokenizer reads, where they are there."""
-    return [name for name in _SMALL_FILES if store.has(name)]
+    return [*(name for name in (CONFIG_FILE, _GENERATION_FILE) if store.has(name)), *tokenizer_files(store)]
 
 
 def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:

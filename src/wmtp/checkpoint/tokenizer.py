@@ -12,6 +12,20 @@ from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object
 
 TOKENIZER_FILE = "tokenizer.json"
+_VOCABULARIES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
+_COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def tokenizer_files(store: Store) -> list[str]:
+    """Return the files that loading the checkpoint's tokenizer reads; none when it has no vocabulary."""
+    vocabularies = [name for name in _VOCABULARIES if store.has(name)]
+    return vocabularies and [*vocabularies, *(name for name in _COMPANIONS if store.has(name))]
 
 
 def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from wmtp.checkpoint.publish import publish_directory
-from wmtp.checkpoint.tokenizer import tokenizer_fingerprint
+from wmtp.checkpoint.tokenizer import tokenizer_files, tokenizer_fingerprint
 from wmtp.checkpoint.write import write_model_directory
 from wmtp.demo.gpt2_modeling import GPTMTPForCausalLM
 from wmtp.metadata.file import write_metadata
@@ -28,7 +28,6 @@ _VOCABULARY = 1536
 _END = "<|endoftext|>"
 _WIDTH, _LAYERS, _ATTENTION_HEADS, _CONTEXT = 128, 3, 4, 256
 CODE_FILE = "modeling.py"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _ALL = ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
 
 
@@ -129,7 +128,8 @@ def write_exhibit(exhibit: Exhibit, directory: Path, tokenizer: PreTrainedTokeni
     model = exhibit.build(config)
     with publish_directory(directory) as draft:
         tokenizer.save_pretrained(draft)
-        extra_files: dict[str, bytes | Path] = {name: (draft / name).read_bytes() for name in _TOKENIZER_FILES}
+        names = tokenizer_files(open_store(draft))
+        extra_files: dict[str, bytes | Path] = {name: (draft / name).read_bytes() for name in names}
         if exhibit.metadata["loading_strategy"].get("custom_module_file"):
             extra_files[CODE_FILE] = files("wmtp.demo").joinpath("gpt2_modeling.py").read_bytes()
         written = write_model_directory(

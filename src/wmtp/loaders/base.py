@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import torch
 
+from wmtp.checkpoint.assignment import assign_tensors
+from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.checkpoint.parameters import move_buffers, parameter_specs, target_dtype
 from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
+from wmtp.checkpoint.tokenizer import tokenizer_files
 from wmtp.errors import CheckpointError, TrustError
-from wmtp.loaders.assignment import assign_tensors
 from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import loading_strategies
@@ -116,19 +118,15 @@ class LoadResult:
     plan: LoadPlan
     checkpoint: Checkpoint
 
-    _TOKENIZER_FILES: ClassVar[tuple[str, ...]] = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The checkpoint's tokenizer, loaded on first use; None when it has no tokenizer files."""
         from transformers import AutoTokenizer
 
         store = self.checkpoint.store
-        names = [info.name for info in store.list_files() if "/" not in info.name]
-        if not any(name in self._TOKENIZER_FILES for name in names):
+        if not (names := tokenizer_files(store)):
             return None
-        wanted = [name for name in names if not name.endswith((".safetensors", ".py"))]
-        directory = next(iter(store.local_paths(wanted).values())).parent
+        directory = store.local_paths([*names, CONFIG_FILE])[CONFIG_FILE].parent
         return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 

@@ -152,13 +152,10 @@ class LocalStore(Store):
 
     def _check_link(self, name: str, path: Path) -> None:
         real = path.resolve()
-        if real.is_relative_to(self._real_root):
+        # In a Hugging Face cache, snapshots/<commit>/ holds links into the blobs/ of its own entry.
+        blobs = [parent.parent / "blobs" for parent in self._real_root.parents if parent.name == "snapshots"]
+        if any(real.is_relative_to(place) for place in (self._real_root, *blobs[:1])):
             return
-        parts = self._real_root.parts
-        if "snapshots" in parts:
-            cache_entry = Path(*parts[: len(parts) - 1 - parts[::-1].index("snapshots")])
-            if real.is_relative_to(cache_entry / "blobs"):
-                return
         raise StorageError(
             f"{self.uri / name}: a symbolic link to {show(str(real))}, outside the checkpoint",
             hint="copy the file, or pass allow_symlinks=True (--allow-symlinks) if you made this link",

@@ -1,0 +1,73 @@
+"""The demo's zoo: every exhibit is what its metadata.json says, and its parts do what the demo shows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import wmtp
+from wmtp.demo.completion import complete_line
+from wmtp.demo.run import check_equal, run_demo
+from wmtp.demo.zoo import CODE_FILE, EXHIBITS, make_zoo, stdlib_sources
+from wmtp.errors import TrainingError, TrustError
+from wmtp.manifest import sha256_bytes
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("zoo")
+    make_zoo(directory)
+    return directory
+
+
+def consent(directory):
+    return {CODE_FILE: sha256_bytes((directory / "gpt2-mtp" / CODE_FILE).read_bytes())}
+
+
+@pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.name)
+def test_every_exhibit_loads_by_its_metadata_alone(zoo, exhibit):
+    result = wmtp.load(zoo / exhibit.name, allow_code=consent(zoo))
+    assert result.metadata.wmtp_type == exhibit.metadata["wmtp_type"]
+    assert result.receipt.kept_initial == result.receipt.left_unused == ()
+    assert result.tokenizer("x = 1")["input_ids"]
+
+
+def test_the_exhibit_with_its_own_code_needs_consent(zoo):
+    with pytest.raises(TrustError, match=r"gpt2-mtp/modeling\.py: this checkpoint builds its model with its own code"):
+        wmtp.load(zoo / "gpt2-mtp")
+
+
+def test_all_exhibits_have_one_tokenizer(zoo):
+    assert len({wmtp.load_metadata(zoo / exhibit.name).tokenizer.sha256 for exhibit in EXHIBITS}) == 1
+
+
+def test_the_standard_library_is_enough_to_learn_from():
+    assert sum(path.stat().st_size for path in stdlib_sources()) > 1_000_000
+
+
+def test_a_line_is_completed_up_to_its_end(zoo):
+    result = wmtp.load(zoo / "llama-mtp")
+    completed = complete_line(result.model, result.tokenizer, "import o", max_new_tokens=5)
+    assert completed.startswith("import o")
+    assert "\n" not in completed
+
+
+def test_a_reloaded_model_that_differs_is_noticed(zoo):
+    result = wmtp.load(zoo / "llama-mtp")
+    told: list[str] = []
+    check_equal(result.model, result, told.append)
+    assert told[0].endswith("equal those of the trained model in memory, bit for bit")
+    other = wmtp.load_model(zoo / "llama-mtp", mmap=False)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    with pytest.raises(TrainingError, match="its outputs differ"):
+        check_equal(other, result, told.append)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_keeps_its_promises(tmp_path):
+    lines: list[str] = []
+    result = run_demo(tmp_path / "zoo", lines.append)
+    assert result.steps == 400
+    assert any("equal those of the trained model in memory, bit for bit" in line for line in lines)
+    assert sum("not base:" in line for line in lines) == 3  # the model that fits nothing, for each algorithm
