@@ -1,7 +1,8 @@
-"""Loading speed and memory of wmtp against transformers, and against the naive way, on a 1.1B model.
+"""Loading speed and memory of wmtp against transformers, and against the naive way, on models of about 1.1B.
 
-    python benchmarks/load.py            # minutes, 5 GB of disk, prints markdown
-    python benchmarks/load.py --quick    # a small shape, to see that it runs
+    python benchmarks/load.py               # ten minutes, 3 GB of disk, prints markdown
+    python benchmarks/load.py --quick       # a small shape, to see that it runs
+    python benchmarks/load.py --keep DIR    # leaves the checkpoints there
 
 All peers of a table are measured in one run, interleaved, with a warm page cache: machines are noisy, so only ratios
 within a run mean anything. Peak memory is that of a fresh process for each row.
@@ -13,6 +14,7 @@ import argparse
 import gc
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,17 +23,17 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import safetensors
+import safetensors.torch
 import torch
 import transformers
 from shapes import SHAPES, Layout, write_checkpoints
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import wmtp
 from wmtp.manifest import sha256_bytes
 
 REPEATS = 9
-CASTING_REPEATS = 5
+TARGETS = {"auto": 0.5, "float32": 1.0}  # of the time of from_pretrained, for the full shapes
 _PAGE_BYTES = 4096
 _IDS = torch.arange(16).view(1, 16)
 
@@ -41,12 +43,20 @@ Load = Callable[[], torch.nn.Module]
 def peers(layout: Layout, dtype: str) -> dict[str, Load]:
     """Return what is compared: transformers first, then both strategies of wmtp on the very same files."""
     own = {"modeling.py": sha256_bytes((layout.own / "modeling.py").read_bytes())}
-    wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
     return {
-        "transformers": lambda: AutoModelForCausalLM.from_pretrained(layout.plain, dtype=wanted),
+        "transformers": lambda: AutoModelForCausalLM.from_pretrained(layout.plain, dtype=dtype),
         "huggingface": lambda: wmtp.load_model(layout.plain, dtype=dtype),
         "custom_mtp": lambda: wmtp.load_model(layout.own, dtype=dtype, allow_code=own),
     }
+
+
+def naive(directory: Path, dtype: str) -> torch.nn.Module:
+    """Load the textbook way: build with initialisation, read the files, copy."""
+    config = AutoConfig.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype if dtype == "auto" else dtype)
+    files = sorted(directory.glob("*.safetensors"))
+    model.load_state_dict({k: v for file in files for k, v in safetensors.torch.load_file(file).items()})
+    return model
 
 
 def touch_every_page(model: torch.nn.Module) -> None:
@@ -61,133 +71,128 @@ def first_forward(model: torch.nn.Module) -> None:
     model(_IDS)
 
 
-def measure(
-    loads: dict[str, Load], then: Callable[[torch.nn.Module], None] | None, repeats: int
-) -> dict[str, list[float]]:
-    """Return seconds of each peer: one warm-up, then interleaved repetitions."""
-    seconds: dict[str, list[float]] = {name: [] for name in loads}
-    for repetition in range(repeats + 1):
-        for name, load in loads.items():
+def measure(loads: dict[str, Load], then: Callable[[torch.nn.Module], None]) -> dict[str, list[tuple[float, float]]]:
+    """Return seconds of each peer for loading and for what comes after it: one warm-up, then interleaved repetitions.
+
+    Each repetition begins with another peer, as memory that the one before has just freed is cheaper to get.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in loads}
+    names = list(loads)
+    for repetition in range(REPEATS + 1):
+        names.append(names.pop(0))
+        for name in names:
             started = time.perf_counter()
-            model = load()
-            if then is not None:
-                then(model)
-            elapsed = time.perf_counter() - started
+            model = loads[name]()
+            loaded = time.perf_counter()
+            then(model)
+            if repetition:
+                seconds[name].append((loaded - started, time.perf_counter() - loaded))
             del model
             gc.collect()
-            if repetition:
-                seconds[name].append(elapsed)
     return seconds
 
 
-def print_rows(label: str, seconds: dict[str, list[float]]) -> None:
+def print_rows(label: str, seconds: dict[str, list[float]], target: float | None = None) -> None:
     """Print one row a peer: median, spread, and the ratio of its median to that of the first peer."""
     first = statistics.median(next(iter(seconds.values())))
     for name, times in seconds.items():
         median = statistics.median(times)
         spread = f"{min(times):.4f} to {max(times):.4f}"
-        print(f"| {label} | {name} | {median:.4f} | {spread} | {median / first:.2f} |", flush=True)
+        wanted = f"<= {target}" if target and name != "transformers" else ""
+        print(f"| {label} | {name} | {median:.4f} | {spread} | {median / first:.2f} | {wanted} |", flush=True)
 
 
-def peak_memory(directory: Path, peer: str, dtype: str) -> tuple[float, float]:
-    """Return GB at the peak, and what is private at the end, of a process that loads and touches every page (Linux)."""
-    words = [sys.executable, __file__, "--peak", peer, dtype, str(directory)]
-    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    resident, private = output.split()[-2:]
-    return float(resident), float(private)
+def print_speed(layout: Layout, label: str, dtype: str) -> None:
+    """Measure and print loading, one byte of every page, and the first forward pass."""
+    loads = peers(layout, dtype)
+    label = f"{label}, {dtype}:"
+    forward = measure(loads, first_forward)
+    print_rows(f"{label} load", {name: [load for load, _ in times] for name, times in forward.items()}, TARGETS[dtype])
+    print_rows(f"{label} first forward", {name: [after for _, after in times] for name, times in forward.items()})
+    print_rows(f"{label} load and first forward", {name: [*map(sum, times)] for name, times in forward.items()})
+    if dtype == "auto":  # what is cast is touched by that
+        touched = measure(loads, touch_every_page)
+        print_rows(f"{label} load and touch every page", {name: [*map(sum, times)] for name, times in touched.items()})
 
 
-def report_own_peak(peer: str, dtype: str, directory: Path) -> None:
-    """Load in this process and print its peak; the other end of `peak_memory`."""
-    layout = Layout(directory / "plain", directory / "own")
-    load = naive(layout.plain, dtype) if peer == "naive" else peers(layout, dtype)[peer]
-    model = load()
-    touch_every_page(model)
-    print(_status("VmHWM") / 1e9, _status("RssAnon") / 1e9)
+def memory_rows(directory: Path, label: str) -> list[str]:
+    """Return the rows of the memory table for the checkpoints in a directory, each from a fresh process."""
+    rows = []
+    for dtype in TARGETS:
+        for peer in ("transformers", "huggingface", "custom_mtp", "naive"):
+            words = [sys.executable, __file__, "--peak", peer, dtype, str(directory)]
+            output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            rows.append(f"| {label}, {dtype} | {peer} | {' | '.join(output.split()[-3:])} |")
+    return rows
 
 
-def naive(directory: Path, dtype: str) -> Load:
-    """Return the textbook way: build with initialisation, read the file, copy."""
-
-    def load() -> torch.nn.Module:
-        from safetensors.torch import load_file
-
-        model = AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(directory))
-        state_dict = {k: v for file in sorted(directory.glob("*.safetensors")) for k, v in load_file(file).items()}
-        model.load_state_dict(state_dict)
-        return model if dtype == "auto" else model.to(getattr(torch, dtype))
-
-    return load
-
-
-def _status(field: str) -> int:
-    """Return a field of this process's status in bytes: VmHWM is its peak, RssAnon what it has to itself now.
+def report_own_memory(peer: str, dtype: str, directory: Path) -> None:
+    """Load in this process, touch every page, and print GB; the other end of `memory_rows`.
 
     Not `ru_maxrss`: a process inherits that from the one that started it.
     """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+    layout = Layout(directory / "plain", directory / "own")
+    model = naive(layout.plain, dtype) if peer == "naive" else peers(layout, dtype)[peer]()
+    peak_loading = _status("VmHWM")
+    touch_every_page(model)
+    print(*(f"{size / 1e9:.2f}" for size in (peak_loading, _status("VmHWM"), _status("RssAnon"))))
+
+
+def _status(field: str) -> int:
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024
 
 
 def versions() -> str:
     """Return what the figures depend on, in one line."""
-    model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    packages = (
-        f"torch {torch.__version__}, transformers {transformers.__version__}, safetensors {safetensors.__version__}"
-    )
-    return f"wmtp {wmtp.__version__}, {packages}, Python {platform.python_version()}, {os.cpu_count()} x {model}"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
+    modules = (wmtp, torch, transformers, safetensors)
+    packages = ", ".join(f"{module.__name__} {module.__version__}" for module in modules)
+    return f"{packages}, Python {platform.python_version()}, {os.cpu_count()} x {processor}"
 
 
-def run(scratch: Path, *, quick: bool) -> None:
+def run(directory: Path, *, quick: bool, keep: bool) -> None:
     """Measure everything and print it as markdown."""
-    print(f"{versions()}\n\n| what | peer | median, s | spread, s | ratio |\n|---|---|---|---|---|", flush=True)
+    free, wanted = shutil.disk_usage(directory).free / 1e9, (16 if keep else 3) * (not quick)
+    if free < wanted:
+        sys.exit(f"error: {directory} has {free:.1f} GB free, the checkpoints need {wanted}\nhint: --scratch DIR")
+    print(f"{versions()}\n\n| what | peer | median, s | spread, s | ratio | target |\n|---|---|---|---|---|---|")
     memory: list[str] = []
     for architecture in SHAPES:
         for num_shards in (1, 4):
-            with TemporaryDirectory(dir=scratch) as directory:
-                layout = write_checkpoints(Path(directory), architecture, num_shards=num_shards, quick=quick)
-                label = f"{architecture}, {'one file' if num_shards == 1 else f'{num_shards} shards'}"
-                loads = peers(layout, "auto")
-                print_rows(f"{label}: load", measure(loads, None, REPEATS))
-                print_rows(f"{label}: load and touch every page", measure(loads, touch_every_page, REPEATS))
-                if num_shards > 1:
-                    continue
-                print_rows(f"{label}: load in float32", measure(peers(layout, "float32"), None, CASTING_REPEATS))
-                if architecture == "llama":
-                    print_rows(f"{label}: load and first forward", measure(loads, first_forward, CASTING_REPEATS))
-                    memory += memory_rows(Path(directory))
-    print("\n| dtype | peer | peak resident, GB | private at the end, GB |\n|---|---|---|---|")
-    print("\n".join(memory))
-
-
-def memory_rows(directory: Path) -> list[str]:
-    """Return the rows of the memory table for the checkpoints in a directory."""
-    rows = []
-    for dtype in ("auto", "float32"):
-        for peer in ("transformers", "huggingface", "custom_mtp", "naive"):
-            resident, private = peak_memory(directory, peer, dtype)
-            rows.append(f"| {dtype} | {peer} | {resident:.2f} | {private:.2f} |")
-    return rows
+            label = f"{architecture}, {'one file' if num_shards == 1 else f'{num_shards} shards'}"
+            scratch = directory / f"{architecture}-{num_shards}"
+            layout = write_checkpoints(scratch, architecture, num_shards=num_shards, quick=quick)
+            for dtype in TARGETS:
+                print_speed(layout, label, dtype)
+            if num_shards == 1 and sys.platform == "linux":
+                memory += memory_rows(scratch, architecture)
+            if not keep:
+                shutil.rmtree(scratch)
+    header = "\n| what | peer | peak while loading, GB | peak after every page, GB | private at the end, GB |"
+    print("\n".join([header, "|---|---|---|---|---|", *memory]))
+    print("\nWhat is not private are pages of files: shared by all who read them, given back when memory is short.")
 
 
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small shape")
-    parser.add_argument("--scratch", type=Path, default=None, help="where the checkpoints are written for the time")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where checkpoints are written for the time")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where checkpoints are written and left")
     parser.add_argument("--peak", nargs=3, metavar=("PEER", "DTYPE", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     if arguments.peak:
-        peer, dtype, directory = arguments.peak
-        report_own_peak(peer, dtype, Path(directory))
+        report_own_memory(*arguments.peak[:2], Path(arguments.peak[2]))
+    elif arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        run(arguments.keep, quick=arguments.quick, keep=True)
     else:
-        run(arguments.scratch, quick=arguments.quick)
+        with TemporaryDirectory(dir=arguments.scratch) as scratch:
+            run(Path(scratch), quick=arguments.quick, keep=False)
 
 
 if __name__ == "__main__":

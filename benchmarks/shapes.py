@@ -14,22 +14,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from wmtp.metadata.file import write_metadata
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama": {
-        "hidden_size": 2048, "num_hidden_layers": 22, "intermediate_size": 5632, "num_attention_heads": 32,
-        "num_key_value_heads": 4, "vocab_size": 32000,
-    },
-    "gpt2": {"n_embd": 1536, "n_layer": 36, "n_head": 24, "vocab_size": 50257, "n_positions": 1024},
-    "mistral": {
-        "hidden_size": 2048, "num_hidden_layers": 22, "intermediate_size": 5632, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "vocab_size": 32000, "sliding_window": 4096,
-    },
+_LLAMA = {
+    "hidden_size": 2048, "num_hidden_layers": 22, "intermediate_size": 5632, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "vocab_size": 32000,
 }  # fmt: skip
-_QUICK = {
-    "llama": {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 512},
-    "gpt2": {"n_embd": 192, "n_layer": 4},
-    "mistral": {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 512},
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": _LLAMA,
+    "gpt2": {"n_embd": 1536, "n_layer": 36, "n_head": 24, "vocab_size": 50257, "n_positions": 1024},
+    "mistral": {**_LLAMA, "num_key_value_heads": 8},
 }
+_SMALL_LLAMA = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 512}
+_QUICK = {"llama": _SMALL_LLAMA, "gpt2": {"n_embd": 192, "n_layer": 4}, "mistral": _SMALL_LLAMA}
 _NOISE_VALUES = 1 << 20
 
 
@@ -39,7 +34,7 @@ class Layout:
 
     Attributes:
         plain: Loads as a transformers class.
-        own: Loads as a class of its own, from a modeling.py; it is the transformers class under another name.
+        own: Loads as that class under another name, from a modeling.py.
     """
 
     plain: Path
@@ -50,7 +45,7 @@ def write_checkpoints(directory: Path, architecture: str, *, num_shards: int, qu
     """Write bf16 weights once, and two metadata.json around them."""
     layout = Layout(directory / "plain", directory / "own")
     for path in (layout.plain, layout.own):
-        path.mkdir()
+        path.mkdir(parents=True)
     sizes = SHAPES[architecture] | (_QUICK[architecture] if quick else {})
     config = AutoConfig.for_model(architecture, **sizes, dtype="bfloat16", tie_word_embeddings=False)
     with torch.device("meta"):
@@ -73,10 +68,7 @@ def write_checkpoints(directory: Path, architecture: str, *, num_shards: int, qu
 def _write_weights(directory: Path, model: torch.nn.Module, num_shards: int) -> str:
     noise = (torch.randn(_NOISE_VALUES, generator=torch.Generator().manual_seed(0)) * 0.02).bfloat16()
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    tensors = {
-        name: noise.repeat(-(-shape.numel() // len(noise)))[: shape.numel()].view(shape)
-        for name, shape in shapes.items()
-    }
+    tensors = {n: noise.repeat(-(-s.numel() // len(noise)))[: s.numel()].view(s) for n, s in shapes.items()}
     names = list(tensors)
     if num_shards == 1:
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

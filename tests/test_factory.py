@@ -80,7 +80,7 @@ def test_the_first_candidate_that_fits_is_taken_and_those_before_it_are_explaine
         f"base: {first} (base_model, llama, 4 heads)",
         (
             f"not base: {reward}: wmtp_type is 'reward_model', and this role needs 'base_model'; "
-            f"list it under paths.models.rm, or correct wmtp_type in {reward}/metadata.json"
+            "list it under paths.models.rm, and a base_model here"
         ),
     ]
     assert resolution.to_dict() == {
@@ -93,7 +93,7 @@ def test_the_first_candidate_that_fits_is_taken_and_those_before_it_are_explaine
                 "role": "base",
                 "uri": reward,
                 "reason": "wmtp_type is 'reward_model', and this role needs 'base_model'",
-                "fix": f"list it under paths.models.rm, or correct wmtp_type in {reward}/metadata.json",
+                "fix": "list it under paths.models.rm, and a base_model here",
             }
         ],
     }
@@ -107,7 +107,7 @@ def test_a_base_model_offered_as_reward_model_is_refused(tmp_path: Path) -> None
     assert str(error) == (
         "No compatible model found for critic-wmtp, in the role of rm\n"
         f"  rm: {base}: wmtp_type is 'base_model', and this role needs 'reward_model'; "
-        f"list it under paths.models.base, or correct wmtp_type in {base}/metadata.json\n"
+        "list it under paths.models.base, and a reward_model here\n"
         "hint: make one of the changes named above; 'wmtp ls DIRECTORY' shows which models are there"
     )
     assert isinstance(error, ValueError)

@@ -167,7 +167,7 @@ def _misfits(role: Role, candidate: Candidate, recipe: Recipe, base: Candidate |
     if declared.wmtp_type != role.wmtp_type:
         yield (
             f"wmtp_type is {declared.wmtp_type!r}, and this role needs {role.wmtp_type!r}",
-            f"list it under paths.models.{_KEY_OF_TYPE[declared.wmtp_type]}, or correct wmtp_type in {file}",
+            f"list it under paths.models.{_KEY_OF_TYPE[declared.wmtp_type]}, and a {role.wmtp_type} here",
         )
     if algorithm not in declared.algorithm_compatibility:
         yield (

@@ -31,7 +31,11 @@ _NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("a colon", lambda name: ":" in name),
     ("a percent sign", lambda name: "%" in name),
     ("a tilde", lambda name: "~" in name),
-    ("an unprintable character", lambda name: any(unicodedata.category(c) in _UNPRINTABLE for c in name)),
+    # isprintable() is the quick answer; it takes some harmless spaces for unprintable as well.
+    (
+        "an unprintable character",
+        lambda name: not name.isprintable() and any(unicodedata.category(c) in _UNPRINTABLE for c in name),
+    ),
     ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
 )
 # Possessive, and closing quote optional: a text of nothing but quotes and backslashes is still read once.

@@ -76,7 +76,7 @@ def test_everything_guessed_moved_or_dropped_is_noted(tmp_path):
         ({"training_algorithm": "base_training", "horizon": 4, "wmtp_type": "reference_model"}, "baseline"),
         ({"training_algorithm": "sheared_training"}, "baseline"),
         ({"training_algorithm": "reward_modeling", "wmtp_type": "reward_model"}, "critic"),
-        ({"training_algorithm": "baseline_mtp", "wmtp_type": "mtp_model"}, "mtp"),
+        ({"training_algorithm": "baseline_mtp", "wmtp_type": "mtp_model"}, "baseline"),
         ({"training_algorithm": "unknown"}, "baseline"),
         ({"training_algorithm": None}, "baseline"),
     ],

@@ -43,6 +43,7 @@ def test_consent_is_to_these_bytes_only(wmtp, toy):
 def test_every_python_file_beside_the_module_is_shown(wmtp, toy):
     (toy / "modeling.py").write_text(MODELING.replace("import math", "import math\n\nfrom .blocks import helper"))
     (toy / "blocks.py").write_text("def helper():\n    return 1\n")
+    (toy / "write_weights.py").write_text("raise SystemExit('nothing imports this')\n")
     facts = json.loads(wmtp("trust", toy, "--yes", "--json").stdout)
     assert [(file["name"], file["recorded"]) for file in facts["files"]] == [("modeling.py", True), ("blocks.py", True)]
     assert wmtp("load", toy).exit_code == 0

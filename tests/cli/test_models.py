@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from builders import build_tokenizer
 from toy_checkpoint import write_custom
+from wmtp.checkpoint.publish import publish_directory
 from wmtp.manifest import digest_file
 
 
@@ -155,3 +157,24 @@ def test_what_this_version_cannot_do_is_refused_not_ignored(wmtp, llama, option)
     result = wmtp("load", llama, *option)
     assert result.exit_code == 1
     assert "cannot check locks" in result.stderr
+
+
+def test_a_published_checkpoint_may_have_its_metadata_edited(wmtp, llama, tmp_path, edit_metadata):
+    with publish_directory(tmp_path / "published") as draft:
+        for path in llama.iterdir():
+            shutil.copy(path, draft)
+    edit_metadata(tmp_path / "published", algorithm_compatibility=[])
+    assert wmtp("validate", tmp_path / "published", "--deep").exit_code == 0
+    with (tmp_path / "published" / "config.json").open("a") as file:
+        file.write(" ")
+    result = wmtp("validate", tmp_path / "published", "--deep")
+    assert result.exit_code == 1
+    assert "config.json has sha256 " in result.stderr
+
+
+def test_validate_compares_the_tokenizer_with_its_fingerprint(wmtp, llama, edit_metadata):
+    build_tokenizer().save_pretrained(llama)
+    edit_metadata(llama, tokenizer={"sha256": "0" * 64})
+    result = wmtp("validate", llama)
+    assert result.exit_code == 1
+    assert f"tokenizer.sha256 is {'0' * 64}, that of tokenizer.json is " in result.stderr

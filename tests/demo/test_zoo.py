@@ -68,6 +68,6 @@ def test_a_reloaded_model_that_differs_is_noticed(zoo):
 def test_the_whole_demo_keeps_its_promises(tmp_path):
     lines: list[str] = []
     result = run_demo(tmp_path / "zoo", lines.append)
-    assert result.steps == 400
+    assert result.steps == 300
     assert any("equal those of the trained model in memory, bit for bit" in line for line in lines)
     assert sum("not base:" in line for line in lines) == 3  # the model that fits nothing, for each algorithm

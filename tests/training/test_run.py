@@ -325,3 +325,17 @@ def test_tensorboard_files_are_written_below_the_run(tmp_path, base):
     config = make_config(tmp_path, base, tracking={"report_to": ["tensorboard"]})
     result = train(config, make_recipe(tmp_path, train={"max_steps": 1}))
     assert list(result.run_directory.rglob("events.out.tfevents.*"))
+
+
+def test_documents_longer_than_the_models_positions_are_refused(tmp_path):
+    base = write_mtp_checkpoint(tmp_path / "base", tiny_mtp("gpt2", 2, "linear", vocab_size=VOCAB, n_positions=16))
+    with pytest.raises(DataError, match="it knows 16 positions, and the longest document has 32 tokens") as refusal:
+        train(make_config(tmp_path, base), make_recipe(tmp_path))
+    assert refusal.value.hint == "set data.train.max_length: 16, or less"
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_anything_loads(tmp_path, base, monkeypatch):
+    monkeypatch.setattr("wmtp.training.arguments.find_spec", lambda _: None)
+    config = make_config(tmp_path, base, tracking={"report_to": ["wandb"]})
+    with pytest.raises(TrainingError, match=r"tracking\.report_to names 'wandb', and that package is not installed"):
+        train(config, make_recipe(tmp_path))

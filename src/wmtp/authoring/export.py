@@ -83,7 +83,7 @@ def export_module(
     strategy = LoadingStrategy(
         loader_type="huggingface", transformers_class="AutoModelForCausalLM", required_files=[CONFIG_FILE]
     )
-    changes = {"mtp": None, "horizon": None, "n_heads": None, "created_by": f"wmtp {__version__}"}
+    changes = {"mtp": None, "horizon": None, "n_heads": None, "source_path": None, "created_by": f"wmtp {__version__}"}
     exported = metadata.model_copy(update={"loading_strategy": strategy, "provenance": provenance, **changes})
     with publish_directory(destination) as directory:
         write_model_directory(

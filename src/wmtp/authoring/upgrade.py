@@ -4,7 +4,7 @@ What is known of older files, and what becomes of it:
 
 - `wmtp_type`: `mtp_model` and `mtp_native` are base models; other spellings with the same words (`base`, `reference`,
   `reward`) get `_model` behind them.
-- `training_algorithm`: `base_training` and `sheared_training` are `baseline`, `baseline_mtp` and `mtp_training` are
+- `training_algorithm`: `baseline_mtp`, `base_training` and `sheared_training` are `baseline`, `mtp_training` is
   `mtp`, `reward_modeling` is `critic` (the reward models of those days were made for the critic), `critic_wmtp` and
   `rho1_wmtp` lose their ending. `base_training` of a model with more than one head is `mtp`.
 - `algorithm_compatibility`: names with `_` get `-`; when absent, every algorithm that has a role for the type.
@@ -42,7 +42,7 @@ _TYPES = {
 _MADE_BY = {
     "base_training": "baseline",
     "sheared_training": "baseline",
-    "baseline_mtp": "mtp",
+    "baseline_mtp": "baseline",
     "mtp_training": "mtp",
     "reward_modeling": "critic",
     "critic_wmtp": "critic",

@@ -21,6 +21,7 @@ DTYPE_BYTES = {
 FLOATING = ("F64", "F32", "F16", "BF16")
 
 _MAX_HEADER_BYTES = 100_000_000
+_FIRST_READ_BYTES = 64 << 10  # most headers are shorter: one request each
 _MAX_NAME_BYTES = 512
 _MAX_DIMENSIONS = 64  # as in torch; their product stays a number of a few hundred digits
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -127,11 +128,11 @@ def weight_files(store: Store) -> list[str]:
 
 def _read_header(store: Store, file: str) -> list[TensorInfo]:
     where, size = f"{store.uri / file}", store.stat(file).size_bytes
-    start = store.read_range(file, 0, min(size, 64))
+    start = store.read_range(file, 0, min(size, _FIRST_READ_BYTES))
     length = int.from_bytes(start[:8], "little")
     if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
         raise _not_safetensors(where, start, length, size)
-    data = store.read_range(file, 8, length)
+    data = start[8 : 8 + length] if 8 + length <= len(start) else store.read_range(file, 8, length)
     if not data.startswith(b"{"):
         raise FormatError(f"{where}: the header does not begin with '{{'", hint="this is not a safetensors file")
     header = parse_json_object(data, where=f"{where} (header)", error=FormatError, max_bytes=_MAX_HEADER_BYTES)
@@ -207,12 +208,16 @@ def _read_index(store: Store) -> tuple[dict[str, str], object]:
             f"{where}: weight_map is {show(weight_map)}, metadata is {show(metadata)}",
             hint="weight_map is an object from tensor names to shards, metadata an object: fetch the index again",
         )
+    sound: set[str] = set()  # a few names stand there once for every tensor
     for tensor, shard in weight_map.items():
+        if isinstance(shard, str) and shard in sound:
+            continue
         if fault := _shard_name_fault(shard):
             raise FormatError(
                 f"{where}: weight_map.{show(tensor)[1:-1]}: the shard name {show(shard)} {fault}",
                 hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
             )
+        sound.add(shard)
     return weight_map, metadata.get("total_size")
 
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from wmtp.errors import CheckpointError
-from wmtp.metadata.schema import TokenizerInfo
+from wmtp.errors import CheckpointError, MetadataError
+from wmtp.metadata.schema import ModelMetadata, TokenizerInfo
 from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object
 
@@ -55,6 +55,17 @@ def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:
         ) from error
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
     return TokenizerInfo(sha256=hashlib.sha256(text.encode()).hexdigest(), vocab_size=max(len(tokens), 1))
+
+
+def verify_tokenizer(store: Store, metadata: ModelMetadata) -> None:
+    """Raise MetadataError when the tokenizer's fingerprint is not the one that metadata.json declares."""
+    declared, found = metadata.tokenizer, tokenizer_fingerprint(store)
+    if declared and found and declared.sha256 != found.sha256:
+        raise MetadataError(
+            f"{store.uri}/metadata.json: tokenizer.sha256 is {declared.sha256},"
+            f" that of {TOKENIZER_FILE} is {found.sha256}",
+            hint="write the one that was found, if this is the tokenizer that belongs to the weights",
+        )
 
 
 def _pair(merge: Any) -> list[str]:

@@ -54,11 +54,18 @@ def trust(
 
 
 def _code_files(store: Store, module: str) -> list[CodeFile]:
-    """Every Python file of the checkpoint, as the module may import any of them; the module first."""
+    """The module, then the files beside it that it imports, directly or through each other."""
     from wmtp.trust.consent import read_code
 
-    others = [f.name for f in store.list_files() if f.name.endswith(".py") and f.name != module]
-    return [read_code(store, name) for name in [module, *others]]
+    found = {module: read_code(store, module)}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop(0)
+        for neighbour in found[name].neighbours:
+            if neighbour not in found and store.has(neighbour):
+                found[neighbour] = read_code(store, neighbour)
+                waiting.append(neighbour)
+    return list(found.values())
 
 
 def _code_facts(code: CodeFile, *, recorded: bool) -> dict[str, Any]:
@@ -92,5 +99,5 @@ def _agreed(out: Output, code: CodeFile, recorded: bool, *, yes: bool) -> bool:
         return True
     if not yes and (out.as_json or not typer.confirm(f"agree to run {plain(code.name)}?", err=True)):
         return False
-    out.say(f"recorded in {record_consent(code)}")
+    out.say(f"recorded {plain(code.name)} {code.digest} in {record_consent(code)}")
     return True

@@ -65,6 +65,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader of our output has left; typer ends quietly
+        except KeyboardInterrupt:
+            ctx.ensure_object(Output).say("interrupted; what was published before is whole, and nothing else was kept")
+            raise typer.Exit(130) from None
         except WmtpError as error:
             failure = error
         except OSError as error:

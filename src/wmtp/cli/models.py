@@ -153,7 +153,10 @@ def validate(
     from wmtp.checkpoint.contents import open_checkpoint
 
     out = Output.of(ctx, as_json=as_json)
+    from wmtp.checkpoint.tokenizer import verify_tokenizer
+
     checkpoint = open_checkpoint(uri, allow_symlinks=allow_symlinks)
+    verify_tokenizer(checkpoint.store, checkpoint.metadata)
     lines: list[str] = []
     facts: dict[str, Any] = {"uri": checkpoint.where, "valid": True, "proven": True, "left": []}
     if deep:
@@ -220,6 +223,9 @@ def load(  # noqa: PLR0913  each option of the contract is one
         allow_symlinks=allow_symlinks,
     )
     out.start_logging()
+    from wmtp.checkpoint.contents import open_checkpoint
+
+    open_checkpoint(uri, allow_symlinks=allow_symlinks)  # most mistakes show before torch is imported
     import wmtp
 
     receipt = wmtp.load(uri, **options).receipt

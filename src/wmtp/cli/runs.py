@@ -77,7 +77,9 @@ def train(  # noqa: PLR0913  each option of the contract is one
     config: ConfigFile,
     recipe: RecipeFile,
     allow_code: AllowCode = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run stopped; this version refuses it.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: AsJSON = False,
 ) -> None:

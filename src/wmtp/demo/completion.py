@@ -30,4 +30,4 @@ def complete_line(model: nn.Module, tokenizer: Any, text: str, *, max_new_tokens
         ids = torch.cat([ids, token], dim=1)
         if token.item() == tokenizer.eos_token_id or "\n" in tokenizer.decode(ids[0, start:]):
             break
-    return text + tokenizer.decode(ids[0, start:], skip_special_tokens=True).split("\n")[0]
+    return text + tokenizer.decode(ids[0, start:], skip_special_tokens=True).split("\n")[0].rstrip()

@@ -42,20 +42,20 @@ data:
 mtp: {{horizon: 4}}
 train:
   algo: baseline-mtp
-  learning_rate: 1.0e-4
+  learning_rate: 2.0e-4
   max_steps: {max_steps}
   per_device_train_batch_size: 4
   gradient_accumulation_steps: 1
   warmup_ratio: 0.1
   lr_scheduler_type: cosine
-  logging_steps: 5
+  logging_steps: 4
   eval_steps: {max_steps}
   save_steps: {max_steps}
 loss: {{backend: auto}}
 """
 
 
-def run_real_demo(directory: Path, tell: Tell, *, gguf: Path, data: Path, max_steps: int = 40) -> TrainResult:
+def run_real_demo(directory: Path, tell: Tell, *, gguf: Path, data: Path, max_steps: int = 24) -> TrainResult:
     """Turn a GGUF file into a checkpoint, grow heads on it, train it on JSONL, and load the result again.
 
     Args:

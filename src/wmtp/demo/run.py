@@ -28,7 +28,7 @@ from wmtp.training.run import TrainResult, train
 Tell = Callable[[str], None]
 
 _ALGORITHMS = ("baseline-mtp", "rho1-wmtp", "critic-wmtp")
-_LINES = ("import o", "    def __init__(self, ", "for i in ra")
+_LINES = ("    def __init__(self", "if __name__ ==", "else")
 _CONFIG = """\
 # Written by `wmtp demo`. Where models live, and whose code may run.
 paths:
@@ -51,7 +51,7 @@ mtp: {{horizon: 4}}
 train:
   algo: {algorithm}
   learning_rate: 4.0e-3
-  max_steps: 400
+  max_steps: 300
   per_device_train_batch_size: 32
   gradient_accumulation_steps: 1
   warmup_ratio: 0.05
@@ -60,11 +60,11 @@ train:
   adam_beta2: 0.95
   logging_steps: 25
   eval_steps: 100
-  save_steps: 400
+  save_steps: 300
 """
 
 
-def run_demo(directory: Path, tell: Tell, *, max_steps: int = 400) -> TrainResult:
+def run_demo(directory: Path, tell: Tell, *, max_steps: int = 300) -> TrainResult:
     """Make the zoo, show which models fit which recipe, train, and load the result again.
 
     Args:
@@ -151,7 +151,7 @@ def _show_resolution(config: Config, recipe: Recipe, tell: Tell) -> None:
     except IncompatibleModelError as error:
         lines = str(error).splitlines()
     for line in lines:
-        tell(f"    {line}")
+        tell(f"    {line.replace(f'{Path(config.paths.output_dir).parent}/', '')}")
 
 
 def _check_learned(result: TrainResult, reloaded: LoadResult, recipe: Recipe, tell: Tell) -> None:

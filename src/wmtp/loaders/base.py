@@ -13,7 +13,7 @@ import torch
 from wmtp.checkpoint.assignment import assign_tensors
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
-from wmtp.checkpoint.parameters import move_buffers, parameter_specs, target_dtype
+from wmtp.checkpoint.parameters import check_device, move_buffers, parameter_specs, target_dtype
 from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.checkpoint.tokenizer import tokenizer_files
@@ -132,6 +132,7 @@ class LoadResult:
 
 def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     """Open a checkpoint, build its model without weights, and prove the plan; no weight is read."""
+    check_device(options.device)
     checkpoint = open_checkpoint(uri, allow_symlinks=options.allow_symlinks, algorithm=options.algorithm)
     strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
     dtype = target_dtype(checkpoint.tensors, options.dtype)

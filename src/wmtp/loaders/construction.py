@@ -111,9 +111,11 @@ def _parameters_on_meta() -> Iterator[None]:
 
     def register(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
         if type(param) is nn.Parameter and param.device.type != "meta":
-            if param not in moved:
-                moved[param] = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
-            param = moved[param]
+            on_meta = moved.get(param)
+            if on_meta is None:
+                on_meta = nn.Parameter(torch.empty_like(param, device="meta"), requires_grad=param.requires_grad)
+                moved[param] = on_meta
+            param = on_meta
         original(module, name, param)
 
     nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]

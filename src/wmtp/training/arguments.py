@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +64,16 @@ def training_arguments(config: Config, recipe: Recipe, directory: Path, *, valid
     # telling anyone how many valid pairs are where; torchrun starts a process for each device.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def check_trackers(config: Config) -> None:
+    """Raise TrainingError naming a tracker whose package is not installed."""
+    for tracker in config.tracking.report_to:
+        if find_spec(tracker) is None:
+            raise TrainingError(
+                f"tracking.report_to names {tracker!r}, and that package is not installed",
+                hint="install it (python -m pip install 'wmtp[tracking]'), or set tracking.report_to: [tensorboard]",
+            )
 
 
 def training_device(devices: Devices) -> str:

@@ -20,7 +20,7 @@ from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
-from wmtp.training.arguments import training_arguments, training_device, training_dtype
+from wmtp.training.arguments import check_trackers, training_arguments, training_device, training_dtype
 from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
 from wmtp.training.data import Document, hold_out, read_documents
 from wmtp.training.rows import RowDataset, build_rows
@@ -71,6 +71,7 @@ class PreparedRun:
 def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> PreparedRun:
     """Resolve, load and check everything that a run needs; takes and raises what `train` does."""
     algorithm = _trainable_algorithm(recipe)
+    check_trackers(config)
     directory = _unused_directory(config, recipe)
     base = create_model_loader(_for_training(config, allow_code), recipe).load()
     _refuse_float16(base)
@@ -160,7 +161,18 @@ def _read_rows(recipe: Recipe, base: LoadResult, vocab_size: int) -> tuple[RowDa
             f"{base.checkpoint.where}: its tokenizer makes token {largest}, and the model knows {vocab_size} tokens",
             hint="put the tokenizer beside the weights that they were trained with",
         )
+    _check_positions(rows, base)
     return rows, build_rows(held_out, base.tokenizer, validation, name="data.validation") if validation else None
+
+
+def _check_positions(rows: RowDataset, base: LoadResult) -> None:
+    limit = base.checkpoint.config.get("max_position_embeddings") or base.checkpoint.config.get("n_positions")
+    longest = max(len(example) for row in rows.rows for example in row)
+    if isinstance(limit, int) and longest > limit:
+        raise DataError(
+            f"{base.checkpoint.where}: it knows {limit} positions, and the longest document has {longest} tokens",
+            hint=f"set data.train.max_length: {limit}, or less",
+        )
 
 
 def _writer(

@@ -63,8 +63,16 @@ class CodeFile:
             if isinstance(node, ast.Import):
                 found.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                found.add("." * node.level + (node.module or "").split(".")[0])
+                names = [node.module] if node.module else [alias.name for alias in node.names]  # `from . import x`
+                found.update("." * node.level + name.split(".")[0] for name in names)
         return sorted(found)
+
+    @property
+    def neighbours(self) -> list[str]:
+        """The files beside this one that its relative imports would find, whether they are there or not."""
+        folder = self.name.rpartition("/")[0]
+        beside = [name[1:] for name in self.imports if name.startswith(".") and not name.startswith("..")]
+        return [f"{folder}/{name}.py" if folder else f"{name}.py" for name in beside]
 
 
 def read_code(store: Store, name: str) -> CodeFile:

@@ -116,7 +116,8 @@ class _CheckpointFinder(MetaPathFinder, Loader):
 
     def forget(self) -> None:
         """Take what ran under this package name out of `sys.modules`."""
-        for name in [name for name in sys.modules if f"{name}.".startswith(f"{self._package}.")]:
+        prefix = f"{self._package}."
+        for name in [name for name in sys.modules if f"{name}.".startswith(prefix)]:
             del sys.modules[name]
 
     @override
