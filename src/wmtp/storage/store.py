@@ -97,7 +97,10 @@ class LocalStore(Store):
         with _reading(uri):
             if not self._root.is_dir():
                 raise _no_directory(uri)
-            self._real_root = self._root.resolve()
+            real_root = self._root.resolve()
+        # In a Hugging Face cache, snapshots/<commit>/ holds links into the blobs/ of its own entry.
+        blobs = [parent.parent / "blobs" for parent in real_root.parents if parent.name == "snapshots"]
+        self._real_places = tuple(f"{str(place).rstrip('/')}/" for place in (real_root, *blobs[:1]))
 
     @override
     def list_files(self) -> list[FileInfo]:
@@ -151,13 +154,11 @@ class LocalStore(Store):
         return path
 
     def _check_link(self, name: str, path: Path) -> None:
-        real = path.resolve()
-        # In a Hugging Face cache, snapshots/<commit>/ holds links into the blobs/ of its own entry.
-        blobs = [parent.parent / "blobs" for parent in self._real_root.parents if parent.name == "snapshots"]
-        if any(real.is_relative_to(place) for place in (self._real_root, *blobs[:1])):
+        real = os.path.realpath(path)
+        if real.startswith(self._real_places):
             return
         raise StorageError(
-            f"{self.uri / name}: a symbolic link to {show(str(real))}, outside the checkpoint",
+            f"{self.uri / name}: a symbolic link to {show(real)}, outside the checkpoint",
             hint="copy the file, or pass allow_symlinks=True (--allow-symlinks) if you made this link",
         )
 
