@@ -1,6 +1,6 @@
 """Loading speed and memory of wmtp against transformers, and against the naive way, on models of about 1.1B.
 
-    python benchmarks/load.py               # ten minutes, 3 GB of disk, prints markdown
+    python benchmarks/load.py               # five minutes, 3 GB of disk, prints markdown
     python benchmarks/load.py --quick       # a small shape, to see that it runs
     python benchmarks/load.py --keep DIR    # leaves the checkpoints there
 
@@ -102,17 +102,17 @@ def print_rows(label: str, seconds: dict[str, list[float]], target: float | None
         print(f"| {label} | {name} | {median:.4f} | {spread} | {median / first:.2f} | {wanted} |", flush=True)
 
 
-def print_speed(layout: Layout, label: str, dtype: str) -> None:
-    """Measure and print loading, one byte of every page, and the first forward pass."""
+def print_speed(layout: Layout, label: str, dtype: str, *, with_forward: bool) -> None:
+    """Measure and print loading, one byte of every page after it, and the first forward pass."""
     loads = peers(layout, dtype)
     label = f"{label}, {dtype}:"
-    forward = measure(loads, first_forward)
-    print_rows(f"{label} load", {name: [load for load, _ in times] for name, times in forward.items()}, TARGETS[dtype])
-    print_rows(f"{label} first forward", {name: [after for _, after in times] for name, times in forward.items()})
-    print_rows(f"{label} load and first forward", {name: [*map(sum, times)] for name, times in forward.items()})
+    touched = measure(loads, touch_every_page)
+    print_rows(f"{label} load", {name: [load for load, _ in times] for name, times in touched.items()}, TARGETS[dtype])
     if dtype == "auto":  # what is cast is touched by that
-        touched = measure(loads, touch_every_page)
         print_rows(f"{label} load and touch every page", {name: [*map(sum, times)] for name, times in touched.items()})
+    if with_forward:
+        forward = measure(loads, first_forward)
+        print_rows(f"{label} load and first forward", {name: [*map(sum, times)] for name, times in forward.items()})
 
 
 def memory_rows(directory: Path, label: str) -> list[str]:
@@ -165,7 +165,7 @@ def run(directory: Path, *, quick: bool, keep: bool) -> None:
             scratch = directory / f"{architecture}-{num_shards}"
             layout = write_checkpoints(scratch, architecture, num_shards=num_shards, quick=quick)
             for dtype in TARGETS:
-                print_speed(layout, label, dtype)
+                print_speed(layout, label, dtype, with_forward=architecture == "llama" and num_shards == 1)
             if num_shards == 1 and sys.platform == "linux":
                 memory += memory_rows(scratch, architecture)
             if not keep:
