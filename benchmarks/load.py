@@ -1,6 +1,6 @@
 """Loading speed and memory of wmtp against transformers, and against the naive way, on models of about 1.1B.
 
-    python benchmarks/load.py               # five minutes, 3 GB of disk, prints markdown
+    python benchmarks/load.py               # ten minutes, 3 GB of disk, prints markdown
     python benchmarks/load.py --quick       # a small shape, to see that it runs
     python benchmarks/load.py --keep DIR    # leaves the checkpoints there
 
