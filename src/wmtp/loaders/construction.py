@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.modeling_utils import local_torch_dtype
 
 from wmtp.checkpoint.parameters import parameter_slots
 from wmtp.errors import CheckpointError, WmtpError
@@ -63,7 +64,7 @@ def build_model(blueprint: Blueprint, dtype: torch.dtype) -> tuple[nn.Module, li
     Returns:
         The model in eval mode, with ties applied, and notes for the receipt.
     """
-    with _CONSTRUCTION, _default_dtype(dtype), no_init_weights():
+    with _CONSTRUCTION, local_torch_dtype(dtype), no_init_weights():
         try:
             with blueprint.guard(blueprint.where), _parameters_on_meta():
                 model, notes = blueprint.construct(), []
@@ -84,7 +85,7 @@ def keep_initial_values(
     model: nn.Module, blueprint: Blueprint, names: Sequence[str], *, device: str | torch.device
 ) -> None:
     """Give the named parameters the values of a plain, initialised construction: no tensor fills them."""
-    with _CONSTRUCTION, _default_dtype(next(model.parameters()).dtype), blueprint.guard(blueprint.where):
+    with _CONSTRUCTION, local_torch_dtype(next(model.parameters()).dtype), blueprint.guard(blueprint.where):
         initial = dict(parameter_slots(blueprint.construct()))
     slots = dict(parameter_slots(model))
     for name in names:
@@ -123,13 +124,3 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = original  # type: ignore[method-assign]
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
