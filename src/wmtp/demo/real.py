@@ -42,7 +42,7 @@ data:
 mtp: {{horizon: 4}}
 train:
   algo: baseline-mtp
-  learning_rate: 2.0e-4
+  learning_rate: 1.0e-4
   max_steps: {max_steps}
   per_device_train_batch_size: 4
   gradient_accumulation_steps: 1
@@ -51,7 +51,8 @@ train:
   logging_steps: 4
   eval_steps: {max_steps}
   save_steps: {max_steps}
-loss: {{backend: auto}}
+# The new heads begin far off: under an equal prior their loss would drag the trunk away from the first head.
+loss: {{head_prior: {{decay: 0.2}}, backend: auto}}
 """
 
 
