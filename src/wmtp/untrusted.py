@@ -40,7 +40,7 @@ _NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
 )
 _STRING = re.compile(rb'"[^"]*+"?')
-_LONG_INTEGER = re.compile(rb"[0-9]{%d}" % (_MAX_INTEGER_DIGITS + 1))
+_ODD_INTEGER = re.compile(rb"[0-9]{%d}|-0(?![0-9.eE])" % (_MAX_INTEGER_DIGITS + 1))
 _ONE_KIND_OF_BRACKET = bytes.maketrans(b"{}", b"[]")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 
@@ -211,7 +211,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
             # A call for each number would take half of the time that a large header needs.
-            parse_int=_bounded_int if _LONG_INTEGER.search(data) else None,
+            parse_int=_bounded_int if _ODD_INTEGER.search(data) else None,
         )
     except json.JSONDecodeError as error:
         raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
@@ -276,10 +276,10 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def _bounded_int(text: str) -> int:
+def _bounded_int(text: str) -> float:
     if len(text) > _MAX_INTEGER_DIGITS:
         raise JSONFault(f"has an integer of {len(text)} digits")
-    return int(text)
+    return -0.0 if text == "-0" else int(text)  # as JavaScript and safetensors read it: no size and no offset
 
 
 def _check_surrogates(value: Any) -> None:

@@ -107,11 +107,23 @@ def test_a_range_of_another_length_than_the_shape_needs_is_refused(tmp_path, sta
 def test_sizes_whose_product_overflows_are_refused_at_once_in_a_short_text(tmp_path):
     before = time.perf_counter()
     error = refusal(tmp_path, safetensors_bytes({"w": tensor_entry("F64", [HUGE - 1] * 64, 0, 8)}, b"\0" * 8))
-    assert "F64 of shape [9223372036854775807, " in error.problem
+    assert "tensor 'w' has the shape [9223372036854775807, " in error.problem
+    assert "at most 64 sizes, or overflows" in error.problem
     assert len(str(error)) < 1000
     error = refusal(tmp_path, safetensors_bytes({"w": tensor_entry("F64", [HUGE - 1] * 200_000, 0, 8)}, b"\0" * 8))
     assert "not a list of at most 64 sizes" in error.problem
     assert time.perf_counter() - before < 2
+
+
+@pytest.mark.parametrize("shape", [[1 << 62, 1 << 62, 0], [0, 1 << 62, 1 << 62]])
+def test_sizes_that_overflow_beside_a_zero_are_refused_as_safetensors_does(tmp_path, shape):
+    error = refusal(tmp_path, safetensors_bytes({"w": tensor_entry("U8", shape, 0, 0)}))
+    assert "or overflows" in error.problem
+
+
+def test_a_minus_zero_is_no_size_and_no_offset(tmp_path):
+    header = b'{"w":{"dtype":"U8","shape":[-0],"data_offsets":[0,0]}}'
+    assert "has the shape [-0.0]" in refusal(tmp_path, safetensors_bytes(header)).problem
 
 
 @pytest.mark.parametrize("entry", [None, [], "F32", {}, {**ONE["w"], "extra": 1}, {"dtype": "F32", "shape": [2]}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.store import Store
@@ -133,14 +134,30 @@ def _read_header(store: Store, file: str) -> list[TensorInfo]:
     if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
         raise _not_safetensors(where, start, length, size)
     data = start[8 : 8 + length] if 8 + length <= len(start) else store.read_range(file, 8, length)
+    return parse_header(data, where=where, file=file, size=size)
+
+
+def parse_header(data: bytes, *, where: str, file: str, size: int) -> list[TensorInfo]:
+    """Return the tensors of one safetensors file from the text of its header.
+
+    Args:
+        data: The header, without the eight bytes of its length.
+        where: How errors name the file.
+        file: Its name in the checkpoint.
+        size: Its size in bytes, all of which the tensors must cover.
+
+    Raises:
+        FormatError: If the header breaks a rule of the format.
+    """
     if not data.startswith(b"{"):
         raise FormatError(f"{where}: the header does not begin with '{{'", hint="this is not a safetensors file")
     header = parse_json_object(data, where=f"{where} (header)", error=FormatError, max_bytes=_MAX_HEADER_BYTES)
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
         raise FormatError(f"{where}: __metadata__ is {show(notes)}, not an object of strings", hint=_WRITE_AGAIN)
-    tensors = [_parse_entry(where, file, name, entry, 8 + length) for name, entry in header.items()]
-    _check_coverage(where, sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)), 8 + length, size)
+    base = 8 + len(data)
+    tensors = [_parse_entry(where, file, name, entry, base) for name, entry in header.items()]
+    _check_coverage(where, sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)), base, size)
     return tensors
 
 
@@ -168,8 +185,10 @@ def _parse_entry(where: str, file: str, name: str, entry: object, base: int) -> 
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise fault(f"has the dtype {show(dtype)}", hint=f"store it as one of {', '.join(DTYPE_BYTES)}")
-    if not _are_sizes(shape, at_most=_MAX_DIMENSIONS):
-        raise fault(f"has the shape {show(shape)}, which is not a list of at most {_MAX_DIMENSIONS} sizes")
+    if not _is_shape(shape):
+        raise fault(
+            f"has the shape {show(shape)}, which is not a list of at most {_MAX_DIMENSIONS} sizes, or overflows"
+        )
     if not _are_sizes(offsets, at_most=2) or len(offsets) != 2:
         raise fault(f"has the data_offsets {show(offsets)}, which are not a first byte and one past the last")
     needed = math.prod(shape) * DTYPE_BYTES[dtype]
@@ -178,7 +197,12 @@ def _parse_entry(where: str, file: str, name: str, entry: object, base: int) -> 
     return TensorInfo(name, dtype, tuple(shape), file, base + offsets[0], base + offsets[1])
 
 
-def _are_sizes(value: object, *, at_most: int) -> bool:
+def _is_shape(value: object) -> bool:
+    # A zero beside them does not make huge sizes fit into torch's numbers.
+    return _are_sizes(value, at_most=_MAX_DIMENSIONS) and math.prod(filter(None, value)) < 1 << 63
+
+
+def _are_sizes(value: object, *, at_most: int) -> TypeGuard[list[int]]:
     if not isinstance(value, list) or len(value) > at_most:
         return False
     return all(type(item) is int and 0 <= item < 1 << 63 for item in value)

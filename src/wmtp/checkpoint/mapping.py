@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from wmtp.untrusted import first_few, show
 
 _MAX_NAME_BYTES = 512
 _MAX_SUGGESTED = 20
+_MAX_SECONDS = 10  # RE2 needs about 2 microseconds for one rule and name: 256 rules for 20,000 tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ def map_names(mapping: StateDictMapping, names: Iterable[str], *, where: str) ->
 
     Raises:
         PlanError: If a rule matches no tensor, two tensors get one name, or a name becomes empty or too long; all such
-            faults at once.
+            faults at once. Also when the rules take longer than any honest mapping.
     """
     rules = _rules(mapping)
     used: set[int] = set()
     mapped: dict[str, MappedName] = {}
-    for original in names:
+    for original in in_time(names, f"{where}/metadata.json: loading_strategy.state_dict_mapping.key_transforms"):
         name, applied = _apply(rules, original)
         # Of a name that grew too long it is not known which of the later rules match.
         used.update(applied if len(name) <= _MAX_NAME_BYTES else range(len(rules)))
@@ -54,6 +56,22 @@ def map_names(mapping: StateDictMapping, names: Iterable[str], *, where: str) ->
             faults=first_few(faults),
         )
     return mapped
+
+
+def in_time(names: Iterable[str], field: str) -> Iterator[str]:
+    """Yield the names, for as long as going through them takes no longer than any honest rules would.
+
+    Raises:
+        PlanError: After ten seconds, naming the field of metadata.json whose rules are that slow.
+    """
+    deadline = time.monotonic() + _MAX_SECONDS
+    for count, name in enumerate(names):
+        if time.monotonic() > deadline:
+            raise PlanError(
+                f"{field} took {_MAX_SECONDS} seconds for {count:,} names, and more are left",
+                hint="write fewer or simpler rules; remove_prefix and add_prefix cost nothing",
+            )
+        yield name
 
 
 Rename = Callable[[str], str | None]

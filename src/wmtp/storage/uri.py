@@ -16,6 +16,7 @@ _FORMS = (
 )
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_CREDENTIALS = re.compile(r"(?!file:///)[a-z][a-z0-9+.-]*:/{0,2}(?:[^/]*@|.*:.*@)", re.IGNORECASE | re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -57,7 +58,10 @@ def parse_uri(text: str | Path | ModelURI) -> ModelURI:
         return text
     if isinstance(text, Path):
         return ModelURI("file", "", str(text))
-    if not text or _CONTROL.search(unquote(text)):
+    if _CREDENTIALS.match(text):  # not shown: what stands there may be a secret
+        hint = "write the address without them, and leave credentials to the environment or a profile"
+        raise URIError(f"the {text.split(':')[0]}:// address has credentials in it", hint=hint)
+    if not text or _CONTROL.search(text):
         problem = "has a control character in it" if text else "is not an address of a checkpoint"
         raise URIError(f"{show(text)} {problem}", hint=_FORMS)
     match = _SCHEME.match(text)
@@ -76,16 +80,14 @@ def _parse_file(text: str, scheme: str, rest: str) -> ModelURI:
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):
         raise URIError(f"{show(text)} names the host {show(host)}", hint="write file:///path, with three slashes")
-    return ModelURI(scheme, "", unquote("/" + path))
+    path = unquote("/" + path).rstrip("/") or "/"
+    if _CONTROL.search(path):
+        raise URIError(f"{show(text)} has a control character in it", hint=_FORMS)
+    return ModelURI(scheme, "", path)
 
 
 def _parse_bucket(text: str, scheme: str, rest: str) -> ModelURI:
     bucket, _, key = rest.partition("/")
-    if "@" in bucket:  # not shown: it may be a secret
-        raise URIError(
-            f"the {scheme}:// address has credentials in it",
-            hint=f"write {scheme}://bucket/key and leave credentials to the environment or a profile",
-        )
     if not _BUCKET.fullmatch(bucket):
         raise URIError(f"{show(text)} has no valid bucket name: {show(bucket)}", hint=f"write {scheme}://bucket/key")
     if key and (fault := relative_name_fault(key)):
