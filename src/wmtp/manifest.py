@@ -94,6 +94,15 @@ def sha256_bytes(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def verify_digest(where: str, found: str, pinned: str) -> None:
+    """Raise IntegrityError, with both, unless a file has the digest that the operator pinned."""
+    if found != pinned:
+        raise IntegrityError(
+            f"{where}: it has {found}, the lock has {pinned}",
+            hint="fetch the file again; if it was meant to change, write a new lock with 'wmtp lock'",
+        )
+
+
 def _difference(directory: Path, entry: FileDigest) -> str | None:
     if not (directory / entry.path).is_file():
         return f"{entry.path} is missing"

@@ -12,7 +12,7 @@ DIGEST = "sha256:" + "0" * 64
 def receipt(*assignments, **plan):
     metadata = ModelMetadata.model_validate_json(json.dumps(metadata_document()))
     made = LoadPlan("models/a", metadata, "Model", assignments, **plan)
-    return LoadReceipt.of_plan(made, device="cpu", code={"modeling.py": DIGEST})
+    return LoadReceipt.of_plan(made, device="cpu", code={"modeling.py": DIGEST}, verified={})
 
 
 def assignment(*names, tensor, stored="BF16", loaded="BF16", repeats=False):
@@ -51,6 +51,7 @@ def test_the_summary_says_what_was_cast_kept_left_and_run():
         "no tensor, initial values kept: new",
         "tensor left unused: old\\xe9",
         f"ran modeling.py ({DIGEST})",
+        "unverified, as no lock pins them: model.safetensors",
         "a note",
     ]
 

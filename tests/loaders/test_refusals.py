@@ -116,7 +116,6 @@ def test_a_model_that_does_not_declare_the_algorithm_is_refused(saved):
     [
         ({"dtype": "bf16"}, CheckpointError, "did you mean 'bfloat16'"),
         ({"allow_code": True}, TrustError, "consent is given by hash"),
-        ({"lock": {"config.json": "sha256:00"}}, TrustError, "cannot check locks"),
         ({"device": "gpu"}, CheckpointError, "device is 'gpu'"),
         ({"device": "cuda:0"}, CheckpointError, "device is 'cuda:0', and torch .* finds none here"),
         ({"device_map": "auto"}, TypeError, "unexpected keyword argument 'device_map'"),

@@ -11,6 +11,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
+from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.headers import read_tensors, weights_name
@@ -223,7 +224,8 @@ def _needed_mapping(checkpoint: Checkpoint) -> dict[str, Any] | None:
     options = LoadOptions()
     strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
     dtype = target_dtype(checkpoint.tensors, options.dtype)
-    model, _ = build_model(strategy.blueprint(checkpoint, options, dtype), dtype)
+    blueprint = strategy.blueprint(checkpoint, options, dtype)
+    model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
     specs = parameter_specs(model)
     try:
         make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)

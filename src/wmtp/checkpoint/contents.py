@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wmtp.checkpoint.bounds import check_sizes
 from wmtp.checkpoint.configuration import check_declaration, read_config
 from wmtp.checkpoint.headers import TensorInfo, read_tensors
 from wmtp.errors import IncompatibleModelError, NotFoundError
 from wmtp.metadata.file import METADATA_FILE, read_metadata
 from wmtp.metadata.schema import ModelMetadata
+from wmtp.storage.locked import Lock, lock_store
 from wmtp.storage.store import Store, open_store
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import did_you_mean, show, show_all
@@ -39,7 +41,7 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    uri: str | Path | ModelURI, *, allow_symlinks: bool = False, algorithm: str | None = None
+    uri: str | Path | ModelURI, *, allow_symlinks: bool = False, algorithm: str | None = None, lock: Lock | None = None
 ) -> Checkpoint:
     """Read everything about a checkpoint but its weights.
 
@@ -47,11 +49,14 @@ def open_checkpoint(
         uri: Its address.
         allow_symlinks: Follow links out of its directory.
         algorithm: Refuse a model that does not declare itself fit for this algorithm.
+        lock: Digests that its files must have: see `lock_store`.
 
     Raises:
-        WmtpError: For the first of these that fails: metadata, algorithm, required files, configuration, headers.
+        WmtpError: For the first of these that fails: lock, metadata, algorithm, required files, configuration, headers.
     """
     store = open_store(uri, allow_symlinks=allow_symlinks)
+    if lock is not None:
+        store = lock_store(store, lock)
     metadata = read_metadata(store)
     if algorithm is not None and algorithm not in metadata.algorithm_compatibility:
         fitting = ", ".join(metadata.algorithm_compatibility) or "none"
@@ -62,7 +67,9 @@ def open_checkpoint(
     check_required_files(store, metadata)
     config = read_config(store)
     check_declaration(metadata, config, where=str(store.uri))
-    return Checkpoint(store, metadata, config, read_tensors(store))
+    tensors = read_tensors(store)
+    check_sizes(config, tensors, where=str(store.uri))
+    return Checkpoint(store, metadata, config, tensors)
 
 
 def check_required_files(store: Store, metadata: ModelMetadata) -> None:

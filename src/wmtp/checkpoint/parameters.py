@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -78,6 +78,9 @@ def parameter_slots(model: nn.Module) -> Iterator[tuple[str, ParameterSlot]]:
     """Yield every parameter and persistent buffer by every name it has, as `state_dict` would name it.
 
     Read from the modules themselves: a checkpoint's own class may override `state_dict` and `named_modules`.
+
+    Raises:
+        TypeError: If a module keeps them in something of its own, which may show other values than it uses.
     """
     for start, module in _modules(model):
         for name, parameter in module._parameters.items():
@@ -89,6 +92,9 @@ def parameter_slots(model: nn.Module) -> Iterator[tuple[str, ParameterSlot]]:
 
 
 def _modules(module: nn.Module, start: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for kept in (module._parameters, module._buffers, module._modules):
+        if type(kept) not in (dict, OrderedDict):
+            raise TypeError(f"the module {start!r} keeps its parts in a {type(kept).__qualname__}, not a plain dict")
     yield start, module
     for name, child in module._modules.items():
         if child is not None:

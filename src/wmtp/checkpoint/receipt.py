@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from wmtp.checkpoint.plan import LoadPlan
-from wmtp.untrusted import show
+from wmtp.untrusted import first_few, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class LoadReceipt:
         num_bytes: Bytes of tensor data in use.
         device: Where the parameters are.
         code: `file: sha256:<hex>` for each file of the checkpoint whose code ran; empty for built-in classes.
+        verified: `file: sha256:<hex>` for each file that was found to be what a lock pins; empty without a lock.
         notes: Anything else a reader should know, such as a class that could not be built without its parameters.
     """
 
@@ -59,10 +60,11 @@ class LoadReceipt:
     num_bytes: int
     device: str
     code: dict[str, str]
+    verified: dict[str, str]
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of_plan(cls, plan: LoadPlan, *, device: str, code: Mapping[str, str]) -> Self:
+    def of_plan(cls, plan: LoadPlan, *, device: str, code: Mapping[str, str], verified: Mapping[str, str]) -> Self:
         """Return the receipt of a plan that was carried out."""
         filled = [assignment for assignment in plan.assignments if not assignment.repeats]
         return cls(
@@ -79,6 +81,7 @@ class LoadReceipt:
             num_bytes=sum(a.tensor.num_bytes for a in filled),
             device=device,
             code=dict(code),
+            verified=dict(verified),
             notes=plan.notes,
         )
 
@@ -102,4 +105,8 @@ class LoadReceipt:
         lines += [f"no tensor, initial values kept: {name}" for name in self.kept_initial]
         lines += [f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused]
         lines += [f"ran {show(file)[1:-1]} ({digest})" for file, digest in self.code.items()]
+        files = sorted({parameter.file for parameter in self.parameters})
+        unverified = first_few([show(file)[1:-1] for file in files if file not in self.verified])
+        lines += [f"verified by the lock: {len(self.verified)} files"] if self.verified else []
+        lines += [f"unverified, as no lock pins them: {', '.join(unverified)}"] if unverified else []
         return [*lines, *self.notes]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import torch
 
-from wmtp.checkpoint.assignment import assign_tensors
+from wmtp.checkpoint.assignment import assign_tensors, verify_assigned
+from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.checkpoint.parameters import check_device, move_buffers, parameter_specs, target_dtype
@@ -18,9 +19,10 @@ from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.checkpoint.tokenizer import tokenizer_files
 from wmtp.errors import CheckpointError, TrustError
-from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
+from wmtp.loaders.construction import Blueprint, build_model, construction_errors, keep_initial_values
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import loading_strategies
+from wmtp.storage.locked import Lock
 from wmtp.untrusted import did_you_mean, show
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class LoadKeywords(TypedDict, total=False):
     algorithm: str | None
     allow_code: Mapping[str, str] | None
     allow_symlinks: bool
-    lock: Mapping[str, str] | str | Path | None
+    lock: Lock | None
     cache_dir: str | Path | None
     cache: bool
     mmap: bool
@@ -53,10 +55,12 @@ class LoadOptions:
         algorithm: Refuse a model that does not declare itself fit for this algorithm.
         allow_code: Code that may run: `{"modeling.py": "sha256:<hex>"}`. Consent recorded by `wmtp trust` counts too.
         allow_symlinks: Follow links that leave the checkpoint's directory.
-        lock: Digests that files must have. This version refuses it rather than ignore it.
+        lock: Digests that the files must have: a lock file's path, which pins the whole checkpoint, or
+            `{"model.safetensors": "sha256:<hex>"}`, which pins the files that it names.
         cache_dir: Where files from object stores are kept. Local directories are never copied.
         cache: False: keep nothing on disk. Local directories are never copied.
-        mmap: False: read files into private memory, so that changing them later cannot change the model.
+        mmap: False: read files into private memory, so that changing them later cannot change the model. With a lock
+            it is that memory which is verified.
     """
 
     dtype: str = "auto"
@@ -64,7 +68,7 @@ class LoadOptions:
     algorithm: str | None = None
     allow_code: Mapping[str, str] | None = None
     allow_symlinks: bool = False
-    lock: Mapping[str, str] | str | Path | None = None
+    lock: Lock | None = None
     cache_dir: str | Path | None = None
     cache: bool = True
     mmap: bool = True
@@ -77,8 +81,6 @@ class LoadOptions:
         if not isinstance(consent, Mapping | None):
             hint = 'write allow_code={"modeling.py": "sha256:<hex>"}; \'wmtp trust\' shows the file and its hash'
             raise TrustError(f"allow_code is {show(consent)}, consent is given by hash", hint)
-        if self.lock is not None:
-            raise TrustError("lock: this version of wmtp cannot check locks", "leave lock out; allow_code pins code")
 
 
 class LoadingStrategy(Protocol):
@@ -120,27 +122,36 @@ class LoadResult:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The checkpoint's tokenizer, loaded on first use; None when it has no tokenizer files."""
+        """The checkpoint's tokenizer, loaded on first use; None when it has no tokenizer files.
+
+        Raises:
+            CheckpointError: If transformers cannot make one of those files.
+        """
         from transformers import AutoTokenizer
 
         store = self.checkpoint.store
         if not (names := tokenizer_files(store)):
             return None
         directory = store.local_paths([*names, CONFIG_FILE])[CONFIG_FILE].parent
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        with construction_errors(f"{store.uri / names[0]}", "the tokenizer"):
+            return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
 def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     """Open a checkpoint, build its model without weights, and prove the plan; no weight is read."""
     check_device(options.device)
-    checkpoint = open_checkpoint(uri, allow_symlinks=options.allow_symlinks, algorithm=options.algorithm)
+    checkpoint = open_checkpoint(
+        uri, allow_symlinks=options.allow_symlinks, algorithm=options.algorithm, lock=options.lock
+    )
     strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
     dtype = target_dtype(checkpoint.tensors, options.dtype)
     blueprint = strategy.blueprint(checkpoint, options, dtype)
-    model, notes = build_model(blueprint, dtype)
+    model, notes = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
+    with blueprint.guard(blueprint.where):
+        specs = parameter_specs(model)
     plan = make_plan(
         checkpoint,
-        parameter_specs(model),
+        specs,
         model_class=type(model).__qualname__,
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
         notes=notes,
@@ -150,11 +161,14 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
 
 def execute(prepared: PreparedLoad) -> LoadResult:
     """Carry out a proven plan: assign every tensor, and say what was done."""
-    plan, checkpoint, options = prepared.plan, prepared.checkpoint, prepared.options
-    files = checkpoint.store.local_paths({assignment.tensor.file for assignment in plan.assignments})
-    assign_tensors(prepared.model, plan.assignments, files, device=options.device, mmap=options.mmap)
+    plan, checkpoint, blueprint, model = prepared.plan, prepared.checkpoint, prepared.blueprint, prepared.model
+    store, device, mmap = checkpoint.store, prepared.options.device, prepared.options.mmap
+    files = store.local_paths({assignment.tensor.file for assignment in plan.assignments})
+    given = assign_tensors(model, plan.assignments, files, device=device, mmap=mmap, digests=store.verified)
     if plan.kept_initial:
-        keep_initial_values(prepared.model, prepared.blueprint, plan.kept_initial, device=options.device)
-    move_buffers(prepared.model, options.device)
-    receipt = LoadReceipt.of_plan(plan, device=str(options.device), code=prepared.blueprint.code)
-    return LoadResult(prepared.model, checkpoint.metadata, receipt, plan, checkpoint)
+        given |= keep_initial_values(model, blueprint, plan.kept_initial, device=device)
+    move_buffers(model, device)
+    with blueprint.guard(blueprint.where):
+        verify_assigned(model, given, where=blueprint.where)
+    receipt = LoadReceipt.of_plan(plan, device=str(device), code=blueprint.code, verified=store.verified)
+    return LoadResult(model, checkpoint.metadata, receipt, plan, checkpoint)

@@ -1,4 +1,4 @@
-"""Building a model without its weights: parameters on the meta device, buffers real, initialisation off."""
+"""Building a model without its weights: parameters without values, buffers real, initialisation off."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import local_torch_dtype
 
+from wmtp.checkpoint.allocation import bounded_allocation
+from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.parameters import parameter_slots
-from wmtp.errors import CheckpointError, WmtpError
+from wmtp.errors import CheckpointError, PlanError, WmtpError
 from wmtp.untrusted import show
 
 # The contexts that switch initialisation off and set the default dtype are global to the process.
@@ -23,16 +24,16 @@ _CONSTRUCTION = threading.RLock()
 
 
 @contextmanager
-def construction_errors(where: str) -> Iterator[None]:
-    """Turn what a class of transformers or of wmtp raises while it is built into an error that names the file."""
+def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
+    """Turn whatever transformers or a class of wmtp raises while it builds into an error that names the file."""
     try:
         yield
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, WmtpError):
-            raise
+    except WmtpError:
+        raise
+    except Exception as error:  # they raise every kind; the tokenizers library raises Exception itself
         raise CheckpointError(
-            f"{where}: the model cannot be built from it: {type(error).__name__}: {show(str(error))}",
-            hint="compare config.json with the one that the weights were saved with",
+            f"{where}: {what} cannot be built from it: {type(error).__name__}: {show(str(error))}",
+            hint="compare the file with the one that the weights were saved with",
         ) from error
 
 
@@ -55,7 +56,7 @@ class Blueprint:
     guard: Callable[[str], AbstractContextManager[None]] = construction_errors
 
 
-def build_model(blueprint: Blueprint, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
+def build_model(blueprint: Blueprint, dtype: torch.dtype, bounds: Bounds) -> tuple[nn.Module, list[str]]:
     """Build a model whose parameters have shapes but no values, and whose buffers are those of plain construction.
 
     A class that reads its parameters while it is built cannot be built that way; it is then built on the CPU without
@@ -66,14 +67,12 @@ def build_model(blueprint: Blueprint, dtype: torch.dtype) -> tuple[nn.Module, li
     """
     with _CONSTRUCTION, local_torch_dtype(dtype), no_init_weights():
         try:
-            with blueprint.guard(blueprint.where), _parameters_on_meta():
-                model, notes = blueprint.construct(), []
+            model, notes = _construct(blueprint, bounds, on_meta=True), []
+        except PlanError:
+            raise
         except WmtpError:
-            with blueprint.guard(blueprint.where):
-                model, notes = (
-                    blueprint.construct(),
-                    ["built on the CPU: the class reads its parameters while it is built"],
-                )
+            model = _construct(blueprint, bounds, on_meta=False)
+            notes = ["built on the CPU: the class reads its parameters while it is built"]
     with blueprint.guard(blueprint.where):
         for module in _outermost_pretrained(model):
             module.tie_weights()
@@ -81,15 +80,28 @@ def build_model(blueprint: Blueprint, dtype: torch.dtype) -> tuple[nn.Module, li
     return model, notes
 
 
+def _construct(blueprint: Blueprint, bounds: Bounds, *, on_meta: bool) -> nn.Module:
+    allocation = bounded_allocation(bounds, where=blueprint.where, parameters_on_meta=on_meta)
+    with blueprint.guard(blueprint.where), allocation:
+        return blueprint.construct()
+
+
 def keep_initial_values(
     model: nn.Module, blueprint: Blueprint, names: Sequence[str], *, device: str | torch.device
-) -> None:
-    """Give the named parameters the values of a plain, initialised construction: no tensor fills them."""
+) -> dict[str, torch.Tensor]:
+    """Give the named parameters the values of a plain, initialised construction, and return them: no tensor does."""
     with _CONSTRUCTION, local_torch_dtype(next(model.parameters()).dtype), blueprint.guard(blueprint.where):
         initial = dict(parameter_slots(blueprint.construct()))
     slots = dict(parameter_slots(model))
+    given: dict[str, torch.Tensor] = {}
     for name in names:
-        slots[name].assign(initial[name].tensor.detach().to(device))
+        blank, value = slots[name].tensor, initial[name].tensor.detach().to(device)
+        tied = [other for other, slot in slots.items() if slot.tensor is blank]
+        slots[name].assign(value)
+        for other in tied:
+            slots[other].assign(slots[name].tensor)
+        given |= dict.fromkeys(tied, value)
+    return given
 
 
 def _outermost_pretrained(module: nn.Module) -> Iterator[PreTrainedModel]:
@@ -98,29 +110,3 @@ def _outermost_pretrained(module: nn.Module) -> Iterator[PreTrainedModel]:
         return
     for child in module.children():
         yield from _outermost_pretrained(child)
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Move each parameter to the meta device as it is registered.
-
-    Buffers stay real, so they have the values of plain construction; and a parameter registered under two names stays
-    one object, so ties are seen. `torch.device("meta")` gives neither.
-    """
-    original = nn.Module.register_parameter
-    moved = WeakIdKeyDictionary()
-
-    def register(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if type(param) is nn.Parameter and param.device.type != "meta":
-            on_meta = moved.get(param)
-            if on_meta is None:
-                on_meta = nn.Parameter(torch.empty_like(param, device="meta"), requires_grad=param.requires_grad)
-                moved[param] = on_meta
-            param = on_meta
-        original(module, name, param)
-
-    nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = original  # type: ignore[method-assign]

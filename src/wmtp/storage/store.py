@@ -37,9 +37,15 @@ class FileInfo:
 
 
 class Store(ABC):
-    """The files below one address."""
+    """The files below one address.
+
+    Attributes:
+        uri: The address.
+        verified: `sha256:<hex>` of the files that were found to be what a lock pins, by name.
+    """
 
     uri: ModelURI
+    verified: dict[str, str]
 
     @abstractmethod
     def list_files(self) -> list[FileInfo]:
@@ -91,7 +97,7 @@ class LocalStore(Store):
     """
 
     def __init__(self, uri: ModelURI, *, allow_symlinks: bool = False) -> None:
-        self.uri = uri
+        self.uri, self.verified = uri, {}
         self._root = Path(uri.path)
         self._allow_symlinks = allow_symlinks
         with _reading(uri):
