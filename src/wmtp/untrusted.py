@@ -26,6 +26,7 @@ _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_m
 _SHOWN_CHARACTERS = 200
 _SHOWN_FAULTS = 20
 _MAX_NAME_CHARACTERS = 1024
+_MAX_PART_BYTES = 255  # no file system here takes longer ones
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("a backslash", lambda name: "\\" in name),
@@ -179,6 +180,8 @@ def relative_name_fault(name: str) -> str | None:
             return f"has the part '{part}' in it"
         if part.startswith("."):
             return "has a hidden part (leading dot)"
+        if len(part.encode(errors="surrogatepass")) > _MAX_PART_BYTES:
+            return f"has a part longer than {_MAX_PART_BYTES} bytes"
     return next((f"has {what} in it" for what, is_in in _NOT_IN_NAMES if is_in(name)), None)
 
 

@@ -72,3 +72,72 @@ def test_what_a_terminal_would_obey_is_escaped(trick):
 def test_a_model_without_code_needs_no_consent(wmtp, llama):
     result = wmtp("trust", llama)
     assert (result.exit_code, result.stdout) == (0, "this checkpoint runs no code of its own\n")
+
+
+@pytest.fixture
+def changed(wmtp, toy):
+    """The toy after its first version was agreed to: one import and a trick more, one line less."""
+    assert wmtp("trust", toy, "--yes").exit_code == 0
+    text = MODELING.replace("import math\n", "import math\nimport socket  # \u202e\n").replace(
+        "        # in __init__\n", ""
+    )
+    (toy / "modeling.py").write_text(text)
+    return toy
+
+
+def test_what_changed_since_the_last_consent_is_shown_before_asking(wmtp, changed):
+    result = wmtp("trust", changed, input="y\n")
+    lines = result.stdout.splitlines()
+    assert lines[2].startswith("agreed to before: sha256:")
+    assert f", seen at {changed}/modeling.py, recorded 20" in lines[2]
+    assert lines[3] == (
+        f"it had {len(MODELING):,} bytes; since then lines added: 1, removed: 1, new imports: socket"
+        " (--full shows the whole file)"
+    )
+    assert "+import socket  # \\u202e" in lines
+    assert "-        # in __init__" in lines
+    assert "class ToyModel(nn.Module):" not in result.stdout
+    assert "recorded modeling.py sha256:" in result.stderr
+
+
+def test_full_shows_the_whole_file_all_the_same(wmtp, changed):
+    shown = wmtp("trust", changed, "--full", input="n\n").stdout
+    assert "agreed to before: sha256:" in shown
+    assert "class ToyModel(nn.Module):" in shown
+    assert "+import socket" not in shown
+
+
+def test_json_has_the_change_too(wmtp, changed):
+    (file,) = json.loads(wmtp("trust", changed, "--json").stdout)["files"]
+    assert not file["recorded"]
+    change = file["change"]
+    assert (change["num_added"], change["num_removed"], change["new_imports"]) == (1, 1, ["socket"])
+    assert change["since"]["seen_at"] == f"{changed}/modeling.py"
+    assert "+import socket  # \\u202e" in change["diff"]
+
+
+def test_without_the_kept_copy_the_whole_file_is_shown(wmtp, changed, tmp_path):
+    (copy,) = (tmp_path / "home" / "wmtp" / "code").iterdir()
+    copy.write_text("tampered")
+    shown = wmtp("trust", changed, "--yes").stdout
+    assert "no true copy of that file was kept, so the whole file is shown" in shown
+    assert "class ToyModel(nn.Module):" in shown
+
+
+def test_consent_can_be_listed_and_taken_back(wmtp, toy):
+    assert wmtp("trust", "--list").stdout == ""
+    wmtp("trust", toy, "--yes")
+    header, line = wmtp("trust", "--list").stdout.splitlines()
+    assert header.split() == ["FILE", "HASH", "SEEN", "AT", "RECORDED"]
+    name, digest, place, _ = line.split()
+    assert (name, place) == ("modeling.py", f"{toy}/modeling.py")
+    assert wmtp("trust", "--forget", digest).stdout == f"consent to modeling.py {digest} is taken back\n"
+    assert json.loads(wmtp("trust", "--list", "--json").stdout) == {"consents": []}
+    assert "nobody agreed to run it" in wmtp("load", toy).stderr
+
+
+@pytest.mark.parametrize("words", [[], ["X", "--list"], ["--list", "--forget", "sha256:0"]])
+def test_trust_wants_one_thing_to_do(wmtp, words):
+    result = wmtp("trust", *words)
+    assert result.exit_code == 2
+    assert "name one checkpoint, or give one of --list and --forget" in result.stderr

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -150,13 +149,6 @@ def test_load_prints_what_was_loaded(wmtp, llama):
     assert "cast from F32 to BF16" in result.stdout
     receipt = json.loads(wmtp("load", llama, "--json").stdout)
     assert {entry["loaded_dtype"] for entry in receipt["parameters"]} == {"F32"}
-
-
-@pytest.mark.parametrize("option", [["--lock", "x.lock"]], ids=str)
-def test_what_this_version_cannot_do_is_refused_not_ignored(wmtp, llama, option):
-    result = wmtp("load", llama, *option)
-    assert result.exit_code == 1
-    assert "cannot check locks" in result.stderr
 
 
 def test_a_published_checkpoint_may_have_its_metadata_edited(wmtp, llama, tmp_path, edit_metadata):

@@ -128,7 +128,7 @@ def weight_files(store: Store) -> list[str]:
 
 
 def _read_header(store: Store, file: str) -> list[TensorInfo]:
-    where, size = f"{store.uri / file}", store.stat(file).size_bytes
+    where, size = store.where(file), store.stat(file).size_bytes
     start = store.read_range(file, 0, min(size, _FIRST_READ_BYTES))
     length = int.from_bytes(start[:8], "little")
     if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):

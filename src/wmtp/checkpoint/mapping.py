@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wmtp.errors import PlanError
 from wmtp.metadata.schema import StateDictMapping
@@ -30,6 +30,9 @@ class MappedName:
 
     name: str
     rules: tuple[str, ...]
+
+
+Name = TypeVar("Name")
 
 
 def map_names(mapping: StateDictMapping, names: Iterable[str], *, where: str) -> dict[str, MappedName]:
@@ -58,7 +61,7 @@ def map_names(mapping: StateDictMapping, names: Iterable[str], *, where: str) ->
     return mapped
 
 
-def in_time(names: Iterable[str], field: str) -> Iterator[str]:
+def in_time(names: Iterable[Name], field: str) -> Iterator[Name]:
     """Yield the names, for as long as going through them takes no longer than any honest rules would.
 
     Raises:

@@ -163,31 +163,32 @@ def make_plan(
     for spec in specs:
         stored = [name for name in spec.names if name in matched]
         if not stored:
-            missing.append(spec.names[0])
+            missing.append(spec.names)
         for name in stored:
             tensor, first = matched[name], matched[stored[0]]
             names = (stored[0], *(other for other in spec.names if other != stored[0]))
             dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
             assignments.append(Assignment(names, tensor, dtype, mapped[tensor.name].rules, repeats=name != stored[0]))
-    unexpected = [tensor.name for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners]
+    unexpected = [(tensor.name,) for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners]
     field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
-    kept, missing = _let_through(in_time(missing, f"{field}.allow_missing"), mapping.allow_missing)
-    left, unexpected = _let_through(in_time(unexpected, f"{field}.allow_unexpected"), mapping.allow_unexpected)
+    kept, absent = _let_through(in_time(missing, f"{field}.allow_missing"), mapping.allow_missing)
+    left, unused = _let_through(in_time(unexpected, f"{field}.allow_unexpected"), mapping.allow_unexpected)
     unfit = [fault for a in assignments if (fault := _misfit(a, owners[a.names[0]]))]
-    if missing or unexpected or unfit:
-        raise _refusal(checkpoint, specs, model_class, (missing, unexpected, unfit))
+    if absent or unused or unfit:
+        raise _refusal(checkpoint, specs, model_class, (absent, unused, unfit))
     return LoadPlan(
         checkpoint.where, checkpoint.metadata, model_class, tuple(assignments), tuple(kept), tuple(left), tuple(notes)
     )
 
 
-def _let_through(names: Iterable[str], globs: Sequence[str]) -> tuple[list[str], list[str]]:
+def _let_through(named: Iterable[tuple[str, ...]], globs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the first names of what any of its names lets through, and of the rest."""
     # One expression for all globs: a stranger may write 256 of them beside a third of a million names.
     any_glob = re.compile("|".join(map(fnmatch.translate, globs)) or r"(?!)")
     allowed: list[str] = []
     refused: list[str] = []
-    for name in names:
-        (allowed if any_glob.match(name) else refused).append(name)
+    for names in named:
+        (allowed if any(map(any_glob.match, names)) else refused).append(names[0])
     return allowed, refused
 
 

@@ -85,53 +85,82 @@ def _check_names(names: Iterable[str]) -> None:
             )
 
 
-def _stored_once(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def same_tensors(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return, for each name whose tensor stands under an earlier name too, that first name."""
     found: dict[object, str] = {}
-    tensors: dict[str, Tensor] = {}
+    same: dict[str, str] = {}
+    for name, tensor in state_dict.items():
+        # Not the storage: tensors that are mapped from one file share that and are different all the same.
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and (first := found.setdefault(place, name)) != name:
+            same[name] = first
+    return same
+
+
+def split_into_shards(sizes: Mapping[str, int], max_bytes: int = MAX_SHARD_BYTES) -> list[list[str]]:
+    """Return the names of tensors shard by shard, in order; a shard is larger than `max_bytes` with one tensor only.
+
+    Args:
+        sizes: Bytes of each tensor by name.
+        max_bytes: Of tensor data in one file.
+    """
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, num_bytes in sizes.items():
+        if shards[-1] and size + num_bytes > max_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += num_bytes
+    return shards
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file; no two of its tensors may share memory."""
+    from safetensors.torch import save_file
+
+    # One shard at a time comes to the CPU. transformers reads files only with this note in them.
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+
+
+def write_index(directory: Path, weight_map: Mapping[str, str], total_bytes: int) -> str:
+    """Write the index of shards, and return its name.
+
+    Args:
+        directory: Where the shards are.
+        weight_map: The shard of each tensor.
+        total_bytes: Of tensor data in all of them.
+    """
+    _write_json(directory / INDEX_FILE, {"metadata": {"total_size": total_bytes}, "weight_map": dict(weight_map)})
+    return INDEX_FILE
+
+
+def shard_name(number: int, count: int) -> str:
+    """Return the name of one of several shards, counted from 1, as transformers writes it."""
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _stored_once(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state_dict.items():
         if tensor.is_meta:
             raise CheckpointError(
                 f"the tensor {show(name)} is on the meta device and has no values", hint="load the model first"
             )
-        # Not the storage: tensors that are mapped from one file share that and are different all the same.
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() == 0 or found.setdefault(place, name) == name:
-            tensors[name] = tensor
-    return tensors
+    same = same_tensors(state_dict)
+    return {name: tensor for name, tensor in state_dict.items() if name not in same}
 
 
 def _write_weights(directory: Path, tensors: Mapping[str, Tensor]) -> str:
-    shards = _shards(tensors)
+    shards = split_into_shards({name: tensor.nbytes for name, tensor in tensors.items()}, MAX_SHARD_BYTES)
     if len(shards) == 1:
-        _write_shard(directory / SINGLE_FILE, tensors, shards[0])
+        write_shard(directory / SINGLE_FILE, tensors)
         return SINGLE_FILE
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(directory / file, tensors, names)
+        file = shard_name(number, len(shards))
+        write_shard(directory / file, {name: tensors[name] for name in names})
         weight_map |= dict.fromkeys(names, file)
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    _write_json(directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    return INDEX_FILE
-
-
-def _shards(tensors: Mapping[str, Tensor]) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > MAX_SHARD_BYTES:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += tensor.nbytes
-    return shards
-
-
-def _write_shard(path: Path, tensors: Mapping[str, Tensor], names: list[str]) -> None:
-    from safetensors.torch import save_file
-
-    # One shard at a time comes to the CPU. transformers reads files only with this note in them.
-    save_file({name: tensors[name].detach().cpu().contiguous() for name in names}, path, metadata={"format": "pt"})
+    return write_index(directory, weight_map, sum(tensor.nbytes for tensor in tensors.values()))
 
 
 def _dtype_name(tensors: Iterable[Tensor]) -> str | None:

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from wmtp.cli.options import AllowCode, AsJSON, Directory, Yes, consents
+from wmtp.cli.options import (
+    AllowCode,
+    AllowSymlinks,
+    AsJSON,
+    Device,
+    Directory,
+    DType,
+    DTypeOption,
+    Lock,
+    NoCache,
+    Yes,
+    load_options,
+)
 from wmtp.cli.output import Output
 
 
@@ -71,32 +83,48 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
     head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
     allow_code: AllowCode = None,
+    lock: Lock = None,
+    no_cache: NoCache = False,
+    dtype: DTypeOption = DType.AUTO,
+    device: Device = "cpu",
+    allow_symlinks: AllowSymlinks = False,
     as_json: AsJSON = False,
 ) -> None:
     """Make a multi-token prediction model from a plain causal LM."""
     out = Output.of(ctx, as_json=as_json)
+    options = load_options(
+        allow_code=allow_code, lock=lock, no_cache=no_cache, dtype=dtype, device=device, allow_symlinks=allow_symlinks
+    )
     out.start_logging()
     from wmtp.authoring.grow import grow as grow_model
 
     kind: Any = head_type.value
-    report = grow_model(source, destination, heads=heads, head_type=kind, allow_code=consents(allow_code))
+    report = grow_model(source, destination, heads=heads, head_type=kind, **options)
     out.result(report.to_dict(), report.summary())
 
 
-def export(
+def export(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
     source: Source,
     destination: Destination,
     *,
     allow_code: AllowCode = None,
+    lock: Lock = None,
+    no_cache: NoCache = False,
+    dtype: DTypeOption = DType.AUTO,
+    device: Device = "cpu",
+    allow_symlinks: AllowSymlinks = False,
     as_json: AsJSON = False,
 ) -> None:
     """Write a model's trunk as a plain next-token model for transformers."""
     out = Output.of(ctx, as_json=as_json)
+    options = load_options(
+        allow_code=allow_code, lock=lock, no_cache=no_cache, dtype=dtype, device=device, allow_symlinks=allow_symlinks
+    )
     out.start_logging()
     from wmtp.authoring.export import export_next_token
 
-    written = export_next_token(source, destination, allow_code=consents(allow_code))
+    written = export_next_token(source, destination, **options)
     out.result({"path": str(written)}, [f"wrote {written}"])
 
 

@@ -1,4 +1,4 @@
-"""Commands that look at models: ls, inspect, validate, load."""
+"""Commands that look at models: ls, inspect, load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from wmtp.cli.options import (
     DTypeOption,
     Lock,
     NoCache,
-    consents,
     load_options,
 )
 from wmtp.cli.output import Output, plain, size, table
@@ -138,66 +137,6 @@ def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[Ten
 
 def _counted(num_heads: int | None) -> str:
     return "number of heads not declared" if num_heads is None else f"{num_heads} head{'s' * (num_heads > 1)}"
-
-
-def validate(
-    ctx: typer.Context,
-    uri: URI,
-    *,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every byte: digests, NaN, infinity.")] = False,
-    allow_code: AllowCode = None,
-    allow_symlinks: AllowSymlinks = False,
-    as_json: AsJSON = False,
-) -> None:
-    """Prove that a checkpoint is what it declares: the files, the tensors, the model that they fill."""
-    from wmtp.checkpoint.contents import open_checkpoint
-
-    out = Output.of(ctx, as_json=as_json)
-    from wmtp.checkpoint.tokenizer import verify_tokenizer
-
-    checkpoint = open_checkpoint(uri, allow_symlinks=allow_symlinks)
-    verify_tokenizer(checkpoint.store, checkpoint.metadata)
-    lines: list[str] = []
-    facts: dict[str, Any] = {"uri": checkpoint.where, "valid": True, "proven": True, "left": []}
-    if deep:
-        from wmtp.checkpoint.deep import verify_bytes
-
-        facts["verified"] = verify_bytes(checkpoint)
-        lines += facts["verified"]
-    agreed = consents(allow_code)
-    if left := _without_consent(checkpoint.store, checkpoint.metadata, agreed):
-        from wmtp.checkpoint.mapping import map_names
-
-        mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
-        map_names(mapping, (t.name for t in checkpoint.tensors), where=checkpoint.where)
-        facts |= {"proven": False, "left": [left]}
-        lines += ["metadata, files, headers and mapping are in order", f"left to check: {left}"]
-    else:
-        from wmtp import plan_load
-
-        plan = plan_load(uri, allow_code=agreed, allow_symlinks=allow_symlinks)
-        facts["plan"] = plan.to_dict()
-        lines += [*plan.summary(), "proven: every parameter has its tensor, and every tensor its parameter"]
-    out.result(facts, lines)
-
-
-def _without_consent(store: Store, metadata: ModelMetadata, agreed: dict[str, str]) -> str:
-    """Say what cannot be checked before the operator agrees to run the class's code; empty when nothing is left."""
-    from wmtp.trust.consent import check_consent, read_code
-
-    name = metadata.loading_strategy.custom_module_file
-    if name is None:
-        return ""
-    code = read_code(store, name)
-    from wmtp.errors import TrustError
-
-    try:
-        check_consent(code, agreed)
-    except TrustError as error:
-        if name in agreed:
-            raise  # consent to other bytes is a mistake to be told, not something left for later
-        return f"the parameters of {metadata.loading_strategy.model_class_name}; {error.hint}"
-    return ""
 
 
 def load(  # noqa: PLR0913  each option of the contract is one

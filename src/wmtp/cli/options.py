@@ -42,7 +42,7 @@ AllowCode = Annotated[
 ]
 Lock = Annotated[
     Path | None,
-    typer.Option("--lock", metavar="FILE", help="Digests that the files must have; this version refuses it."),
+    typer.Option("--lock", metavar="FILE", help="Digests that the files must have, as 'wmtp lock' writes them."),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing of a remote checkpoint on disk.")]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="The floating type of the loaded model.")]

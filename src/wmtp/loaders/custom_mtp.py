@@ -34,7 +34,7 @@ class CustomMTPStrategy:
             model_class = _built_in_class(checkpoint, name)
             return Blueprint(lambda: model_class(config), f"{checkpoint.where}/config.json", keep_stored_dtype=True)
         ran = run_module(checkpoint.store, declared.custom_module_file, options.allow_code or {})
-        where = f"{checkpoint.where}/{declared.custom_module_file}"
+        where = checkpoint.store.where(declared.custom_module_file)
         with broken_promise(where):  # looking at what the code left behind can run more of it
             own_class = _own_class(checkpoint, ran, name)
         return Blueprint(lambda: own_class(config), where, True, ran.code, guard=broken_promise)

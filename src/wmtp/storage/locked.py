@@ -70,7 +70,7 @@ class LockedStore(Store):
         return paths
 
     def _verify(self, name: str, found: str) -> None:
-        verify_digest(f"{self.uri / name}", found, self._pinned[name])
+        verify_digest(self.where(name), found, self._pinned[name])
         self.verified[name] = found
 
     def _is_pinned(self, name: str) -> bool:
@@ -79,7 +79,7 @@ class LockedStore(Store):
         if not self._pins_all:
             return False
         raise IntegrityError(
-            f"{self.uri / name}: this file is not in the lock, so it was added since",
+            f"{self.where(name)}: this file is not in the lock, so it was added since",
             hint="remove it, or look at it and write a new lock with 'wmtp lock'",
         )
 

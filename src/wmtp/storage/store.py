@@ -73,10 +73,14 @@ class Store(ABC):
         size = self.stat(name).size_bytes
         if size > max_bytes:
             raise StorageError(
-                f"{self.uri / name}: {size:,} bytes, more than the {max_bytes:,} allowed for such a file",
+                f"{self.where(name)}: {size:,} bytes, more than the {max_bytes:,} allowed for such a file",
                 hint="check that this is the file you meant; a file of this kind is small",
             )
         return self.read_range(name, 0, size)
+
+    def where(self, name: str) -> str:
+        """Return the address of a file as errors show it; its name may be a stranger's."""
+        return f"{str(self.uri).rstrip('/')}/{show(name)[1:-1]}"
 
     def has(self, name: str) -> bool:
         """Say whether a regular file of that name is there."""
@@ -119,12 +123,12 @@ class LocalStore(Store):
 
     @override
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        with _reading(self.uri / name), self._path(name).open("rb") as file:
+        with _reading(self.where(name)), self._path(name).open("rb") as file:
             file.seek(start)
             data = file.read(length)
         if len(data) != length:
             raise StorageError(
-                f"{self.uri / name}: {len(data):,} bytes at {start:,}, {length:,} expected",
+                f"{self.where(name)}: {len(data):,} bytes at {start:,}, {length:,} expected",
                 hint="the file is shorter than it was a moment ago; copy it again",
             )
         return data
@@ -151,10 +155,10 @@ class LocalStore(Store):
                 hint="name files relative to the checkpoint's directory",
             )
         path = self._root / name
-        with _reading(self.uri / name):
+        with _reading(self.where(name)):
             mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            raise StorageError(f"{self.uri / name}: not a regular file", hint="replace it with the file itself")
+            raise StorageError(f"{self.where(name)}: not a regular file", hint="replace it with the file itself")
         if not self._allow_symlinks:
             self._check_link(name, path)
         return path
@@ -164,7 +168,7 @@ class LocalStore(Store):
         if real.startswith(self._real_places):
             return
         raise StorageError(
-            f"{self.uri / name}: a symbolic link to {show(real)}, outside the checkpoint",
+            f"{self.where(name)}: a symbolic link to {show(real)}, outside the checkpoint",
             hint="copy the file, or pass allow_symlinks=True (--allow-symlinks) if you made this link",
         )
 
@@ -187,7 +191,7 @@ def open_store(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> S
 
 
 @contextmanager
-def _reading(uri: ModelURI) -> Iterator[None]:
+def _reading(uri: object) -> Iterator[None]:
     """Say in our own words what the operating system has against a path."""
     try:
         yield

@@ -7,8 +7,6 @@ file outside every checkpoint. Nothing in a checkpoint, and no environment varia
 from __future__ import annotations
 
 import ast
-import json
-import os
 import shlex
 import warnings
 from collections.abc import Mapping
@@ -19,7 +17,8 @@ from pathlib import Path
 from wmtp.errors import TrustError
 from wmtp.manifest import sha256_bytes
 from wmtp.storage.store import Store
-from wmtp.untrusted import parse_json_object, show, show_all
+from wmtp.trust.records import ConsentRecord, add_record, recorded_consent
+from wmtp.untrusted import show, show_all
 
 # Parsing takes a thousand times the bytes in memory; the largest modeling file of transformers has 300 KB.
 _MAX_CODE_BYTES = 512 << 10
@@ -43,6 +42,12 @@ class CodeFile:
     def digest(self) -> str:
         """`sha256:<hex>` of the bytes."""
         return sha256_bytes(self.data)
+
+    @property
+    def address(self) -> str:
+        """Where it is, told so that it means the same from any directory."""
+        place = self.where if "://" in self.where else str(Path(self.where).absolute())
+        return place.encode(errors="backslashreplace").decode()  # a directory's name may be no Unicode
 
     @property
     def text(self) -> str:
@@ -77,30 +82,7 @@ class CodeFile:
 
 def read_code(store: Store, name: str) -> CodeFile:
     """Read a Python file of a checkpoint without running it."""
-    return CodeFile(name, store.read_bytes(name, max_bytes=_MAX_CODE_BYTES), str(store.uri / name))
-
-
-def consent_file() -> Path:
-    """Return the user's file of recorded consent: `$XDG_CONFIG_HOME/wmtp/trust.json`."""
-    configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    # A relative one would be looked up in the current directory, which may be a checkpoint's.
-    return (configured if configured.is_absolute() else Path.home() / ".config") / "wmtp" / "trust.json"
-
-
-def recorded_consent() -> dict[str, dict[str, str]]:
-    """Return recorded consent: `sha256:<hex>` of each file agreed to, with its name, address and when.
-
-    Raises:
-        TrustError: If the file cannot be read, or is not what `record_consent` writes.
-    """
-    path = consent_file()
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise _no_access(path, error) from error
-    return parse_json_object(data, where=str(path), error=TrustError)
+    return CodeFile(name, store.read_bytes(name, max_bytes=_MAX_CODE_BYTES), store.where(name))
 
 
 def record_consent(code: CodeFile) -> Path:
@@ -109,24 +91,8 @@ def record_consent(code: CodeFile) -> Path:
     Raises:
         TrustError: If that file cannot be read or written.
     """
-    path = consent_file()
-    entry = {"file": code.name, "seen_at": code.where, "recorded": datetime.now(UTC).isoformat(timespec="seconds")}
-    consent = {**recorded_consent(), code.digest: entry}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(consent, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise _no_access(path, error) from error
-    return path
-
-
-def _no_access(path: Path, error: OSError) -> TrustError:
-    return TrustError(
-        f"{path}: recorded consent cannot be read or written: {error.strerror}",
-        hint="check that file and its permissions, or give consent for one run with --allow-code",
-    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return add_record(code.digest, ConsentRecord(file=code.name, seen_at=code.address, recorded=now), code.data)
 
 
 def check_consent(code: CodeFile, allow_code: Mapping[str, str]) -> None:

@@ -1,0 +1,101 @@
+"""The command that proves a checkpoint: validate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wmtp.cli.options import URI, AllowCode, AllowSymlinks, AsJSON, Lock, consents
+from wmtp.cli.output import Output
+
+if TYPE_CHECKING:
+    from wmtp.checkpoint.contents import Checkpoint
+
+Signature = Annotated[
+    Path | None, typer.Option("--signature", metavar="FILE", help="A signature that must hold for every file.")
+]
+PublicKey = Annotated[Path | None, typer.Option("--public-key", metavar="FILE", help="The signer's public key, PEM.")]
+
+
+def validate(  # noqa: PLR0913  each option of the contract is one
+    ctx: typer.Context,
+    uri: URI,
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte: digests, NaN, infinity.")] = False,
+    allow_code: AllowCode = None,
+    lock: Lock = None,
+    signature: Signature = None,
+    public_key: PublicKey = None,
+    allow_symlinks: AllowSymlinks = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Prove that a checkpoint is what it declares: the files, the tensors, the model that they fill."""
+    out = Output.of(ctx, as_json=as_json)
+    if (signature is None) != (public_key is None):
+        ctx.fail("--signature and --public-key go together")
+    agreed = consents(allow_code)
+    facts: dict[str, Any] = {"uri": uri, "valid": True, "proven": True, "left": [], "verified": []}
+    if signature is not None and public_key is not None:
+        # Before anything of the checkpoint is parsed.
+        facts["verified"] += _signed(uri, signature, public_key, allow_symlinks=allow_symlinks)
+    checkpoint = _checkpoint(uri, lock=lock, allow_symlinks=allow_symlinks)
+    facts["uri"] = checkpoint.where
+    if deep:
+        from wmtp.checkpoint.deep import verify_bytes
+
+        facts["verified"] += verify_bytes(checkpoint)
+    if left := _without_consent(checkpoint, agreed):
+        facts |= {"proven": False, "left": [left]}
+        lines = _mapping_in_order(checkpoint, left)
+    else:
+        from wmtp import plan_load
+
+        plan = plan_load(uri, allow_code=agreed, allow_symlinks=allow_symlinks, lock=lock)
+        facts["plan"] = plan.to_dict()
+        lines = [*plan.summary(), "proven: every parameter has its tensor, and every tensor its parameter"]
+    out.result(facts, [*facts["verified"], *lines])
+
+
+def _signed(uri: str, signature: Path, public_key: Path, *, allow_symlinks: bool) -> list[str]:
+    from wmtp.storage.store import open_store
+    from wmtp.trust.signatures import verify_signature
+
+    store = open_store(uri, allow_symlinks=allow_symlinks)
+    signed = verify_signature(Path(store.uri.path), signature, public_key)
+    return [f"the signature holds for all {len(signed)} files, hidden ones included"]
+
+
+def _checkpoint(uri: str, *, lock: Path | None, allow_symlinks: bool) -> Checkpoint:
+    from wmtp.checkpoint.contents import open_checkpoint
+    from wmtp.checkpoint.tokenizer import verify_tokenizer
+
+    checkpoint = open_checkpoint(uri, allow_symlinks=allow_symlinks, lock=lock)
+    verify_tokenizer(checkpoint.store, checkpoint.metadata)
+    return checkpoint
+
+
+def _mapping_in_order(checkpoint: Checkpoint, left: str) -> list[str]:
+    from wmtp.checkpoint.mapping import map_names
+
+    mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
+    map_names(mapping, (tensor.name for tensor in checkpoint.tensors), where=checkpoint.where)
+    return ["metadata, files, headers and mapping are in order", f"left to check: {left}"]
+
+
+def _without_consent(checkpoint: Checkpoint, agreed: dict[str, str]) -> str:
+    """Say what cannot be checked before the operator agrees to run the class's code; empty when nothing is left."""
+    from wmtp.errors import TrustError
+    from wmtp.trust.consent import check_consent, read_code
+
+    strategy = checkpoint.metadata.loading_strategy
+    if strategy.custom_module_file is None:
+        return ""
+    try:
+        check_consent(read_code(checkpoint.store, strategy.custom_module_file), agreed)
+    except TrustError as error:
+        if strategy.custom_module_file in agreed:
+            raise  # consent to other bytes is a mistake to be told, not something left for later
+        return f"the parameters of {strategy.model_class_name}; {error.hint}"
+    return ""
