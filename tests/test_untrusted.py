@@ -7,18 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wmtp.errors import MetadataError, WmtpError
-from wmtp.untrusted import (
-    Fault,
-    JSONFault,
-    StrictModel,
-    did_you_mean,
-    faults_error,
-    parse_json,
-    parse_json_object,
-    relative_name_fault,
-    show,
-    show_all,
-)
+from wmtp.faults import Fault, StrictModel, faults_error
+from wmtp.untrusted import JSONFault, did_you_mean, parse_json, parse_json_object, relative_name_fault, show, show_all
 
 BACKSLASH = "\\"
 

@@ -10,16 +10,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError
 
 from wmtp.errors import IntegrityError
-from wmtp.untrusted import (
-    Fault,
-    FieldFaults,
-    StrictModel,
-    faults_error,
-    model_faults,
-    parse_json_object,
-    relative_name_fault,
-    show,
-)
+from wmtp.faults import Fault, FieldFaults, StrictModel, faults_error, model_faults
+from wmtp.untrusted import parse_json_object, relative_name_fault, show
 
 _CHUNK_BYTES = 1 << 20
 

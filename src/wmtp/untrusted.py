@@ -9,12 +9,8 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, get_args
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from wmtp.errors import WmtpError
 
@@ -23,33 +19,14 @@ MAX_INDEX_BYTES = 64 << 20
 _MAX_DEPTH = 64
 _MAX_CONTAINERS = 1_000_000  # a header has three for each tensor, a tokenizer file one for each merge
 _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
+MAX_SHOWN = 20  # lines of one kind in an error
 _SHOWN_CHARACTERS = 200
-_SHOWN_FAULTS = 20
 _MAX_NAME_CHARACTERS = 1024
 _MAX_PART_BYTES = 255  # no file system here takes longer ones
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-_NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
-    ("a backslash", lambda name: "\\" in name),
-    ("a colon", lambda name: ":" in name),
-    ("a percent sign", lambda name: "%" in name),
-    ("a tilde", lambda name: "~" in name),
-    # isprintable() is the quick answer; it takes some harmless spaces for unprintable as well.
-    (
-        "an unprintable character",
-        lambda name: not name.isprintable() and any(unicodedata.category(c) in _UNPRINTABLE for c in name),
-    ),
-    ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
-)
-_STRING = re.compile(rb'"[^"]*+"?')
 _ODD_INTEGER = re.compile(rb"[0-9]{%d}|-0(?![0-9.eE])" % (_MAX_INTEGER_DIGITS + 1))
 _ONE_KIND_OF_BRACKET = bytes.maketrans(b"{}", b"[]")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
-
-
-class StrictModel(BaseModel):
-    """Base of everything parsed at the door: frozen, no coercion, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class JSONFault(ValueError):
@@ -73,8 +50,8 @@ def show_all(values: Iterable[object]) -> list[str]:
 
 def first_few(lines: Sequence[str]) -> list[str]:
     """Return the first 20 lines, then one that counts the rest."""
-    rest = len(lines) - _SHOWN_FAULTS
-    return [*lines[:_SHOWN_FAULTS], *([f"and {rest:,} more"] if rest > 0 else [])]
+    rest = len(lines) - MAX_SHOWN
+    return [*lines[:MAX_SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -86,83 +63,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{match}'?)" if match else ""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One thing wrong with a document.
-
-    Attributes:
-        path: Where: keys and indexes from the document's root.
-        problem: What is wrong there, with what was found.
-        hint: What to write instead, where that is known.
-    """
-
-    path: tuple[int | str, ...]
-    problem: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        dotted = ".".join(show(part)[1:-1] if isinstance(part, str) else str(part) for part in self.path)
-        return " ".join(filter(None, (dotted, self.problem)))
+def has_unprintable(text: str) -> bool:
+    """Say whether a terminal could obey or hide some of it: controls, formats, surrogates, unassigned characters."""
+    # isprintable() is the quick answer; it takes some harmless spaces for unprintable as well.
+    return not text.isprintable() and any(unicodedata.category(c) in _UNPRINTABLE for c in text)
 
 
-class FieldFaults(ValueError):
-    """Raised by a validator: what is wrong with its field, each fault with its path below that field."""
-
-    def __init__(self, *faults: Fault) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = faults
-
-
-def model_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Turn everything that pydantic found wrong into faults that name the nearest known field or value."""
-    details = error.errors(include_url=False)
-    # Only the first are ever shown: no search for near names for the other 100,000 of a hostile file.
-    told = [fault for detail in details[:_SHOWN_FAULTS] for fault in _faults(detail, model)]
-    return told + [Fault(detail["loc"], detail["msg"]) for detail in details[_SHOWN_FAULTS:]]
-
-
-def faults_error(faults: Sequence[Fault], *, where: str, error: type[WmtpError], hint: str) -> WmtpError:
-    """Return one `error` for all faults of the file `where`; a single fault brings its own hint, if it has one."""
-    if len(faults) == 1:
-        return error(f"{where}: {faults[0]}", hint=faults[0].hint or hint)
-    listed = [f"{fault}; {fault.hint}" if fault.hint else str(fault) for fault in faults]
-    return error(f"{where}: {len(faults):,} faults", hint=hint, faults=first_few(listed))
-
-
-def _faults(detail: ErrorDetails, model: type[BaseModel]) -> list[Fault]:
-    raised = detail.get("ctx", {}).get("error")
-    if isinstance(raised, FieldFaults):
-        return [Fault((*detail["loc"], *fault.path), fault.problem, fault.hint) for fault in raised.faults]
-    return [_fault(detail, model)]
-
-
-def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
-    path, kind, found = detail["loc"], detail["type"], detail.get("input")
-    if kind == "extra_forbidden":
-        known = _field_names(model, path[:-1])
-        return Fault(path, f"is not a known field{did_you_mean(str(path[-1]), known)}")
-    if kind == "missing":
-        return Fault(path, "is missing")
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        return Fault(
-            path, f"is {show(found)}", f"use one of {', '.join(map(repr, known))}{did_you_mean(str(found), known)}"
-        )
-    return Fault(path, f"is {show(found)}: {detail['msg'][0].lower()}{detail['msg'][1:]}")
-
-
-def _field_names(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(str(part))
-        model = next(_models_in(field.annotation), model) if field else model
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
+_NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("a backslash", lambda name: "\\" in name),
+    ("a colon", lambda name: ":" in name),
+    ("a percent sign", lambda name: "%" in name),
+    ("a tilde", lambda name: "~" in name),
+    ("an unprintable character", has_unprintable),
+    ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
+)
+_STRING = re.compile(rb'"[^"]*+"?')
 
 
 def relative_name_fault(name: str) -> str | None:

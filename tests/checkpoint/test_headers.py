@@ -240,7 +240,7 @@ def test_pickled_weights_are_refused_unread(tmp_path, name):
     with pytest.raises(FormatError) as caught:
         read(tmp_path)
     assert f"the weights are in '{name}', which loading never opens" in caught.value.problem
-    assert "save_pretrained" in caught.value.hint
+    assert f"'wmtp convert {tmp_path} NEW'" in caught.value.hint
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):

@@ -97,3 +97,9 @@ def test_a_file_name_that_may_not_be_used_is_refused(tmp_path, name):
 def test_a_tensor_without_values_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="'w' is on the meta device"):
         write_tensors(tmp_path, {"w": torch.zeros(1, device="meta")})
+
+
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path):
+    write_tensors(tmp_path, {"w": torch.zeros(2)})
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]

@@ -69,7 +69,7 @@ def test_only_a_module_class_defined_in_the_file_may_be_named(tmp_path, name):
         TrustError, match=f"model_class_name is '{name}', but .* defines no such torch.nn.Module"
     ) as refusal:
         wmtp.load_model(tmp_path, allow_code=consent)
-    assert "it defines: ToyModel" in refusal.value.hint
+    assert "it defines: 'ToyModel'" in refusal.value.hint
 
 
 def test_whatever_the_constructor_raises_becomes_our_error(tmp_path):

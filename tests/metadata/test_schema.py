@@ -115,7 +115,7 @@ def test_a_value_that_the_format_does_not_know_is_refused_by_path_and_value(path
         (CUSTOM, "transformers_class", "AutoModel", "transformers_class is 'AutoModel', and loader_type 'custom_mtp'"),
         (CUSTOM, "model_class_name", "a.B", "model_class_name is 'a.B', which is not the plain name of a class"),
         (CUSTOM, "model_class_name", "__class__", "model_class_name is '__class__', which is not the plain name"),
-        (CUSTOM, "custom_module_file", "model.so", "custom_module_file is 'model.so', which does not end in .py"),
+        (CUSTOM, "custom_module_file", "model.so", "custom_module_file is 'model.so', which is not a plain ASCII name"),
         (CUSTOM, "custom_module_file", "../m.py", "custom_module_file is '../m.py', which has the part '..' in it"),
         (HUGGING_FACE, "transformers_class", REMOVED, "transformers_class is missing, and loader_type 'huggingface'"),
         (HUGGING_FACE, "model_class_name", "X", "model_class_name is 'X', and loader_type 'huggingface' has no use"),

@@ -6,9 +6,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from wmtp.errors import SettingsError
+from wmtp.faults import StrictModel
 from wmtp.registry import algorithms
 from wmtp.settings.recipe import Recipe, load_recipe, recipe_json_schema, split_overrides
-from wmtp.untrusted import StrictModel
 
 SMALL = """\
 run: {name: r}

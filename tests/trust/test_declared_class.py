@@ -22,7 +22,7 @@ def test_a_name_that_is_no_module_class_of_the_file_is_refused(tmp_path, name):
     with pytest.raises(TrustError) as caught:
         load(tmp_path / "toy", consent)
     assert f"toy/metadata.json: loading_strategy.model_class_name is '{name}'" in caught.value.problem
-    assert "it defines: ToyModel" in caught.value.hint
+    assert "it defines: 'ToyModel'" in caught.value.hint
 
 
 @pytest.mark.parametrize(

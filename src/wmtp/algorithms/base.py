@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from wmtp.faults import StrictModel
 from wmtp.metadata.schema import WmtpType
-from wmtp.untrusted import StrictModel
 
 if TYPE_CHECKING:  # torch, only named in annotations: a recipe is read and a run planned without it
     from jaxtyping import Bool, Float

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from wmtp.algorithms.base import BASE, Algorithm, Role
 from wmtp.errors import TrainingError
-from wmtp.untrusted import StrictModel
+from wmtp.faults import StrictModel
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

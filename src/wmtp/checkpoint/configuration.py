@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,12 +18,15 @@ _KERNELS = (
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
     *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
 )
-# Keys by which a file could pick other code, other kernels or another format than the operator agreed to.
+# Keys by which a file could pick other code, kernels, weights or files than the operator agreed to. attribute_map gives
+# any of them another name.
 _REFUSED = {
-    CONFIG_FILE: ("auto_map", "quantization_config", *_KERNELS),
-    _TOKENIZER_FILE: ("auto_map",),
-    "generation_config.json": ("auto_map",),
-}
+    CONFIG_FILE: re.compile("|".join(("auto_map", "quantization_config", "attribute_map", "sub_configs", "backbone",
+                                      r"__\w+__", *_KERNELS))),
+    _TOKENIZER_FILE: re.compile(r"auto_map|source_spm|target_spm|(?!special_tokens_map_)\w+_files?"),
+    "generation_config.json": re.compile("auto_map"),
+}  # fmt: skip
+_REFUSED_IF_TRUE = ("trust_remote_code", "use_pretrained_backbone", "use_timm_backbone")
 _HEAD_COUNTS = ("n_future_tokens", "num_future_tokens")
 
 
@@ -96,7 +100,7 @@ def _declared_heads(config: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _check_keys(where: str, document: dict[str, Any], refused: tuple[str, ...]) -> None:
+def _check_keys(where: str, document: dict[str, Any], refused: re.Pattern[str]) -> None:
     found = [f"{show(path)[1:-1]} = {show(value)}" for path, value in _refused_values(document, refused)]
     if found:
         raise TrustError(
@@ -105,10 +109,14 @@ def _check_keys(where: str, document: dict[str, Any], refused: tuple[str, ...]) 
         )
 
 
-def _refused_values(document: dict[str, Any], refused: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Sub-models read the same keys from the objects inside."""
-    for key, value in document.items():
-        if (key in refused and value is not None) or (key == "trust_remote_code" and value):
-            yield path + key, value
-        elif isinstance(value, dict):
-            yield from _refused_values(value, refused, f"{path}{key}.")
+def _refused_values(value: Any, refused: re.Pattern[str], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Sub-models read the same keys from the objects inside, in lists as well."""
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _refused_values(item, refused, f"{path}{position}.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if (refused.fullmatch(key) and item is not None) or (key in _REFUSED_IF_TRUE and item):
+                yield path + key, item
+            else:
+                yield from _refused_values(item, refused, f"{path}{key}.")

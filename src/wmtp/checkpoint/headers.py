@@ -31,8 +31,8 @@ _WRITE_AGAIN = "write the file again with safetensors"
 _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the real file with 'git lfs pull'"),
     (b"<", "an HTML or XML page, perhaps an error page saved under this name", "download the file again"),
-    (b"PK", "a zip archive, as torch.save writes", "save the model as safetensors, then load that"),
-    (b"\x80", "a Python pickle", "save the model as safetensors, then load that"),
+    (b"PK", "a zip archive, as torch.save writes", "write them as safetensors: 'wmtp convert DIR NEW'"),
+    (b"\x80", "a Python pickle", "write them as safetensors: 'wmtp convert DIR NEW'"),
     (b"GGUF", "a GGUF file", "convert it with transformers: from_pretrained(..., gguf_file=...), then save_pretrained"),
     (b"\0" * 8, "filled with zeros, as an interrupted download leaves it", "download the file again"),
 )
@@ -112,7 +112,7 @@ def weights_name(store: Store) -> str:
     if other:
         raise FormatError(
             f"{store.uri}: the weights are in {', '.join(show_all(other))}, which loading never opens",
-            hint="write them as safetensors (in transformers: model.save_pretrained(DIRECTORY)), then load that",
+            hint=f"write them as safetensors: 'wmtp convert {store.uri} NEW', then load that",
         )
     raise NotFoundError(
         f"{store.uri}: no {SINGLE_FILE} and no {INDEX_FILE}",

@@ -123,12 +123,12 @@ class LoadPlan:
             *(f"{count} tensors from {show(name)[1:-1]}" for name, count in sorted(files.items())),
             *(f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()),
             *(
-                f"{', '.join(a.names[1:])} tied to {a.names[0]}"
+                f"{_listed(a.names[1:])} tied to {_listed(a.names[:1])}"
                 for a in self.assignments
                 if a.names[1:] and not a.repeats
             ),
-            *(f"{show(a.tensor.name)[1:-1]} repeats {a.names[0]}" for a in self.assignments if a.repeats),
-            *(f"no tensor, initial values kept: {name}" for name in self.kept_initial),
+            *(f"{show(a.tensor.name)[1:-1]} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
+            *(f"no tensor, initial values kept: {show(name)[1:-1]}" for name in self.kept_initial),
             *(f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused),
         ]
         return [*lines, *self.notes]
@@ -179,6 +179,10 @@ def make_plan(
     return LoadPlan(
         checkpoint.where, checkpoint.metadata, model_class, tuple(assignments), tuple(kept), tuple(left), tuple(notes)
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(show(name)[1:-1] for name in names)
 
 
 def _let_through(named: Iterable[tuple[str, ...]], globs: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -101,8 +101,12 @@ class LoadReceipt:
         if stored:
             lines.append(f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}")
         lines += [f"cast from {old} to {new}: {count}" for (old, new), count in casts.items()]
-        lines += [f"{', '.join(p.tied)} tied to {p.name}" for p in self.parameters if p.tied]
-        lines += [f"no tensor, initial values kept: {name}" for name in self.kept_initial]
+        lines += [
+            f"{', '.join(show(name)[1:-1] for name in p.tied)} tied to {show(p.name)[1:-1]}"
+            for p in self.parameters
+            if p.tied
+        ]
+        lines += [f"no tensor, initial values kept: {show(name)[1:-1]}" for name in self.kept_initial]
         lines += [f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused]
         lines += [f"ran {show(file)[1:-1]} ({digest})" for file, digest in self.code.items()]
         files = sorted({parameter.file for parameter in self.parameters})

@@ -119,8 +119,11 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write one safetensors file; no two of its tensors may share memory."""
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; safetensors lets nobody else read what it writes
     # One shard at a time comes to the CPU. transformers reads files only with this note in them.
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    path.chmod(mode)
 
 
 def write_index(directory: Path, weight_map: Mapping[str, str], total_bytes: int) -> str:

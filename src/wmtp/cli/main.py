@@ -20,9 +20,14 @@ from wmtp.errors import WmtpError
 
 # Every command is a function of its name in one of these modules, in the order in which help lists them.
 COMMANDS = {
-    **dict.fromkeys(("ls", "inspect", "validate", "load"), "wmtp.cli.models"),
+    **dict.fromkeys(("ls", "inspect"), "wmtp.cli.models"),
+    "validate": "wmtp.cli.proving",
+    "load": "wmtp.cli.models",
+    **dict.fromkeys(("diff",), "wmtp.cli.comparing"),
     **dict.fromkeys(("init", "upgrade", "grow", "export"), "wmtp.cli.making"),
+    **dict.fromkeys(("convert",), "wmtp.cli.converting"),
     **dict.fromkeys(("trust",), "wmtp.cli.consent"),
+    **dict.fromkeys(("lock",), "wmtp.cli.locking"),
     **dict.fromkeys(("plan", "train", "schema", "env", "demo"), "wmtp.cli.runs"),
 }
 

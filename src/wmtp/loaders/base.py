@@ -17,12 +17,13 @@ from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.checkpoint.parameters import check_device, move_buffers, parameter_specs, target_dtype
 from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
-from wmtp.checkpoint.tokenizer import tokenizer_files
+from wmtp.checkpoint.tokenizer import check_tokenizer
 from wmtp.errors import CheckpointError, TrustError
-from wmtp.loaders.construction import Blueprint, build_model, construction_errors, keep_initial_values
+from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import loading_strategies
 from wmtp.storage.locked import Lock
+from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ class LoadResult:
         from transformers import AutoTokenizer
 
         store = self.checkpoint.store
-        if not (names := tokenizer_files(store)):
+        if not (names := check_tokenizer(store)):
             return None
         directory = store.local_paths([*names, CONFIG_FILE])[CONFIG_FILE].parent
-        with construction_errors(f"{store.uri / names[0]}", "the tokenizer"):
+        with construction_errors(f"{store.uri}: {', '.join(names)}", "the tokenizer"):
             return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
@@ -152,7 +153,7 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     plan = make_plan(
         checkpoint,
         specs,
-        model_class=type(model).__qualname__,
+        model_class=show(type(model).__qualname__)[1:-1],
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
         notes=notes,
     )

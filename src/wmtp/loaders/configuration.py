@@ -7,7 +7,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import MetadataError
-from wmtp.loaders.construction import construction_errors
+from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -16,25 +16,11 @@ from transformers.modeling_utils import local_torch_dtype
 from wmtp.checkpoint.allocation import bounded_allocation
 from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.parameters import parameter_slots
-from wmtp.errors import CheckpointError, PlanError, WmtpError
-from wmtp.untrusted import show
+from wmtp.errors import PlanError, WmtpError
+from wmtp.trust.guards import construction_errors
 
 # The contexts that switch initialisation off and set the default dtype are global to the process.
 _CONSTRUCTION = threading.RLock()
-
-
-@contextmanager
-def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
-    """Turn whatever transformers or a class of wmtp raises while it builds into an error that names the file."""
-    try:
-        yield
-    except WmtpError:
-        raise
-    except Exception as error:  # they raise every kind; the tokenizers library raises Exception itself
-        raise CheckpointError(
-            f"{where}: {what} cannot be built from it: {type(error).__name__}: {show(str(error))}",
-            hint="compare the file with the one that the weights were saved with",
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from wmtp.loaders.base import LoadOptions
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
 from wmtp.registry import model_classes
-from wmtp.trust.running import ConsentedModule, broken_promise, run_module
-from wmtp.untrusted import did_you_mean, show
+from wmtp.trust.guards import broken_promise
+from wmtp.trust.running import ConsentedModule, run_module
+from wmtp.untrusted import did_you_mean, show, show_all
 
 
 class CustomMTPStrategy:
@@ -36,7 +37,7 @@ class CustomMTPStrategy:
         ran = run_module(checkpoint.store, declared.custom_module_file, options.allow_code or {})
         where = checkpoint.store.where(declared.custom_module_file)
         with broken_promise(where):  # looking at what the code left behind can run more of it
-            own_class = _own_class(checkpoint, ran, name)
+            own_class = _own_class(checkpoint, ran, name, where)
         return Blueprint(lambda: own_class(config), where, True, ran.code, guard=broken_promise)
 
 
@@ -51,7 +52,7 @@ def _built_in_class(checkpoint: Checkpoint, name: str) -> Callable[..., nn.Modul
         ) from error
 
 
-def _own_class(checkpoint: Checkpoint, ran: ConsentedModule, name: str) -> type[nn.Module]:
+def _own_class(checkpoint: Checkpoint, ran: ConsentedModule, name: str, where: str) -> type[nn.Module]:
     module = ran.module
     defined = {
         key: value
@@ -61,7 +62,7 @@ def _own_class(checkpoint: Checkpoint, ran: ConsentedModule, name: str) -> type[
     if name not in defined:
         raise TrustError(
             f"{checkpoint.where}/metadata.json: loading_strategy.model_class_name is {show(name)},"
-            f" but {module.__file__} defines no such torch.nn.Module",
-            hint=f"it defines: {', '.join(sorted(defined)) or 'none'}{did_you_mean(name, defined)}",
+            f" but {where} defines no such torch.nn.Module",
+            hint=f"it defines: {', '.join(show_all(sorted(defined))) or 'none'}{did_you_mean(name, defined)}",
         )
     return defined[name]

@@ -17,6 +17,7 @@ from wmtp.errors import MetadataError
 from wmtp.loaders.base import LoadOptions
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
+from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
 
 _GENERATION_FILE = "generation_config.json"
@@ -40,7 +41,8 @@ class HuggingFaceStrategy:
             model: PreTrainedModel = build(config)
             _keep_in_float32(model, dtype)
             if generation is not None and model.can_generate():
-                model.generation_config = GenerationConfig.from_dict(generation)
+                with construction_errors(checkpoint.store.where(_GENERATION_FILE), "the generation settings"):
+                    model.generation_config = GenerationConfig.from_dict(generation)
             return model
 
         # transformers' models need one dtype throughout, whatever mixture is stored.

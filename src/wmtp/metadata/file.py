@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from wmtp.errors import MetadataError, NotFoundError
+from wmtp.faults import faults_error, model_faults
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.storage.replace import replace_file
 from wmtp.storage.store import Store, open_store
 from wmtp.storage.uri import ModelURI
-from wmtp.untrusted import MAX_JSON_BYTES, faults_error, model_faults, parse_json_object, show
+from wmtp.untrusted import MAX_JSON_BYTES, parse_json_object, show
 
 METADATA_FILE = "metadata.json"
 

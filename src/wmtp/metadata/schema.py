@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.manifest import SHA256, FileDigest, RelativeName
 from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
-from wmtp.untrusted import Fault, FieldFaults, StrictModel, show, show_all
+from wmtp.untrusted import show, show_all
 
 STORAGE_VERSION = "2.0"
 _MAX_RULES = 256
@@ -113,8 +114,9 @@ class LoadingStrategy(StrictModel):
     @field_validator("custom_module_file")
     @classmethod
     def _module_is_python(cls, value: str | None) -> str | None:
-        if value is not None and not value.endswith(".py"):
-            raise FieldFaults(Fault((), f"is {show(value)}, which does not end in .py"))
+        # ASCII: people copy this name, with a hash, into the line by which they agree to run it.
+        if value is not None and not (value.isascii() and value.endswith(".py")):
+            raise FieldFaults(Fault((), f"is {show(value)}, which is not a plain ASCII name that ends in .py"))
         return value
 
 

@@ -17,7 +17,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
 from wmtp.errors import CheckpointError
-from wmtp.untrusted import StrictModel, faults_error, model_faults, show
+from wmtp.faults import StrictModel, faults_error, model_faults
+from wmtp.untrusted import show
 
 HeadType = Literal["linear", "transformer"]
 

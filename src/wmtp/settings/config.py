@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from wmtp.errors import URIError
+from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.manifest import RelativeName
 from wmtp.settings.yaml_file import beside_file, read_document
 from wmtp.storage.uri import parse_uri
-from wmtp.untrusted import Fault, FieldFaults, StrictModel, show
+from wmtp.untrusted import show
 
 
 def _as_list(value: Any) -> Any:

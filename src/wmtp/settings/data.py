@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.settings.config import OneOrMany
 from wmtp.settings.yaml_file import beside_file
-from wmtp.untrusted import Fault, FieldFaults, StrictModel, show
+from wmtp.untrusted import show
 
 _KEYS_OF_FORMAT = {"text": ("text",), "prompt_completion": ("prompt", "completion")}
 

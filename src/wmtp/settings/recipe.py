@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
 
 from wmtp.errors import SettingsError
+from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.metadata.schema import AlgorithmName
 from wmtp.registry import algorithms
 from wmtp.settings.config import Config, matching
 from wmtp.settings.data import Data, DataSource, TrainingData, ValidationData
 from wmtp.settings.yaml_file import Override, read_document
-from wmtp.untrusted import Fault, FieldFaults, StrictModel, did_you_mean, show
+from wmtp.untrusted import did_you_mean, show
 
 __all__ = [
     "MTP",

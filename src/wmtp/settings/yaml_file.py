@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError, ValidationInfo
 
 from wmtp.errors import SettingsError
+from wmtp.faults import Fault, model_faults
 from wmtp.settings.yaml_text import KeyPath, Origin, compose
-from wmtp.untrusted import Fault, first_few, model_faults, show
+from wmtp.untrusted import first_few, show
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -27,7 +27,8 @@ from ruamel.yaml.events import (
 )
 
 from wmtp.errors import SettingsError
-from wmtp.untrusted import Fault, show
+from wmtp.faults import Fault
+from wmtp.untrusted import show
 
 KeyPath = tuple[int | str, ...]
 

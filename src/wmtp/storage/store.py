@@ -21,6 +21,7 @@ from wmtp.storage.uri import ModelURI, parse_uri
 from wmtp.untrusted import relative_name_fault, show
 
 _MAX_LISTED = 100_000
+_MAX_LEVELS = 64
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,9 @@ class LocalStore(Store):
         for directory, subdirectories, names in os.walk(self._root):
             subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
             num_seen += 1 + len(names)
-            if num_seen > _MAX_LISTED:
-                raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
+            if num_seen > _MAX_LISTED or directory.count(os.sep) - str(self._root).count(os.sep) > _MAX_LEVELS:
+                what = f"more than {_MAX_LISTED:,} files, or directories more than {_MAX_LEVELS} levels deep"
+                raise StorageError(f"{self.uri}: {what}", hint="name a smaller directory")
             for path in (Path(directory, name) for name in names if not name.startswith(".")):
                 if path.is_file():
                     yield FileInfo(path.relative_to(self._root).as_posix(), path.stat().st_size)

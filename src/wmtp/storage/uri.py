@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from wmtp.errors import URIError
-from wmtp.untrusted import did_you_mean, relative_name_fault, show
+from wmtp.untrusted import did_you_mean, has_unprintable, relative_name_fault, show
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _FORMS = (
@@ -17,7 +17,6 @@ _FORMS = (
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CREDENTIALS = re.compile(r"(?!file:///)[a-z][a-z0-9+.-]*:/{0,2}(?:[^/]*@|.*:.*@)", re.IGNORECASE | re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,13 @@ def parse_uri(text: str | Path | ModelURI) -> ModelURI:
     if isinstance(text, ModelURI):
         return text
     if isinstance(text, Path):
-        return ModelURI("file", "", str(text))
+        return ModelURI("file", "", _printable(str(text)))
     if _CREDENTIALS.match(text):  # not shown: what stands there may be a secret
         hint = "write the address without them, and leave credentials to the environment or a profile"
         raise URIError(f"the {text.split(':')[0]}:// address has credentials in it", hint=hint)
-    if not text or _CONTROL.search(text):
-        problem = "has a control character in it" if text else "is not an address of a checkpoint"
-        raise URIError(f"{show(text)} {problem}", hint=_FORMS)
-    match = _SCHEME.match(text)
+    if not text:
+        raise URIError("'' is not an address of a checkpoint", hint=_FORMS)
+    match = _SCHEME.match(_printable(text))
     if match is None:
         return ModelURI("file", "", text.rstrip("/") or "/")
     scheme, rest = match.group(1), text[match.end() :]
@@ -72,18 +70,23 @@ def parse_uri(text: str | Path | ModelURI) -> ModelURI:
         problem = f"lacks // after {scheme}:" if scheme in _PARSERS else f"has the unknown scheme {show(scheme)}"
         raise URIError(f"{show(text)} {problem}", hint=_FORMS + did_you_mean(scheme, _PARSERS))
     if mark := next((mark for mark in "?#" if mark in rest), None):
-        raise URIError(f"{show(text)} has a '{mark}' in it", hint="write the address without a query or fragment")
+        # What follows is not shown: a query may be a signature.
+        hint = "write the address without a query or fragment"
+        raise URIError(f"{show(text.partition(mark)[0])} has a '{mark}' after it", hint)
     return _PARSERS[scheme](text, scheme, rest[2:].rstrip("/"))
+
+
+def _printable(text: str) -> str:
+    if has_unprintable(text):
+        raise URIError(f"{show(text)} has a character in it that cannot be printed", hint=_FORMS)
+    return text
 
 
 def _parse_file(text: str, scheme: str, rest: str) -> ModelURI:
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):
         raise URIError(f"{show(text)} names the host {show(host)}", hint="write file:///path, with three slashes")
-    path = unquote("/" + path).rstrip("/") or "/"
-    if _CONTROL.search(path):
-        raise URIError(f"{show(text)} has a control character in it", hint=_FORMS)
-    return ModelURI(scheme, "", path)
+    return ModelURI(scheme, "", _printable(unquote("/" + path)).rstrip("/") or "/")
 
 
 def _parse_bucket(text: str, scheme: str, rest: str) -> ModelURI:

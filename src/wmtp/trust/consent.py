@@ -81,7 +81,16 @@ class CodeFile:
 
 
 def read_code(store: Store, name: str) -> CodeFile:
-    """Read a Python file of a checkpoint without running it."""
+    """Read a Python file of a checkpoint without running it.
+
+    Raises:
+        TrustError: If its name is not ASCII: people copy it, with a hash, into the line by which they agree to run it.
+        StorageError: If it cannot be read, or is larger than any such file.
+    """
+    if not name.isascii():
+        raise TrustError(
+            f"{store.where(name)}: the name of a file that is to run has to be ASCII", hint="give the file another name"
+        )
     return CodeFile(name, store.read_bytes(name, max_bytes=_MAX_CODE_BYTES), store.where(name))
 
 

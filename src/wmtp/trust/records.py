@@ -16,9 +16,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from wmtp.errors import StorageError, TrustError
+from wmtp.faults import StrictModel, faults_error, model_faults
 from wmtp.manifest import sha256_bytes
 from wmtp.storage.replace import replace_file
-from wmtp.untrusted import MAX_INDEX_BYTES, StrictModel, faults_error, model_faults, parse_json_object, show
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, show
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_COPY_BYTES = 1 << 20  # twice what a file may have to be agreed to

@@ -15,9 +15,10 @@ from types import ModuleType
 
 from typing_extensions import override
 
-from wmtp.errors import NotFoundError, PlanError, TrustError
+from wmtp.errors import NotFoundError, TrustError
 from wmtp.storage.store import Store
 from wmtp.trust.consent import CodeFile, check_consent, read_code
+from wmtp.trust.guards import broken_promise
 from wmtp.untrusted import show
 
 # Checkpoints with the same file run under the same module name, one at a time.
@@ -53,35 +54,6 @@ def run_module(store: Store, name: str, allow_code: Mapping[str, str]) -> Consen
     with _RUNNING, _importing(finder), broken_promise(code.where):
         module = finder.run()
     return ConsentedModule(module, finder.code)
-
-
-@contextmanager
-def broken_promise(where: str) -> Iterator[None]:
-    """Turn whatever consented code raises, `SystemExit` and `KeyboardInterrupt` included, into a TrustError."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, PlanError | TrustError) and _is_ours(error):
-            raise  # no consent, or more than the tensors can fill
-        raise TrustError(
-            f"{where}: the code raised {_shown(error)}",
-            hint="this is an error in the checkpoint's own code: mend it there, then agree to the new file",
-        ) from error
-
-
-def _is_ours(error: BaseException) -> bool:
-    # The code could raise our own errors, with any text in them.
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("wmtp.")
-
-
-def _shown(error: BaseException) -> str:
-    try:
-        return f"{show(type(error).__name__)[1:-1]}: {show(str(error))}"
-    except BaseException:  # noqa: BLE001  the class is the code's own, and so is its __str__
-        return "an exception that cannot be shown"
 
 
 @contextmanager

@@ -1,0 +1,258 @@
+"""From pickled weights to safetensors. The pickles are opened in a limited process only, never in this one."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wmtp.authoring.pickles.confined import Job, Reply, SourceFile, part_name, run_confined
+from wmtp.authoring.pickles.limits import Limits
+from wmtp.authoring.pickles.sources import PickledWeights, check_beginnings, files_to_copy, find_weights, merge_sizes
+from wmtp.checkpoint.headers import DTYPE_BYTES, SINGLE_FILE, read_tensors
+from wmtp.checkpoint.publish import publish_directory
+from wmtp.checkpoint.write import MAX_SHARD_BYTES, shard_name, write_index
+from wmtp.errors import CheckpointError, TrustError
+from wmtp.metadata.file import METADATA_FILE, read_metadata, write_metadata
+from wmtp.metadata.schema import ModelMetadata
+from wmtp.storage.store import Store, open_store
+from wmtp.untrusted import first_few, show, show_all
+
+_BASE_MEMORY_BYTES = 1 << 30
+_BASE_SECONDS = 600
+_BYTES_PER_SECOND = 20_000_000  # of a slow network disk
+# Views that overlap are written one by one; a pickle can name any number of them for a few bytes each.
+_MAX_GROWTH = 4
+_BASE_OUTPUT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` made, and how.
+
+    Attributes:
+        path: The new directory.
+        sources: The pickles that were opened.
+        weights: The safetensors files, with their index.
+        num_tensors: Tensors written.
+        num_bytes: Of tensor data.
+        unwrapped: The entry of the pickles that held the tensors; None when they stood at the top.
+        dropped: Entries that are no tensors, or stood beside the unwrapped one.
+        same: Names that were left out, each with the name under which its tensor is stored.
+        copied: Files that went along unchanged.
+        left_out: Files of the source that did not.
+        with_metadata: metadata.json was carried over.
+        network_cut: The process that opened the pickles had no network.
+        writes_confined: It could write its own files only, and run no program.
+        memory_limited: Its memory was limited.
+        memory_limit_bytes: What it might take beyond Python and torch.
+        time_limit_seconds: Of processor time.
+    """
+
+    path: str
+    sources: tuple[str, ...]
+    weights: tuple[str, ...]
+    num_tensors: int
+    num_bytes: int
+    unwrapped: str | None
+    dropped: tuple[str, ...]
+    same: dict[str, str]
+    copied: tuple[str, ...]
+    left_out: tuple[str, ...]
+    with_metadata: bool
+    network_cut: bool
+    writes_confined: bool
+    memory_limited: bool
+    memory_limit_bytes: int
+    time_limit_seconds: int
+
+    @property
+    def next_step(self) -> str:
+        """What to do with the new directory."""
+        return f"wmtp {'validate' if self.with_metadata else 'init'} {self.path}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return asdict(self) | {"next_step": self.next_step}
+
+    def summary(self) -> list[str]:
+        """Return the report in a few lines for a person."""
+        opened = [f"{self.memory_limit_bytes:,} bytes of memory" if self.memory_limited else "memory not limited"]
+        opened += [f"{self.time_limit_seconds:,} seconds"]
+        opened += ["no network" if self.network_cut else "network not cut off"]
+        opened += ["writing confined" if self.writes_confined else "writing not confined"]
+        return [
+            f"{self.path}: {self.num_tensors:,} tensors, {self.num_bytes:,} bytes, in {', '.join(self.weights)}",
+            f"opened in a process of its own ({', '.join(opened)}): {_listed(self.sources)}",
+            *([f"the tensors stood under {show(self.unwrapped)}"] if self.unwrapped is not None else []),
+            *first_few([f"stored once: {_plain(name)} is {_plain(first)}" for name, first in self.same.items()]),
+            *first_few([f"dropped, as no tensor of the model: {_plain(entry)}" for entry in self.dropped]),
+            f"copied: {_listed(self.copied) or 'nothing'}",
+            *([f"left out: {_listed(self.left_out)}"] if self.left_out else []),
+            "metadata.json was carried over" if self.with_metadata else "there was no metadata.json to carry over",
+            f"next: {self.next_step}",
+        ]
+
+
+def convert(
+    source: str | Path,
+    destination: Path,
+    *,
+    key: str | None = None,
+    memory_limit_bytes: int | None = None,
+    time_limit_seconds: int | None = None,
+    allow_symlinks: bool = False,
+) -> ConversionReport:
+    """Write the pickled weights of a directory as safetensors, with the small files beside them.
+
+    Args:
+        source: A directory with one weights file (`.bin`, `.pt`, `.pth`, `.ckpt`), with shards and their index, or
+            with tensor-parallel shards (`consolidated.NN.pth`), which are merged. It is left as it is.
+        destination: A directory that does not exist yet, outside the source.
+        key: The entry that holds the tensors, where several could.
+        memory_limit_bytes: What opening may take beyond Python and torch; None: twice what is opened at once, and
+            1 GiB.
+        time_limit_seconds: Of processor time; None: ten minutes, and a second for every 20 MB.
+        allow_symlinks: Follow links out of the source's directory.
+
+    Raises:
+        TrustError: If a pickle asks for anything that weights do not need. Nothing in it is run.
+        FormatError: If a file is no pickle of weights, or does not fit its index.
+        CheckpointError: If it is not clear what to convert, or a limit was reached.
+        WmtpError: For what else fails; nothing stands at the destination then.
+    """
+    store = open_store(source, allow_symlinks=allow_symlinks)
+    _refuse_inside(store, destination)
+    weights = find_weights(store)
+    check_beginnings(store, weights)
+    metadata = read_metadata(store) if store.has(METADATA_FILE) else None
+    required = metadata.loading_strategy.required_files if metadata else ()
+    copied = store.local_paths(files_to_copy(store, weights, required))
+    limits = _limits(store, weights, memory_limit_bytes, time_limit_seconds)
+    with publish_directory(destination) as directory:
+        parts = directory / "parts"
+        parts.mkdir()
+        reply = run_confined(_job(store, weights, parts, key, limits), where=str(store.uri))
+        written, num_bytes = _take_over(parts, directory, reply)
+        for name, path in copied.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, directory / name)
+        if metadata is not None:
+            write_metadata(directory, _with_weights(metadata, weights, written[0]))
+    gone = {*weights.files, weights.index, *copied, METADATA_FILE}
+    return ConversionReport(
+        path=str(destination),
+        sources=weights.files,
+        weights=tuple(written),
+        num_tensors=len(reply.tensors),
+        num_bytes=num_bytes,
+        unwrapped=reply.unwrapped,
+        dropped=reply.dropped,
+        same=reply.same,
+        copied=tuple(copied),
+        left_out=tuple(info.name for info in store.list_files() if info.name not in gone),
+        with_metadata=metadata is not None,
+        network_cut=reply.network_cut,
+        writes_confined=reply.writes_confined,
+        memory_limited=reply.memory_limited,
+        memory_limit_bytes=limits.memory_bytes,
+        time_limit_seconds=limits.seconds,
+    )
+
+
+def _refuse_inside(store: Store, destination: Path) -> None:
+    if destination.resolve().is_relative_to(Path(store.uri.path).resolve()):
+        raise CheckpointError(
+            f"{destination}: inside the source, which is left as it is", hint="name a directory beside it"
+        )
+
+
+def _limits(store: Store, weights: PickledWeights, memory: int | None, seconds: int | None) -> Limits:
+    sizes = [store.stat(name).size_bytes for name in weights.files]
+    at_once = sum(sizes) if weights.parallel else max(sizes)
+    for name, value in (("memory_limit_bytes", memory), ("time_limit_seconds", seconds)):
+        if value is not None and value < 1:
+            raise CheckpointError(f"{name} is {value}", hint="give a whole number from 1, or leave it out")
+    return Limits(
+        memory_bytes=2 * at_once + _BASE_MEMORY_BYTES if memory is None else memory,
+        seconds=_BASE_SECONDS + sum(sizes) // _BYTES_PER_SECOND if seconds is None else seconds,
+        output_bytes=_MAX_GROWTH * sum(sizes) + _BASE_OUTPUT_BYTES,
+    )
+
+
+def _job(store: Store, weights: PickledWeights, parts: Path, key: str | None, limits: Limits) -> Job:
+    expected = weights.expected or {}
+    return Job(
+        files=tuple(
+            SourceFile(name, str(path.resolve()), expected.get(name))
+            for name, path in store.local_paths(weights.files).items()
+        ),
+        directory=str(parts.resolve()),
+        key=key,
+        merge=merge_sizes(store) if weights.parallel else None,
+        max_shard_bytes=MAX_SHARD_BYTES,
+        limits=limits,
+    )
+
+
+def _take_over(parts: Path, directory: Path, reply: Reply) -> tuple[list[str], int]:
+    """Give the written files their names, and prove that they are what the process said.
+
+    Returns:
+        Their names, the index first where there is one, and their bytes of tensor data.
+    """
+    count = _check_parts(parts, reply)
+    names = {n: SINGLE_FILE if count == 1 else shard_name(n, count) for n in range(1, count + 1)}
+    for number, name in names.items():
+        (parts / part_name(number)).rename(directory / name)
+    parts.rmdir()
+    said = {tensor.name: (tensor.dtype, tensor.shape, names[tensor.part]) for tensor in reply.tensors}
+    written = list(names.values())
+    num_bytes = sum(DTYPE_BYTES.get(tensor.dtype, 0) * math.prod(tensor.shape) for tensor in reply.tensors)
+    if count > 1:
+        written.insert(0, write_index(directory, {name: file for name, (_, _, file) in said.items()}, num_bytes))
+    found = read_tensors(open_store(directory))
+    if said != {tensor.name: (tensor.dtype, tensor.shape, tensor.file) for tensor in found}:
+        raise _untrue("other tensors than stand in the files")
+    if not said.keys() >= set(reply.same.values()) or said.keys() & reply.same.keys():
+        raise _untrue("tensors that stand for others, and that is not so")
+    return written, num_bytes
+
+
+def _check_parts(parts: Path, reply: Reply) -> int:
+    """Return how many files were written, when they are regular ones and no others are there."""
+    if not reply.tensors:
+        raise CheckpointError("there are no tensors in the pickles", hint="name the directory that holds the weights")
+    count = max(tensor.part for tensor in reply.tensors)
+    if not 0 < count <= len(reply.tensors):
+        raise _untrue(f"{count:,} files for {len(reply.tensors):,} tensors")
+    wanted = {part_name(number) for number in range(1, count + 1)}
+    found = {path.name for path in parts.iterdir() if path.is_file() and not path.is_symlink()}
+    if others := sorted(wanted ^ {path.name for path in parts.iterdir()}) or sorted(wanted ^ found):
+        raise _untrue(f"{count:,} files, and that is not so of {', '.join(show_all(others))}")
+    return count
+
+
+def _untrue(said: str) -> TrustError:
+    return TrustError(
+        f"the process that opened the pickles reported {said}",
+        hint="do not use this checkpoint: its pickle took over that process. Its limits held as far as reported",
+    )
+
+
+def _with_weights(metadata: ModelMetadata, weights: PickledWeights, written: str) -> ModelMetadata:
+    strategy = metadata.loading_strategy
+    gone = (*weights.files, weights.index)
+    kept = [name for name in strategy.required_files if name not in gone and name != written]
+    changed = strategy.model_copy(update={"required_files": [*kept, written]})
+    return metadata.model_copy(update={"loading_strategy": changed, "files": None})
+
+
+def _plain(text: str) -> str:
+    return show(text)[1:-1]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(first_few([_plain(name) for name in names]))

@@ -1,0 +1,85 @@
+"""What code that is not ours raises and prints: it becomes our own error, and silence."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wmtp.errors import CheckpointError, PlanError, TrustError, WmtpError
+from wmtp.untrusted import show
+
+
+@contextmanager
+def broken_promise(where: str) -> Iterator[None]:
+    """Turn whatever consented code raises, `SystemExit` and `KeyboardInterrupt` included, into a TrustError."""
+    try:
+        with _quiet_transformers:
+            yield
+    except BaseException as error:
+        if isinstance(error, PlanError | TrustError) and _is_ours(error):
+            raise  # no consent, or more than the tensors can fill
+        raise TrustError(
+            f"{where}: the code raised {_shown(error)}",
+            hint="this is an error in the checkpoint's own code: mend it there, then agree to the new file",
+        ) from error
+
+
+@contextmanager
+def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
+    """Turn whatever a library raises while it builds something into a CheckpointError.
+
+    Args:
+        where: The file that it is built from.
+        what: What is built, as the error says it.
+    """
+    try:
+        with _quiet_transformers:
+            yield
+    except (WmtpError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # libraries raise every kind; those written in Rust a BaseException of their own
+        raise CheckpointError(
+            f"{where}: {what} cannot be built: {_shown(error)}",
+            hint="compare the file with the one that the weights were saved with",
+        ) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    # The code could raise our own errors, with any text in them.
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("wmtp.")
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return f"{show(type(error).__name__)[1:-1]}: {show(str(error))}"
+    except BaseException:  # noqa: BLE001  the class is the code's own, and so is its __str__
+        return "an exception that cannot be shown"
+
+
+class _QuietTransformers:
+    """transformers logs what a stranger's files say, as they say it; several threads may be inside at once."""
+
+    def __init__(self) -> None:
+        self._lock, self._num_inside, self._level = threading.Lock(), 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("transformers")
+        with self._lock:
+            if self._num_inside == 0:
+                self._level = logger.level
+                logger.setLevel(logging.CRITICAL + 1)
+            self._num_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                logging.getLogger("transformers").setLevel(self._level)
+
+
+_quiet_transformers = _QuietTransformers()
