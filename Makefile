@@ -4,7 +4,9 @@ PIP_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo demo-real test test-slow check fmt bench clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo demo-real test test-slow fuzz check fmt bench bench-trust clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,7 +14,9 @@ help:
 	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
 	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
-	@echo "make bench      speed and memory against transformers        make clean"
+	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
+	@echo "make bench      speed and memory against transformers"
+	@echo "make bench-trust  hostile and broken checkpoints, against transformers      make clean"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +38,9 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+fuzz: $(READY)
+	$(BIN)/python -m pytest tests/fuzz --fuzz-seconds $(FUZZ_SECONDS)
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,7 +53,11 @@ fmt: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/proof.py
 	$(BIN)/python benchmarks/startup.py
+
+bench-trust: $(READY)
+	$(BIN)/python benchmarks/trust.py
 
 clean:
 	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -39,7 +39,6 @@ def show(value: object) -> str:
     Text is quoted; anything else stands as JSON would write it.
     """
     text = ascii(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
-    text = text.replace("\x7f", "\\x7f")
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 

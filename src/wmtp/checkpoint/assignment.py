@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -122,7 +123,8 @@ def _values(
             raw = _map_file(files[tensor.file])[tensor.start : tensor.end]
         else:
             raw = _read_bytes(files[tensor.file], tensor.start, tensor.num_bytes)
-        return _stored_tensor(raw, tensor).to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
+        with _in_memory(files[tensor.file], tensor.num_bytes):
+            return _stored_tensor(raw, tensor).to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
 
     # Fresh memory costs time page by page, which every core can spend at once; using a page in place costs less than
     # handing a task to a thread.
@@ -144,11 +146,25 @@ def _stored_tensor(raw: torch.Tensor, tensor: TensorInfo) -> torch.Tensor:
 
 
 def _map_file(path: Path) -> torch.Tensor:
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    size = path.stat().st_size
+    with _in_memory(path, size):
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+
+@contextmanager
+def _in_memory(path: Path, num_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise StorageError(
+            f"{path}: {num_bytes:,} bytes of it cannot be held in memory: {show(str(error))}",
+            hint="load it on a machine or device with more memory, or in a smaller dtype",
+        ) from error
 
 
 def _read_bytes(path: Path, start: int, length: int) -> torch.Tensor:
-    raw = torch.empty(length, dtype=torch.uint8, device="cpu")
+    with _in_memory(path, length):
+        raw = torch.empty(length, dtype=torch.uint8, device="cpu")
     with path.open("rb") as file:
         file.seek(start)
         return raw[: file.readinto(raw.numpy().data)]

@@ -156,7 +156,7 @@ def make_plan(
             with the mapping that would mend it where one prefix does.
     """
     mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
-    mapped = map_names(mapping, (tensor.name for tensor in checkpoint.tensors), where=checkpoint.where)
+    mapped = map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
     owners = {name: spec for spec in specs for name in spec.names}
     matched = {mapped[t.name].name: t for t in checkpoint.tensors if mapped[t.name].name in owners}
     assignments, missing = [], []

@@ -80,7 +80,7 @@ def _mapping_in_order(checkpoint: Checkpoint, left: str) -> list[str]:
     from wmtp.checkpoint.mapping import map_names
 
     mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
-    map_names(mapping, (tensor.name for tensor in checkpoint.tensors), where=checkpoint.where)
+    map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
     return ["metadata, files, headers and mapping are in order", f"left to check: {left}"]
 
 

@@ -50,7 +50,7 @@ class Store(ABC):
 
     @abstractmethod
     def list_files(self) -> list[FileInfo]:
-        """Return every regular file below the address, sorted by name; hidden ones are left out."""
+        """Return every regular file below the address, sorted by name; hidden and very deep ones are left out."""
 
     @abstractmethod
     def stat(self, name: str) -> FileInfo:
@@ -109,8 +109,9 @@ class LocalStore(Store):
             if not self._root.is_dir():
                 raise _no_directory(uri)
             real_root = self._root.resolve()
-        # In a Hugging Face cache, snapshots/<commit>/ holds links into the blobs/ of its own entry.
-        blobs = [parent.parent / "blobs" for parent in real_root.parents if parent.name == "snapshots"]
+        # In a Hugging Face cache, models--<org>--<name>/snapshots/<commit>/ holds links into the entry's own blobs/.
+        entries = [parent.parent for parent in real_root.parents if parent.name == "snapshots"]
+        blobs = [entry / "blobs" for entry in entries if entry.name.startswith("models--")]
         self._real_places = tuple(f"{str(place).rstrip('/')}/" for place in (real_root, *blobs[:1]))
 
     @override
@@ -143,9 +144,10 @@ class LocalStore(Store):
         for directory, subdirectories, names in os.walk(self._root):
             subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
             num_seen += 1 + len(names)
-            if num_seen > _MAX_LISTED or directory.count(os.sep) - str(self._root).count(os.sep) > _MAX_LEVELS:
-                what = f"more than {_MAX_LISTED:,} files, or directories more than {_MAX_LEVELS} levels deep"
-                raise StorageError(f"{self.uri}: {what}", hint="name a smaller directory")
+            if num_seen > _MAX_LISTED:
+                raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
+            if directory.count(os.sep) - str(self._root).count(os.sep) == _MAX_LEVELS:
+                subdirectories.clear()
             for path in (Path(directory, name) for name in names if not name.startswith(".")):
                 if path.is_file():
                     yield FileInfo(path.relative_to(self._root).as_posix(), path.stat().st_size)

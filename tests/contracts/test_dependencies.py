@@ -1,0 +1,47 @@
+"""Installing wmtp brings no library that is not used."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULE_NAMES = {"google-re2": "re2", "ruamel.yaml": "ruamel", "pyOpenSSL": "OpenSSL", "mlflow-skinny": "mlflow"}
+# Never imported by us, and needed all the same.
+NEEDED_BY = {
+    "accelerate": "transformers' Trainer",
+    "gguf": "transformers, to read GGUF files",
+    "numpy": "torch.Tensor.numpy",
+    "tensorboard": "the Trainer, with tracking.report_to as it is by default",
+    "pyOpenSSL": "model-signing, which does not declare it",
+    "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
+    "wandb": "the Trainer, with tracking.report_to: [wandb]",
+}
+EXTRAS = [line for name, lines in PROJECT["optional-dependencies"].items() if name != "dev" for line in lines]
+
+
+def imported_modules() -> set[str]:
+    found: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+IMPORTED = imported_modules()
+
+
+@pytest.mark.parametrize("requirement", PROJECT["dependencies"] + EXTRAS)
+def test_a_library_that_is_installed_is_imported_or_needed_by_one_that_is(requirement):
+    name = re.match(r"[\w.-]+", requirement).group()
+    module = MODULE_NAMES.get(name, name.replace("-", "_"))
+    assert (module in IMPORTED) is not (name in NEEDED_BY), f"{name} is brought for nothing, or no longer an exception"
+    assert ">=" in requirement, f"{name} has no floor"
