@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import pytest
 
@@ -66,3 +67,10 @@ def test_an_empty_file_has_the_well_known_digest(tmp_path):
     expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert digest_file(tmp_path, "empty") == FileDigest(path="empty", size=0, sha256=expected)
     assert sha256_bytes(b"") == f"sha256:{expected}"
+
+
+def test_a_manifest_that_names_a_file_twice_is_refused(tmp_path):
+    entry = {"path": "a.txt", "size": 1, "sha256": "0" * 64}
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": [entry, entry | {"size": 2}]}))
+    with pytest.raises(IntegrityError, match="names a file twice: 'a.txt'"):
+        Manifest.read(tmp_path / "manifest.json")

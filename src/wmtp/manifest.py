@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from wmtp.errors import IntegrityError
 from wmtp.faults import Fault, FieldFaults, StrictModel, faults_error, model_faults
-from wmtp.untrusted import parse_json_object, relative_name_fault, show
+from wmtp.untrusted import parse_json_object, relative_name_fault, show, show_all
 
 _CHUNK_BYTES = 1 << 20
 
@@ -34,10 +35,20 @@ class FileDigest(StrictModel):
     sha256: SHA256
 
 
+def _each_once(files: list[FileDigest]) -> list[FileDigest]:
+    twins = [path for path, count in Counter(file.path for file in files).items() if count > 1]
+    if twins:
+        raise FieldFaults(Fault((), f"names a file twice: {', '.join(show_all(twins))}"))
+    return files
+
+
+FileDigests = Annotated[list[FileDigest], AfterValidator(_each_once)]
+
+
 class Manifest(StrictModel):
     """What a set of files must be, byte for byte."""
 
-    files: list[FileDigest]
+    files: FileDigests
 
     @classmethod
     def of_directory(cls, directory: Path, names: Iterable[str]) -> Self:

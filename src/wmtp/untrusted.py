@@ -21,6 +21,7 @@ _MAX_CONTAINERS = 1_000_000  # a header has three for each tensor, a tokenizer f
 _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
 MAX_SHOWN = 20  # lines of one kind in an error
 _SHOWN_CHARACTERS = 200
+MAX_LEVELS = 64  # of directories; what lies deeper is not looked at
 _MAX_NAME_CHARACTERS = 1024
 _MAX_PART_BYTES = 255  # no file system here takes longer ones
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -89,14 +90,21 @@ def relative_name_fault(name: str) -> str | None:
         return f"is empty or longer than {_MAX_NAME_CHARACTERS} characters"
     if name.startswith("/"):
         return "is an absolute path"
-    for part in name.split("/"):
-        if part in ("", ".", ".."):
-            return f"has the part '{part}' in it"
-        if part.startswith("."):
-            return "has a hidden part (leading dot)"
-        if len(part.encode(errors="surrogatepass")) > _MAX_PART_BYTES:
-            return f"has a part longer than {_MAX_PART_BYTES} bytes"
+    if name.count("/") >= MAX_LEVELS:
+        return f"has more than {MAX_LEVELS} parts"
+    if fault := next(filter(None, map(_part_fault, name.split("/"))), None):
+        return fault
     return next((f"has {what} in it" for what, is_in in _NOT_IN_NAMES if is_in(name)), None)
+
+
+def _part_fault(part: str) -> str | None:
+    if part in ("", ".", ".."):
+        return f"has the part '{part}' in it"
+    if part.startswith("."):
+        return "has a hidden part (leading dot)"
+    if len(part.encode(errors="surrogatepass")) > _MAX_PART_BYTES:
+        return f"has a part longer than {_MAX_PART_BYTES} bytes"
+    return None
 
 
 def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:

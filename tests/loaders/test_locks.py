@@ -154,3 +154,10 @@ def test_a_plan_made_from_another_header_than_the_verified_one_is_refused(saved)
     prepared.checkpoint.store.verified["model.safetensors"] = sha256_bytes(good)
     with pytest.raises(IntegrityError, match="its header changed while it was being loaded"):
         execute(prepared)
+
+
+@pytest.mark.parametrize("lock", [True, 1, b"lock.json", ["model.safetensors"]])
+def test_what_is_no_lock_at_all_is_refused(saved, lock):
+    directory, _ = saved("llama")
+    with pytest.raises(TrustError, match="which pins nothing"):
+        wmtp.load(directory, lock=lock)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from wmtp.faults import Fault, FieldFaults, StrictModel
-from wmtp.manifest import SHA256, FileDigest, RelativeName
+from wmtp.manifest import SHA256, FileDigests, RelativeName
 from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
 from wmtp.untrusted import show, show_all
@@ -151,7 +151,7 @@ class ModelMetadata(StrictModel):
     n_heads: PositiveInt | None = Field(None, description="Older spelling of mtp.n_future_tokens.")
     mtp: MTPInfo | None = None
     tokenizer: TokenizerInfo | None = None
-    files: list[FileDigest] | None = Field(None, description="Digests, checked when fetched and by validate --deep.")
+    files: FileDigests | None = Field(None, description="Digests, checked when fetched and by validate --deep.")
     model_size: str | None = None
     created_by: str | None = None
     standardization_date: str | None = None

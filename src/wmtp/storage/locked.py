@@ -105,7 +105,11 @@ def lock_store(store: Store, lock: Lock) -> LockedStore:
                     hint="'wmtp lock' prints the digest of every file",
                 )
         return LockedStore(store, lock, pins_all=False)
-    path = Path(lock)
+    given: object = lock
+    if not isinstance(given, str | Path):
+        hint = "pass the path of a lock file, or {'model.safetensors': 'sha256:<hex>'}"
+        raise TrustError(f"lock is {show(given)}, which pins nothing", hint)
+    path = Path(given)
     if store.uri.scheme == "file" and path.resolve().is_relative_to(Path(store.uri.path).resolve()):
         raise TrustError(
             f"{path}: this lock lies in the checkpoint, which cannot vouch for itself",

@@ -18,10 +18,9 @@ from typing_extensions import override
 
 from wmtp.errors import NotFoundError, StorageError, WmtpError
 from wmtp.storage.uri import ModelURI, parse_uri
-from wmtp.untrusted import relative_name_fault, show
+from wmtp.untrusted import MAX_LEVELS, relative_name_fault, show
 
 _MAX_LISTED = 100_000
-_MAX_LEVELS = 64
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class LocalStore(Store):
             num_seen += 1 + len(names)
             if num_seen > _MAX_LISTED:
                 raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
-            if directory.count(os.sep) - str(self._root).count(os.sep) == _MAX_LEVELS:
+            if directory.count(os.sep) - str(self._root).count(os.sep) == MAX_LEVELS:
                 subdirectories.clear()
             for path in (Path(directory, name) for name in names if not name.startswith(".")):
                 if path.is_file():
