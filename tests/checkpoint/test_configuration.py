@@ -47,6 +47,11 @@ def test_a_plain_configuration_is_returned_as_it_stands(tmp_path):
         ("_attn_implementation_internal", KERNEL),
         ("experts_implementation", KERNEL),
         ("quantization_config", {"quant_method": "gptq"}),
+        ("attribute_map", {"harmless": "_attn_implementation_internal"}),
+        ("sub_configs", {}),
+        ("backbone", KERNEL),
+        ("use_pretrained_backbone", True),
+        ("__class__", "x"),
     ],
 )
 def test_a_key_that_picks_code_kernels_or_a_format_is_refused(tmp_path, key, value):
@@ -63,6 +68,22 @@ def test_refused_keys_are_found_in_the_configuration_of_a_sub_model(tmp_path):
             tmp_path, text_config={"model_type": "llama", "rope": {"attn_implementation": KERNEL}}, auto_map={"A": "b"}
         )
     assert f"text_config.rope.attn_implementation = '{KERNEL}', auto_map = " in caught.value.problem
+
+
+def test_refused_keys_are_found_in_lists_as_well(tmp_path):
+    with pytest.raises(TrustError, match=r"layers\.1\.auto_map = "):
+        read(tmp_path, layers=[{}, {"auto_map": {"AutoModel": "x.Y"}}])
+
+
+@pytest.mark.parametrize("key", ["vocab_file", "merges_file", "tokenizer_file", "fast_tokenizer_files", "source_spm"])
+def test_tokenizer_settings_may_not_name_files(tmp_path, key):
+    with pytest.raises(TrustError, match=rf"tokenizer_config\.json: {key} = "):
+        read(tmp_path, "tokenizer_config.json", **{key: "../../etc/passwd"})
+
+
+def test_what_tokenizer_settings_often_hold_is_let_through(tmp_path):
+    usual = {"special_tokens_map_file": "/root/.cache/special_tokens_map.json", "vocab_file": None}
+    read(tmp_path, "tokenizer_config.json", **usual, name_or_path="/root/model", use_fast=True)
 
 
 def test_a_refused_value_is_shown_without_terminal_escapes(tmp_path):

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from builders import build_tokenizer
-from wmtp.checkpoint.tokenizer import tokenizer_fingerprint
-from wmtp.errors import CheckpointError
+from wmtp.checkpoint.tokenizer import check_tokenizer, tokenizer_fingerprint
+from wmtp.errors import CheckpointError, TrustError
 from wmtp.storage.store import open_store
 
 
@@ -84,3 +84,50 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, text):
     with pytest.raises(CheckpointError, match="not a tokenizer") as caught:
         fingerprint(tmp_path)
     assert f"{tmp_path}/tokenizer.json" in caught.value.problem
+
+
+def change_settings(directory, **settings):
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_the_files_of_a_sound_tokenizer_are_named(tmp_path):
+    assert check_tokenizer(open_store(saved(tmp_path))) == ["tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "os.system", "TokenizerModel", 7, "LlamaTokenizer.from_x"])
+def test_a_tokenizer_class_that_is_no_tokenizer_is_refused(tmp_path, kind):
+    change_settings(saved(tmp_path), tokenizer_class=kind)
+    with pytest.raises(TrustError, match=r"tokenizer_config\.json: tokenizer_class is .* which is no tokenizer"):
+        check_tokenizer(open_store(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "kind", ["LlamaTokenizer", "GPT2TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast", None]
+)
+def test_tokenizer_classes_of_transformers_are_let_through(tmp_path, kind):
+    change_settings(saved(tmp_path), tokenizer_class=kind)
+    assert check_tokenizer(open_store(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+def test_every_tokenizer_file_is_read_as_strict_json(tmp_path, name):
+    (saved(tmp_path) / name).write_text('{"a": 1, "a": 2}')
+    with pytest.raises(CheckpointError, match=f"{name}: has the key 'a' twice"):
+        check_tokenizer(open_store(tmp_path))
+
+
+@pytest.mark.parametrize("table", ["AAAA", "/////w==", "not base64", 7, "CAAAAAAAAAA=", "BAAAAAAAAAD/"])
+def test_a_table_that_would_crash_the_process_is_refused(tmp_path, table):
+    path = saved(tmp_path) / "tokenizer.json"
+    normalizer = {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": table}]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: precompiled_charsmap is .* cut short or damaged"):
+        check_tokenizer(open_store(tmp_path))
+
+
+def test_a_whole_table_is_let_through(tmp_path):
+    path = saved(tmp_path) / "tokenizer.json"
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAA=="}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
+    assert check_tokenizer(open_store(tmp_path))

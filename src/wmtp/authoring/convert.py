@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from wmtp.authoring.pickles.confined import Job, Reply, SourceFile, part_name, run_confined
 from wmtp.authoring.pickles.limits import Limits
+from wmtp.authoring.pickles.report import ConversionReport
 from wmtp.authoring.pickles.sources import PickledWeights, check_beginnings, files_to_copy, find_weights, merge_sizes
 from wmtp.checkpoint.headers import DTYPE_BYTES, SINGLE_FILE, read_tensors
 from wmtp.checkpoint.publish import publish_directory
@@ -18,7 +17,7 @@ from wmtp.errors import CheckpointError, TrustError
 from wmtp.metadata.file import METADATA_FILE, read_metadata, write_metadata
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.store import Store, open_store
-from wmtp.untrusted import first_few, show, show_all
+from wmtp.untrusted import show_all
 
 _BASE_MEMORY_BYTES = 1 << 30
 _BASE_SECONDS = 600
@@ -26,74 +25,6 @@ _BYTES_PER_SECOND = 20_000_000  # of a slow network disk
 # Views that overlap are written one by one; a pickle can name any number of them for a few bytes each.
 _MAX_GROWTH = 4
 _BASE_OUTPUT_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What `convert` made, and how.
-
-    Attributes:
-        path: The new directory.
-        sources: The pickles that were opened.
-        weights: The safetensors files, with their index.
-        num_tensors: Tensors written.
-        num_bytes: Of tensor data.
-        unwrapped: The entry of the pickles that held the tensors; None when they stood at the top.
-        dropped: Entries that are no tensors, or stood beside the unwrapped one.
-        same: Names that were left out, each with the name under which its tensor is stored.
-        copied: Files that went along unchanged.
-        left_out: Files of the source that did not.
-        with_metadata: metadata.json was carried over.
-        network_cut: The process that opened the pickles had no network.
-        writes_confined: It could write its own files only, and run no program.
-        memory_limited: Its memory was limited.
-        memory_limit_bytes: What it might take beyond Python and torch.
-        time_limit_seconds: Of processor time.
-    """
-
-    path: str
-    sources: tuple[str, ...]
-    weights: tuple[str, ...]
-    num_tensors: int
-    num_bytes: int
-    unwrapped: str | None
-    dropped: tuple[str, ...]
-    same: dict[str, str]
-    copied: tuple[str, ...]
-    left_out: tuple[str, ...]
-    with_metadata: bool
-    network_cut: bool
-    writes_confined: bool
-    memory_limited: bool
-    memory_limit_bytes: int
-    time_limit_seconds: int
-
-    @property
-    def next_step(self) -> str:
-        """What to do with the new directory."""
-        return f"wmtp {'validate' if self.with_metadata else 'init'} {self.path}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return asdict(self) | {"next_step": self.next_step}
-
-    def summary(self) -> list[str]:
-        """Return the report in a few lines for a person."""
-        opened = [f"{self.memory_limit_bytes:,} bytes of memory" if self.memory_limited else "memory not limited"]
-        opened += [f"{self.time_limit_seconds:,} seconds"]
-        opened += ["no network" if self.network_cut else "network not cut off"]
-        opened += ["writing confined" if self.writes_confined else "writing not confined"]
-        return [
-            f"{self.path}: {self.num_tensors:,} tensors, {self.num_bytes:,} bytes, in {', '.join(self.weights)}",
-            f"opened in a process of its own ({', '.join(opened)}): {_listed(self.sources)}",
-            *([f"the tensors stood under {show(self.unwrapped)}"] if self.unwrapped is not None else []),
-            *first_few([f"stored once: {_plain(name)} is {_plain(first)}" for name, first in self.same.items()]),
-            *first_few([f"dropped, as no tensor of the model: {_plain(entry)}" for entry in self.dropped]),
-            f"copied: {_listed(self.copied) or 'nothing'}",
-            *([f"left out: {_listed(self.left_out)}"] if self.left_out else []),
-            "metadata.json was carried over" if self.with_metadata else "there was no metadata.json to carry over",
-            f"next: {self.next_step}",
-        ]
 
 
 def convert(
@@ -248,11 +179,3 @@ def _with_weights(metadata: ModelMetadata, weights: PickledWeights, written: str
     kept = [name for name in strategy.required_files if name not in gone and name != written]
     changed = strategy.model_copy(update={"required_files": [*kept, written]})
     return metadata.model_copy(update={"loading_strategy": changed, "files": None})
-
-
-def _plain(text: str) -> str:
-    return show(text)[1:-1]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(first_few([_plain(name) for name in names]))
