@@ -230,6 +230,6 @@ def test_a_trunk_without_a_list_of_layers_is_refused_by_name():
 def test_a_malformed_mtp_config_is_named(found, message):
     config = tiny_config("llama")
     config.mtp_config = found
-    with pytest.raises(CheckpointError, match=r"config\.json: mtp_config") as caught:
+    with pytest.raises(CheckpointError, match="mtp_config") as caught:
         MTPForCausalLM(config)
     assert message in str(caught.value)

@@ -51,12 +51,12 @@ class MTPConfig(StrictModel):
             return found
         hint = 'write "mtp_config": {"n_future_tokens": 4, "head_type": "transformer"} as the heads are'
         if not isinstance(found, dict):
-            raise CheckpointError(f"config.json: mtp_config is {show(found)}, expected an object", hint=hint)
+            raise CheckpointError(f"mtp_config is {show(found)}, expected an object", hint=hint)
         try:
             return cls.model_validate(found)
         except ValidationError as error:
             faults = model_faults(error, cls)
-            raise faults_error(faults, where="config.json: mtp_config", error=CheckpointError, hint=hint) from error
+            raise faults_error(faults, where="mtp_config", error=CheckpointError, hint=hint) from error
 
 
 @dataclass(frozen=True)

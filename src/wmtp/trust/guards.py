@@ -37,8 +37,13 @@ def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
     try:
         with _quiet_transformers:
             yield
-    except (WmtpError, KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit):
         raise
+    except WmtpError as error:
+        if where.rpartition("/")[0] in error.problem:
+            raise
+        # Classes of ours know what is wrong, but not in which file it stands.
+        raise type(error)(f"{where}: {error.problem}", error.hint, error.faults) from error
     except BaseException as error:  # libraries raise every kind; those written in Rust a BaseException of their own
         raise CheckpointError(
             f"{where}: {what} cannot be built: {_shown(error)}",
