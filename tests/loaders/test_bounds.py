@@ -115,3 +115,10 @@ def test_consented_code_is_held_to_the_bounds_and_not_built_a_second_time(tmp_pa
         wmtp.plan_load(tmp_path, allow_code={"modeling.py": sha256_bytes(many.encode())})
     assert consent
     assert time.perf_counter() - before < 10
+
+
+def test_what_a_module_kept_of_torch_meanwhile_is_harmless_afterwards():
+    kept = []
+    built(lambda: kept.append(torch.zeros) or nn.Module())
+    assert kept[0] is not torch.zeros
+    assert kept[0](40, 40).shape == (40, 40)

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -123,8 +122,10 @@ def _values(
             raw = _map_file(files[tensor.file])[tensor.start : tensor.end]
         else:
             raw = _read_bytes(files[tensor.file], tensor.start, tensor.num_bytes)
-        with _in_memory(files[tensor.file], tensor.num_bytes):
+        try:
             return _stored_tensor(raw, tensor).to(device=device, dtype=TORCH_DTYPES[assignment.dtype])
+        except (RuntimeError, MemoryError) as error:
+            raise _no_memory(files[tensor.file], tensor.num_bytes, error) from error
 
     # Fresh memory costs time page by page, which every core can spend at once; using a page in place costs less than
     # handing a task to a thread.
@@ -147,24 +148,24 @@ def _stored_tensor(raw: torch.Tensor, tensor: TensorInfo) -> torch.Tensor:
 
 def _map_file(path: Path) -> torch.Tensor:
     size = path.stat().st_size
-    with _in_memory(path, size):
-        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-
-
-@contextmanager
-def _in_memory(path: Path, num_bytes: int) -> Iterator[None]:
     try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        raise StorageError(
-            f"{path}: {num_bytes:,} bytes of it cannot be held in memory: {show(str(error))}",
-            hint="load it on a machine or device with more memory, or in a smaller dtype",
-        ) from error
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise _no_memory(path, size, error) from error
+
+
+def _no_memory(path: Path, num_bytes: int, error: Exception) -> StorageError:
+    return StorageError(
+        f"{path}: {num_bytes:,} bytes of it cannot be held in memory: {show(str(error))}",
+        hint="load it on a machine or device with more memory, or in a smaller dtype",
+    )
 
 
 def _read_bytes(path: Path, start: int, length: int) -> torch.Tensor:
-    with _in_memory(path, length):
+    try:
         raw = torch.empty(length, dtype=torch.uint8, device="cpu")
+    except RuntimeError as error:
+        raise _no_memory(path, length, error) from error
     with path.open("rb") as file:
         file.seek(start)
         return raw[: file.readinto(raw.numpy().data)]

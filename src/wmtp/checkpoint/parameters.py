@@ -91,14 +91,18 @@ def parameter_slots(model: nn.Module) -> Iterator[tuple[str, ParameterSlot]]:
                 yield start + name, ParameterSlot(module, name)
 
 
-def _modules(module: nn.Module, start: str = "") -> Iterator[tuple[str, nn.Module]]:
-    for kept in (module._parameters, module._buffers, module._modules):
-        if type(kept) not in (dict, OrderedDict):
-            raise TypeError(f"the module {start!r} keeps its parts in a {type(kept).__qualname__}, not a plain dict")
-    yield start, module
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from _modules(child, f"{start}{name}.")
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    waiting = [("", model)]
+    while waiting:
+        start, module = waiting.pop()
+        for kept in (module._parameters, module._buffers, module._modules):
+            if type(kept) is not dict and type(kept) is not OrderedDict:
+                raise TypeError(
+                    f"the module {start!r} keeps its parts in a {type(kept).__qualname__}, not a plain dict"
+                )
+        yield start, module
+        children = [(f"{start}{name}.", child) for name, child in module._modules.items() if child is not None]
+        waiting += reversed(children)
 
 
 def parameter_specs(model: nn.Module) -> list[ParameterSpec]:

@@ -70,21 +70,24 @@ class _QuietTransformers:
     """transformers logs what a stranger's files say, as they say it; several threads may be inside at once."""
 
     def __init__(self) -> None:
-        self._lock, self._num_inside, self._level = threading.Lock(), 0, logging.NOTSET
+        self._lock, self._num_inside, self._silence = threading.Lock(), 0, logging.NullHandler()
+        self._before: tuple[list[logging.Handler], bool] = ([], True)
 
+    # Its handlers are exchanged: changing a level makes every logger of the process look its own up again.
     def __enter__(self) -> None:
         logger = logging.getLogger("transformers")
         with self._lock:
             if self._num_inside == 0:
-                self._level = logger.level
-                logger.setLevel(logging.CRITICAL + 1)
+                self._before = logger.handlers, logger.propagate
+                logger.handlers, logger.propagate = [self._silence], False
             self._num_inside += 1
 
     def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("transformers")
         with self._lock:
             self._num_inside -= 1
             if self._num_inside == 0:
-                logging.getLogger("transformers").setLevel(self._level)
+                logger.handlers, logger.propagate = self._before
 
 
 _quiet_transformers = _QuietTransformers()
