@@ -3,7 +3,7 @@ import json
 import pytest
 
 from builders import build_tokenizer
-from wmtp.checkpoint.tokenizer import check_tokenizer, tokenizer_fingerprint
+from wmtp.checkpoint.tokenizer import checked_tokenizer, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.storage.store import open_store
 
@@ -86,20 +86,37 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, text):
     assert f"{tmp_path}/tokenizer.json" in caught.value.problem
 
 
+def checked(directory, **config):
+    return checked_tokenizer(open_store(directory), config)
+
+
 def change_settings(directory, **settings):
     path = directory / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
 def test_the_files_of_a_sound_tokenizer_are_named(tmp_path):
-    assert check_tokenizer(open_store(saved(tmp_path))) == ["tokenizer.json", "tokenizer_config.json"]
+    assert list(checked(saved(tmp_path))) == ["tokenizer.json", "tokenizer_config.json", "config.json"]
 
 
-@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "os.system", "TokenizerModel", 7, "LlamaTokenizer.from_x"])
+NO_TOKENIZERS = [
+    "LlamaForCausalLM",
+    "os.system",
+    "TokenizerModel",
+    7,
+    "LlamaTokenizer.from_x",
+    "AutoTokenizer",
+    "RagTokenizer",
+]
+
+
+@pytest.mark.parametrize("kind", NO_TOKENIZERS)
 def test_a_tokenizer_class_that_is_no_tokenizer_is_refused(tmp_path, kind):
-    change_settings(saved(tmp_path), tokenizer_class=kind)
+    with pytest.raises(TrustError, match=r"config\.json: tokenizer_class is .* which is no tokenizer"):
+        checked(saved(tmp_path), tokenizer_class=kind)
+    change_settings(tmp_path, tokenizer_class=kind)
     with pytest.raises(TrustError, match=r"tokenizer_config\.json: tokenizer_class is .* which is no tokenizer"):
-        check_tokenizer(open_store(tmp_path))
+        checked(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +124,14 @@ def test_a_tokenizer_class_that_is_no_tokenizer_is_refused(tmp_path, kind):
 )
 def test_tokenizer_classes_of_transformers_are_let_through(tmp_path, kind):
     change_settings(saved(tmp_path), tokenizer_class=kind)
-    assert check_tokenizer(open_store(tmp_path))
+    assert checked(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
 def test_every_tokenizer_file_is_read_as_strict_json(tmp_path, name):
     (saved(tmp_path) / name).write_text('{"a": 1, "a": 2}')
     with pytest.raises(CheckpointError, match=f"{name}: has the key 'a' twice"):
-        check_tokenizer(open_store(tmp_path))
+        checked(tmp_path)
 
 
 @pytest.mark.parametrize("table", ["AAAA", "/////w==", "not base64", 7, "CAAAAAAAAAA=", "BAAAAAAAAAD/"])
@@ -123,11 +140,47 @@ def test_a_table_that_would_crash_the_process_is_refused(tmp_path, table):
     normalizer = {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": table}]}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: precompiled_charsmap is .* cut short or damaged"):
-        check_tokenizer(open_store(tmp_path))
+        checked(tmp_path)
 
 
 def test_a_whole_table_is_let_through(tmp_path):
     path = saved(tmp_path) / "tokenizer.json"
     normalizer = {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAA=="}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
-    assert check_tokenizer(open_store(tmp_path))
+    assert checked(tmp_path)
+
+
+def test_every_class_of_transformers_that_is_let_through_is_a_tokenizer():
+    import transformers
+    from transformers import PreTrainedTokenizerBase
+
+    from wmtp.checkpoint.tokenizer import _TOKENIZER_CLASS
+
+    found = [getattr(transformers, name) for name in dir(transformers) if _TOKENIZER_CLASS.fullmatch(name)]
+    tokenizers = [kind for kind in found if type(kind).__name__ != "DummyObject"]  # those need a library
+    assert len(tokenizers) > 50
+    assert all(issubclass(kind, PreTrainedTokenizerBase) for kind in tokenizers)
+
+
+def test_the_copy_for_a_library_says_of_configuration_and_caller_only_what_it_may(tmp_path):
+    change_settings(saved(tmp_path), name_or_path="someone/model", local_files_only=False, is_local=False)
+    files = checked(tmp_path, model_type="llama", tokenizer_class="LlamaTokenizer", hidden_size=8)
+    assert json.loads(files["config.json"]) == {"model_type": "llama", "tokenizer_class": "LlamaTokenizer"}
+    assert not {"name_or_path", "local_files_only", "is_local"} & set(json.loads(files["tokenizer_config.json"]))
+
+
+@pytest.mark.parametrize("key", ["vocab_file", "tokenizer_file", "name_or_path", "local_files_only", "backend"])
+def test_special_tokens_come_with_no_settings(tmp_path, key):
+    (saved(tmp_path) / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>", key: "../x"}))
+    with pytest.raises(TrustError, match=rf"special_tokens_map\.json: '{key}': no special tokens"):
+        checked(tmp_path)
+
+
+def test_an_added_token_with_an_absurd_id_is_refused(tmp_path):
+    change_settings(saved(tmp_path), added_tokens_decoder={"5000000": {"content": "<x>"}})
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: the added token .* has the id '5000000'"):
+        checked(tmp_path)
+    change_settings(tmp_path, added_tokens_decoder={})
+    (tmp_path / "added_tokens.json").write_text('{"<x>": -1}')
+    with pytest.raises(CheckpointError, match=r"added_tokens\.json: the added token '<x>' has the id -1"):
+        checked(tmp_path)

@@ -59,7 +59,8 @@ def _run_command(uri: str, keywords: dict[str, Any]) -> None:
 
 def _load_while_changing(uri: str, keywords: dict[str, Any]) -> Any:
     """Prove a plan, then let a co-tenant change a file before it is read; all is put back afterwards."""
-    from wmtp.loaders.base import LoadOptions, execute, prepare
+    from wmtp.loaders.base import execute, prepare
+    from wmtp.settings.loading import LoadOptions
 
     prepared = prepare(uri, LoadOptions(mmap=keywords["mmap"], lock=keywords.get("lock")))
     path, aside, times = Path(uri, keywords["file"]), Path(uri, "aside"), Path(uri).stat()

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 import wmtp
 from wmtp.errors import StorageError
-from wmtp.loaders.base import LoadOptions, execute, prepare
+from wmtp.loaders.base import execute, prepare
+from wmtp.settings.loading import LoadOptions
 
 
 @pytest.mark.parametrize("mmap", [True, False], ids=["mmap", "read"])

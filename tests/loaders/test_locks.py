@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 import wmtp
 from toy_checkpoint import write_custom
 from wmtp.errors import IntegrityError, NotFoundError, TrustError
-from wmtp.loaders.base import LoadOptions, execute, prepare
+from wmtp.loaders.base import execute, prepare
 from wmtp.manifest import Manifest, sha256_bytes
+from wmtp.settings.loading import LoadOptions
 
 
 def write_lock(directory: Path) -> Path:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wmtp
+from builders import write_llama_checkpoint
 from wmtp.errors import (
     CheckpointError,
     IncompatibleModelError,
@@ -19,6 +20,7 @@ from wmtp.errors import (
     TrustError,
     UnknownNameError,
 )
+from wmtp.manifest import sha256_bytes
 
 
 def change_tensors(directory, change):
@@ -139,3 +141,15 @@ def test_planning_reads_headers_only_and_promises_what_loading_does(saved, monke
     assert [a.names[0] for a in promised.assignments] == [p.name for p in receipt.parameters]
     assert promised.bytes_to_read == receipt.num_bytes
     assert promised.num_parameters == sum(p.numel() for p in wmtp.load_model(directory).parameters())
+
+
+def test_a_tokenizer_is_made_of_the_checked_files_and_of_no_others(tmp_path):
+    directory = write_llama_checkpoint(tmp_path / "model")
+    lock = {"tokenizer.json": sha256_bytes((directory / "tokenizer.json").read_bytes())}
+    (directory / "tekken.bin").write_text("not one of them")
+    tokenizer = wmtp.load(directory, lock=lock).tokenizer
+    assert tokenizer.name_or_path == str(directory)
+    assert tokenizer.decode(tokenizer("def add(a, b):").input_ids) == "def add(a, b):"
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "AutoProcessor"}')
+    with pytest.raises(TrustError, match="which is no tokenizer"):
+        _ = wmtp.load(directory).tokenizer

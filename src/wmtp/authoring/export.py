@@ -15,10 +15,10 @@ from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.publish import publish_directory
 from wmtp.checkpoint.write import write_model_directory
 from wmtp.errors import CheckpointError
-from wmtp.loaders.base import LoadKeywords
 from wmtp.loaders.standardized import URI, load
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.settings.loading import LoadKeywords
 
 
 def export_next_token(source: URI, destination: Path, **options: Unpack[LoadKeywords]) -> Path:

@@ -18,12 +18,13 @@ from wmtp.checkpoint.headers import weight_files
 from wmtp.checkpoint.publish import publish_directory
 from wmtp.checkpoint.write import write_model_directory
 from wmtp.errors import CheckpointError, DataError
-from wmtp.loaders.base import LoadKeywords, LoadResult
+from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import URI, load
 from wmtp.manifest import digest_file
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo
 from wmtp.models.heads import HeadType
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.settings.loading import LoadKeywords
 
 _MAX_SAMPLE_TOKENS = 512
 _RANDOM_TOKENS = 64

@@ -20,11 +20,12 @@ from wmtp.checkpoint.parameters import parameter_specs, target_dtype
 from wmtp.checkpoint.plan import make_plan
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_files, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
-from wmtp.loaders.base import LoadingStrategy, LoadOptions
+from wmtp.loaders.base import LoadingStrategy
 from wmtp.loaders.construction import build_model
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, loading_strategies, model_classes
+from wmtp.settings.loading import LoadOptions
 from wmtp.storage.store import Store, open_store
 from wmtp.trust.consent import read_code
 from wmtp.untrusted import show, show_all

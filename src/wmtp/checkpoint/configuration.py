@@ -22,7 +22,7 @@ _KERNELS = (
 # any of them another name.
 _REFUSED = {
     CONFIG_FILE: re.compile("|".join(("auto_map", "quantization_config", "attribute_map", "sub_configs", "backbone",
-                                      r"__\w+__", *_KERNELS))),
+                                      r"__(?!float__)\w+__", *_KERNELS))),
     _TOKENIZER_FILE: re.compile(r"auto_map|source_spm|target_spm|(?!special_tokens_map_)\w+_files?"),
     "generation_config.json": re.compile("auto_map"),
 }  # fmt: skip

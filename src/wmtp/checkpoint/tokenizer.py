@@ -9,55 +9,81 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata, TokenizerInfo
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, show
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, show, show_all
 
 TOKENIZER_FILE = "tokenizer.json"
-_CONFIG_FILE = "tokenizer_config.json"
-_TOKENIZER_CLASS = re.compile(r"\w*(?:Tokenizer|TokenizerFast|Backend)", re.ASCII)
-_VOCABULARIES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
-_COMPANIONS = (
-    _CONFIG_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-    "chat_template.jinja",
+_SETTINGS_FILE = "tokenizer_config.json"
+_SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+_SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_VOCABULARIES = (TOKENIZER_FILE, *_SENTENCEPIECE_FILES, "tekken.json", "vocab.json", "vocab.txt")
+_COMPANIONS = (_SETTINGS_FILE, _SPECIAL_TOKENS_FILE, "added_tokens.json", "merges.txt", "chat_template.jinja")
+_TEMPLATES = re.compile(r"additional_chat_templates/[^/]+\.jinja")
+_MAX_FILE_BYTES = 64 << 20
+# Names that end so and are no tokenizers: each of them would build, or fetch, something else.
+_TOKENIZER_CLASS = re.compile(
+    r"(?!Auto|Rag|Basic|Character|Mecab|Wordpiece|Pil|Torchvision)\w*(?:Tokenizer|TokenizerFast|Backend)", re.ASCII
 )
+_SPECIAL_TOKENS = re.compile(r"\w+_tokens?", re.ASCII)
+_MAX_TOKEN_ID = 1 << 22  # libraries fill the ids before it with placeholders, one by one
+# What transformers takes from the settings instead of from its caller.
+_CALLERS_KEYS = ("name_or_path", "is_local", "_is_local", "local_files_only", "token", "revision", "_commit_hash")
 
 
 def tokenizer_files(store: Store) -> list[str]:
     """Return the files that loading the checkpoint's tokenizer reads; none when it has no vocabulary."""
     vocabularies = [name for name in _VOCABULARIES if store.has(name)]
-    return vocabularies and [*vocabularies, *(name for name in _COMPANIONS if store.has(name))]
+    if not vocabularies:
+        return []
+    templates = [info.name for info in store.list_files() if _TEMPLATES.fullmatch(info.name)]
+    return [*vocabularies, *(name for name in _COMPANIONS if store.has(name)), *templates]
 
 
-def check_tokenizer(store: Store) -> list[str]:
-    """Check the files of a checkpoint's tokenizer before a library reads them, and return their names.
+def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the files of a checkpoint's tokenizer as a library may read them; none when it has no vocabulary.
+
+    These bytes were checked. config.json is reduced to what picks the tokenizer's class, and the settings lose what
+    only a caller may say.
+
+    Args:
+        store: The checkpoint's files.
+        config: Its config.json.
 
     Raises:
-        CheckpointError: If one is not strict JSON, or has a table that would crash the process.
-        TrustError: If the class that it names is no tokenizer: transformers would build that instead.
+        CheckpointError: If a file is not strict JSON, or has a part that would crash or exhaust the process.
+        TrustError: If a class that is named is no tokenizer, or special tokens come with other settings.
     """
-    names = tokenizer_files(store)
-    documents = {name: _read_document(store, name) for name in names if name.endswith(".json")}
-    kind = documents.get(_CONFIG_FILE, {}).get("tokenizer_class")
-    if kind is not None and not (isinstance(kind, str) and _TOKENIZER_CLASS.fullmatch(kind)):
-        raise TrustError(
-            f"{store.where(_CONFIG_FILE)}: tokenizer_class is {show(kind)}, which is no tokenizer",
-            hint="name a tokenizer of transformers there, such as 'PreTrainedTokenizerFast'",
-        )
-    for table in _precompiled_tables(documents.get(TOKENIZER_FILE)):
-        if not _is_whole(table):
-            raise CheckpointError(
-                f"{store.where(TOKENIZER_FILE)}: precompiled_charsmap is {show(table)}, which is cut short or damaged",
-                hint="copy the tokenizer's files anew from where the checkpoint came from",
-            )
-    return names
+    files = {name: store.read_bytes(name, max_bytes=_MAX_FILE_BYTES) for name in tokenizer_files(store)}
+    documents = {
+        name: parse_json_object(data, where=store.where(name), error=CheckpointError, max_bytes=_MAX_FILE_BYTES)
+        for name, data in files.items()
+        if name.endswith(".json")
+    }
+    settings = documents.get(_SETTINGS_FILE, {})
+    for name, kind in (
+        (_SETTINGS_FILE, settings.get("tokenizer_class")),
+        ("config.json", config.get("tokenizer_class")),
+    ):
+        _check_class(store.where(name), kind)
+    _check_special_tokens(store.where(_SPECIAL_TOKENS_FILE), documents.get(_SPECIAL_TOKENS_FILE, {}))
+    _check_ids(store.where(_SETTINGS_FILE), settings.get("added_tokens_decoder"), by_key=True)
+    _check_ids(store.where("added_tokens.json"), documents.get("added_tokens.json"), by_key=False)
+    _check_tables(store.where(TOKENIZER_FILE), documents.get(TOKENIZER_FILE))
+    if settings:
+        kept = {key: value for key, value in settings.items() if key not in _CALLERS_KEYS}
+        files[_SETTINGS_FILE] = json.dumps(kept).encode()
+    picks = {key: config[key] for key in ("model_type", "tokenizer_class") if config.get(key) is not None}
+    return files and {**files, "config.json": json.dumps(picks).encode()}
+
+
+def needs_sentencepiece(files: Iterable[str]) -> bool:
+    """Say whether a tokenizer has its vocabulary in sentencepiece's format only."""
+    return TOKENIZER_FILE not in files and any(name in files for name in _SENTENCEPIECE_FILES)
 
 
 def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:
@@ -87,9 +113,9 @@ def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:
     return TokenizerInfo(sha256=hashlib.sha256(text.encode()).hexdigest(), vocab_size=max(len(tokens), 1))
 
 
-def verify_tokenizer(store: Store, metadata: ModelMetadata) -> None:
+def verify_tokenizer(store: Store, metadata: ModelMetadata, config: Mapping[str, Any]) -> None:
     """Check a tokenizer's files, and raise MetadataError when their fingerprint is not what metadata.json declares."""
-    check_tokenizer(store)
+    checked_tokenizer(store, config)
     declared, found = metadata.tokenizer, tokenizer_fingerprint(store)
     if declared and found and declared.sha256 != found.sha256:
         raise MetadataError(
@@ -97,6 +123,44 @@ def verify_tokenizer(store: Store, metadata: ModelMetadata) -> None:
             f" that of {TOKENIZER_FILE} is {found.sha256}",
             hint="write the one that was found, if this is the tokenizer that belongs to the weights",
         )
+
+
+def _check_class(where: str, kind: Any) -> None:
+    if kind is not None and not (isinstance(kind, str) and _TOKENIZER_CLASS.fullmatch(kind)):
+        raise TrustError(
+            f"{where}: tokenizer_class is {show(kind)}, which is no tokenizer",
+            hint="name a tokenizer of transformers there, such as 'PreTrainedTokenizerFast'",
+        )
+
+
+def _check_special_tokens(where: str, document: dict[str, Any]) -> None:
+    if others := [key for key in document if not _SPECIAL_TOKENS.fullmatch(key)]:
+        raise TrustError(
+            f"{where}: {', '.join(show_all(others))}: no special tokens, and transformers would take them for settings",
+            hint="remove them from the file; it holds the likes of 'eos_token'",
+        )
+
+
+def _check_ids(where: str, tokens: Any, *, by_key: bool) -> None:
+    if not isinstance(tokens, dict):
+        return
+    for key, value in tokens.items():
+        given = key if by_key else value
+        if not str(given).isdecimal() or int(given) > _MAX_TOKEN_ID:
+            raise CheckpointError(
+                f"{where}: the added token {show(value if by_key else key)} has the id {show(given)},"
+                f" which is no number up to {_MAX_TOKEN_ID:,}",
+                hint="copy the tokenizer's files anew from where the checkpoint came from",
+            )
+
+
+def _check_tables(where: str, document: Any) -> None:
+    for table in _precompiled_tables(document):
+        if not _is_whole(table):
+            raise CheckpointError(
+                f"{where}: precompiled_charsmap is {show(table)}, which is cut short or damaged",
+                hint="copy the tokenizer's files anew from where the checkpoint came from",
+            )
 
 
 def _read_document(store: Store, name: str) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _checkpoint(uri: str, *, lock: Path | None, allow_symlinks: bool) -> Checkpo
     from wmtp.checkpoint.tokenizer import verify_tokenizer
 
     checkpoint = open_checkpoint(uri, allow_symlinks=allow_symlinks, lock=lock)
-    verify_tokenizer(checkpoint.store, checkpoint.metadata)
+    verify_tokenizer(checkpoint.store, checkpoint.metadata, checkpoint.config)
     return checkpoint
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import TrustError, UnknownNameError
-from wmtp.loaders.base import LoadOptions
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
 from wmtp.registry import model_classes
+from wmtp.settings.loading import LoadOptions
 from wmtp.trust.guards import broken_promise
 from wmtp.trust.running import ConsentedModule, run_module
 from wmtp.untrusted import did_you_mean, show, show_all

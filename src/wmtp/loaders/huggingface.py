@@ -14,9 +14,9 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from wmtp.checkpoint.configuration import read_json
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import MetadataError
-from wmtp.loaders.base import LoadOptions
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
+from wmtp.settings.loading import LoadOptions
 from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
 

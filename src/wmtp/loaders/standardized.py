@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 
 from wmtp.checkpoint.plan import LoadPlan
 from wmtp.errors import SettingsError
-from wmtp.loaders.base import LoadKeywords, LoadOptions, LoadResult, execute, prepare
+from wmtp.loaders.base import LoadResult, execute, prepare
 from wmtp.settings.config import Config
+from wmtp.settings.loading import LoadKeywords, LoadOptions
 from wmtp.storage.uri import ModelURI
 
 URI = str | Path | ModelURI

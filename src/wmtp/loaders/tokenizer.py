@@ -1,0 +1,37 @@
+"""A checkpoint's tokenizer, as transformers makes it of files that were checked."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.tokenizer import checked_tokenizer, needs_sentencepiece
+from wmtp.errors import CheckpointError
+from wmtp.trust.guards import construction_errors
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer, or None when the checkpoint has none.
+
+    It is made of a private copy of the checked bytes: transformers reads whatever else it finds in a directory.
+
+    Raises:
+        WmtpError: If a file is refused, or transformers cannot make a tokenizer of them.
+    """
+    files = checked_tokenizer(checkpoint.store, checkpoint.config)
+    if not files:
+        return None
+    where = f"{checkpoint.where}: {', '.join(files)}"
+    if needs_sentencepiece(files) and find_spec("sentencepiece") is None:
+        raise CheckpointError(f"{where}: needs sentencepiece", hint="install it: python -m pip install sentencepiece")
+    with TemporaryDirectory() as directory, construction_errors(where, "the tokenizer"):
+        for name, data in files.items():
+            Path(directory, name).parent.mkdir(exist_ok=True)
+            Path(directory, name).write_bytes(data)
+        made = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    made.name_or_path = checkpoint.where
+    return made
