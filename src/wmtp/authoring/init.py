@@ -16,7 +16,7 @@ from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.headers import read_tensors, weights_name
 from wmtp.checkpoint.mapping import suggest_mapping
-from wmtp.checkpoint.parameters import parameter_specs, target_dtype
+from wmtp.checkpoint.parameters import parameter_slots, parameter_specs, target_dtype
 from wmtp.checkpoint.plan import make_plan
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_files, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
@@ -227,7 +227,7 @@ def _needed_mapping(checkpoint: Checkpoint) -> dict[str, Any] | None:
     dtype = target_dtype(checkpoint.tensors, options.dtype)
     blueprint = strategy.blueprint(checkpoint, options, dtype)
     model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
-    specs = parameter_specs(model)
+    specs = parameter_specs(parameter_slots(model))
     try:
         make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
     except PlanError:

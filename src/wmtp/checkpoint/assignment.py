@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from wmtp.checkpoint.headers import DTYPE_BYTES, TensorInfo, parse_header
-from wmtp.checkpoint.parameters import TORCH_DTYPES, parameter_slots
+from wmtp.checkpoint.parameters import TORCH_DTYPES, ParameterSlot, parameter_slots
 from wmtp.checkpoint.plan import Assignment
 from wmtp.errors import IntegrityError, StorageError, TrustError
 from wmtp.manifest import verify_digest
@@ -23,7 +23,7 @@ _NUM_THREADS = min(4, os.cpu_count() or 1)
 
 
 def assign_tensors(
-    model: nn.Module,
+    slots: Mapping[str, ParameterSlot],
     assignments: Sequence[Assignment],
     files: Mapping[str, Path],
     *,
@@ -34,7 +34,7 @@ def assign_tensors(
     """Carry out the assignments of a plan.
 
     Args:
-        model: The model that the plan was made for.
+        slots: Where the parameters of the model hang that the plan was made for, by name.
         assignments: Its plan.
         files: Local path of every file that the plan names.
         device: Where parameters and buffers end up.
@@ -49,7 +49,6 @@ def assign_tensors(
     Raises:
         IntegrityError: If private memory has another digest, or a tied tensor differs from its twin.
     """
-    slots = dict(parameter_slots(model))
     given: dict[str, torch.Tensor] = {}
     values = _values(assignments, _whole_files(assignments, files, device, mmap, digests or {}), files, device, mmap)
     for assignment, value in zip(assignments, values, strict=True):

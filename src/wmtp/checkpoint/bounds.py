@@ -24,8 +24,10 @@ _SIZE = re.compile(
 # Below these nothing is refused here: it costs little to build, and the plan then names what does not fit.
 _HARMLESS_SIZE = 1 << 16
 _HARMLESS_PARAMETERS = 4096
-_HARMLESS_ELEMENTS = 1 << 28
-_HARMLESS_RANGE = 1 << 22  # ranges are multiplied with each other
+# Above these a class is rehearsed without memory first. Ranges are multiplied with each other.
+_HARMLESS_ELEMENTS = 1 << 26
+_HARMLESS_RANGE = 1 << 13
+_HARMLESS_BUFFER_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ class Bounds:
         size: Of any one dimension, or number of parts.
         num_parameters: Parameters, each counted once, including those that ties and `allow_missing` leave without one.
         num_elements: Of any one tensor.
-        range_length: Of any one range of numbers.
+        range_length: Of a range of numbers that may be made without a rehearsal.
+        buffer_bytes: Of all buffers together, persistent or not.
     """
 
     size: int
     num_parameters: int
     num_elements: int
     range_length: int
+    buffer_bytes: int
 
     @classmethod
     def of_tensors(cls, tensors: Sequence[TensorInfo]) -> Self:
@@ -53,7 +57,8 @@ class Bounds:
             size=max(_HARMLESS_SIZE, len(tensors), widest),
             num_parameters=_HARMLESS_PARAMETERS + 4 * len(tensors),
             num_elements=max(_HARMLESS_ELEMENTS, largest),
-            range_length=max(_HARMLESS_RANGE, widest),
+            range_length=_HARMLESS_RANGE,
+            buffer_bytes=max(_HARMLESS_BUFFER_BYTES, 2 * sum(tensor.num_bytes for tensor in tensors)),
         )
 
 

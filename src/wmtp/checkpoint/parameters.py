@@ -105,11 +105,11 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         waiting += reversed(children)
 
 
-def parameter_specs(model: nn.Module) -> list[ParameterSpec]:
+def parameter_specs(slots: Iterable[tuple[str, ParameterSlot]]) -> list[ParameterSpec]:
     """Return what a model needs to be filled; parameters that are one object have one entry with several names."""
     names: dict[int, list[str]] = {}
     tensors: dict[int, torch.Tensor] = {}
-    for name, slot in parameter_slots(model):
+    for name, slot in slots:
         tensor = slot.tensor
         names.setdefault(id(tensor), []).append(name)
         tensors[id(tensor)] = tensor

@@ -11,7 +11,14 @@ import torch
 from wmtp.checkpoint.assignment import assign_tensors, verify_assigned
 from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
-from wmtp.checkpoint.parameters import check_device, move_buffers, parameter_specs, target_dtype
+from wmtp.checkpoint.parameters import (
+    ParameterSlot,
+    check_device,
+    move_buffers,
+    parameter_slots,
+    parameter_specs,
+    target_dtype,
+)
 from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
@@ -41,6 +48,7 @@ class PreparedLoad:
     options: LoadOptions
     blueprint: Blueprint
     model: torch.nn.Module
+    slots: dict[str, ParameterSlot]
     plan: LoadPlan
 
 
@@ -83,15 +91,15 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     blueprint = strategy.blueprint(checkpoint, options, dtype)
     model, notes = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
     with blueprint.guard(blueprint.where):
-        specs = parameter_specs(model)
+        slots = dict(parameter_slots(model))
     plan = make_plan(
         checkpoint,
-        specs,
+        parameter_specs(slots.items()),
         model_class=show(type(model).__qualname__)[1:-1],
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
         notes=notes,
     )
-    return PreparedLoad(checkpoint, options, blueprint, model, plan)
+    return PreparedLoad(checkpoint, options, blueprint, model, slots, plan)
 
 
 def execute(prepared: PreparedLoad) -> LoadResult:
@@ -99,7 +107,7 @@ def execute(prepared: PreparedLoad) -> LoadResult:
     plan, checkpoint, blueprint, model = prepared.plan, prepared.checkpoint, prepared.blueprint, prepared.model
     store, device, mmap = checkpoint.store, prepared.options.device, prepared.options.mmap
     files = store.local_paths({assignment.tensor.file for assignment in plan.assignments})
-    given = assign_tensors(model, plan.assignments, files, device=device, mmap=mmap, digests=store.verified)
+    given = assign_tensors(prepared.slots, plan.assignments, files, device=device, mmap=mmap, digests=store.verified)
     if plan.kept_initial:
         given |= keep_initial_values(model, blueprint, plan.kept_initial, device=device)
     move_buffers(model, device)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import local_torch_dtype
 
-from wmtp.checkpoint.allocation import bounded_allocation
+from wmtp.checkpoint.allocation import build_within_bounds
 from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.parameters import parameter_slots
 from wmtp.errors import PlanError, WmtpError
@@ -52,24 +53,37 @@ def build_model(blueprint: Blueprint, dtype: torch.dtype, bounds: Bounds) -> tup
         The model in eval mode, with ties applied, and notes for the receipt.
     """
     with _CONSTRUCTION, local_torch_dtype(dtype), no_init_weights():
-        try:
-            model, notes = _construct(blueprint, bounds, on_meta=True), []
-        except PlanError:
-            raise
-        except WmtpError:
-            model = _construct(blueprint, bounds, on_meta=False)
-            notes = ["built on the CPU: the class reads its parameters while it is built"]
+        model, notes = _construct(blueprint, bounds)
     with blueprint.guard(blueprint.where):
+        if dtype != torch.float32 and not blueprint.code:
+            _compute_tables(model)
         for module in _outermost_pretrained(model):
             module.tie_weights()
         model.eval()
     return model, notes
 
 
-def _construct(blueprint: Blueprint, bounds: Bounds, *, on_meta: bool) -> nn.Module:
-    allocation = bounded_allocation(bounds, where=blueprint.where, parameters_on_meta=on_meta)
-    with blueprint.guard(blueprint.where), allocation:
-        return blueprint.construct()
+def _construct(blueprint: Blueprint, bounds: Bounds) -> tuple[nn.Module, list[str]]:
+    build = partial(build_within_bounds, blueprint.construct, blueprint.guard, bounds, where=blueprint.where)
+    try:
+        return build(parameters_on_meta=True), []
+    except PlanError:
+        raise
+    except WmtpError:
+        return build(parameters_on_meta=False), ["built on the CPU: the class reads its parameters while it is built"]
+
+
+@torch.no_grad()
+def _compute_tables(model: nn.Module) -> None:
+    """Compute buffers that no file holds once more, in float32 where the class lets them, as `from_pretrained` does."""
+    waiting: list[tuple[nn.Module | None, PreTrainedModel | None]] = [(model, None)]
+    while waiting:
+        module, owner = waiting.pop()
+        if module is not None:
+            owner = module if isinstance(module, PreTrainedModel) else owner
+            if owner is not None and module._non_persistent_buffers_set:
+                owner._init_weights(module)
+            waiting += [(child, owner) for child in module._modules.values()]
 
 
 def keep_initial_values(

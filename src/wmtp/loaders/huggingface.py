@@ -64,11 +64,11 @@ def _exported_class(checkpoint: Checkpoint, name: str) -> Callable[[PretrainedCo
 
 
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Give parameters that an architecture wants in float32 that dtype, as `from_pretrained` does."""
+    """Give parameters and buffers that an architecture wants in float32 that dtype, as `from_pretrained` does."""
     patterns = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
     if not patterns:
         return
     wanted = re.compile("|".join(patterns))
-    for name, parameter in model.named_parameters():
-        if wanted.search(name):
-            parameter.data = parameter.data.to(torch.float32)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if wanted.search(name) and tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32)
