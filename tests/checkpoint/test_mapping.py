@@ -150,3 +150,15 @@ def test_a_suggestion_for_a_hundred_thousand_names_comes_at_once():
     assert suggest_mapping([name.removeprefix("model.") for name in held], held) == {"remove_prefix": "model."}
     assert suggest_mapping([f"{name}.x" for name in held], held) is None
     assert time.perf_counter() - before < 5
+
+
+def test_a_renamed_part_is_suggested_where_its_ending_tells_which_it_is():
+    held = ["gpt_neox.embed_in.weight", "embed_out.weight", "gpt_neox.layers.0.norm.bias"]
+    wanted = ["gpt_neox.embed_in.weight", "lm_head.weight", "gpt_neox.layers.0.norm.bias"]
+    fields = suggest_mapping(wanted, held)
+    assert fields == {"key_transforms": {r"^embed_out\.": "lm_head."}}
+    assert names(held, **fields) == wanted
+
+
+def test_no_rename_is_suggested_where_two_would_do():
+    assert suggest_mapping(["a.weight"], ["b.weight", "c.weight"]) is None

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from wmtp.errors import PlanError
@@ -16,6 +17,8 @@ from wmtp.untrusted import first_few, show
 
 _MAX_NAME_BYTES = 512
 _MAX_SUGGESTED = 20
+_MAX_RENAMED = 1000
+_PLAIN_NAME = re.compile(r"[\w.]+", re.ASCII)
 # RE2 needs about 2 microseconds for one rule and name: this is 50 rules for each of very many names.
 _MIN_SECONDS, _SECONDS_FOR_A_NAME = 3.0, 100e-6
 
@@ -119,7 +122,7 @@ def _name_faults(mapped: dict[str, MappedName]) -> list[str]:
 
 
 def suggest_mapping(wanted: Iterable[str], tensors: Iterable[str]) -> dict[str, Any] | None:
-    """Return mapping fields under which every wanted name has a tensor, or None when no single prefix does it.
+    """Return mapping fields under which every wanted name has a tensor, or None when a prefix or few renames do not.
 
     For people, in hints and drafts; loading never applies a suggestion.
 
@@ -146,6 +149,28 @@ def _attempts(needed: set[str], held: set[str]) -> Iterator[tuple[dict[str, Any]
         yield {"remove_prefix": prefix}, lambda name, prefix=prefix: name.removeprefix(prefix)  # type: ignore[misc]
     for prefix in sorted(additions, key=len)[:_MAX_SUGGESTED]:
         yield {"add_prefix": prefix}, lambda name, prefix=prefix: prefix + name  # type: ignore[misc]
+    if renames := _renamed_parts(needed - held, held - needed):
+        compiled = [compile_transform(*rule) for rule in renames.items()]
+        yield {"key_transforms": renames}, lambda name: next(filter(None, (rule(name) for rule in compiled)), name)
+
+
+def _renamed_parts(absent: set[str], spare: set[str]) -> dict[str, str]:
+    """Rules that rename leading parts of spare names to those of absent ones, where the rest tells which belong."""
+    rules: dict[str, str] = {}
+    for name in absent if len(absent) <= _MAX_RENAMED else ():
+        ending = {other: _common_ending(name, other) for other in spare}
+        best = max(ending.values(), default=0)
+        alike = [other for other, length in ending.items() if length == best]
+        if not best or len(alike) != 1 or not _PLAIN_NAME.fullmatch(alike[0] + name):
+            return {}
+        rules[f"^{re.escape(alike[0][:-best])}\\."] = f"{name[:-best]}."
+    return rules if len(rules) <= _MAX_SUGGESTED else {}
+
+
+def _common_ending(name: str, other: str) -> int:
+    """Length of what two names end in alike, in whole parts, the dot before them included."""
+    parts = zip(reversed(name.split(".")[1:]), reversed(other.split(".")[1:]), strict=False)
+    return sum(len(part) + 1 for part, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
 def _globs(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from wmtp.errors import IntegrityError, NotFoundError, TrustError
 from wmtp.manifest import Manifest, digest_file, sha256_bytes, verify_digest
-from wmtp.storage.store import FileInfo, Store
+from wmtp.storage.store import FileInfo, Store, reading
 from wmtp.untrusted import show, show_all
 
 Lock = Mapping[str, str] | str | Path
@@ -63,10 +63,11 @@ class LockedStore(Store):
     def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
         paths = self._store.local_paths(names)
         for name, path in paths.items():
-            identity = _identity(path)
-            if self._is_pinned(name) and self._hashed.get(name) != identity:
-                self._verify(name, f"sha256:{digest_file(path.parent, path.name).sha256}")
-                self._hashed[name] = identity
+            with reading(self.where(name)):
+                identity = _identity(path)
+                if self._is_pinned(name) and self._hashed.get(name) != identity:
+                    self._verify(name, f"sha256:{digest_file(path.parent, path.name).sha256}")
+                    self._hashed[name] = identity
         return paths
 
     def _verify(self, name: str, found: str) -> None:
@@ -117,7 +118,8 @@ def lock_store(store: Store, lock: Lock) -> LockedStore:
         )
     if not path.is_file():
         raise NotFoundError(f"{path}: no such lock file", hint="write one with 'wmtp lock URI --output FILE'")
-    files = Manifest.read(path).files
+    with reading(path):
+        files = Manifest.read(path).files
     return LockedStore(store, {entry.path: f"sha256:{entry.sha256}" for entry in files}, pins_all=True)
 
 

@@ -104,7 +104,7 @@ class LocalStore(Store):
         self.uri, self.verified = uri, {}
         self._root = Path(uri.path)
         self._allow_symlinks = allow_symlinks
-        with _reading(uri):
+        with reading(uri):
             if not self._root.is_dir():
                 raise _no_directory(uri)
             real_root = self._root.resolve()
@@ -115,7 +115,7 @@ class LocalStore(Store):
 
     @override
     def list_files(self) -> list[FileInfo]:
-        with _reading(self.uri):
+        with reading(self.uri):
             return sorted(self._walk(), key=lambda info: info.name)
 
     @override
@@ -124,7 +124,7 @@ class LocalStore(Store):
 
     @override
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        with _reading(self.where(name)), self._path(name).open("rb") as file:
+        with reading(self.where(name)), self._path(name).open("rb") as file:
             file.seek(start)
             data = file.read(length)
         if len(data) != length:
@@ -158,7 +158,7 @@ class LocalStore(Store):
                 hint="name files relative to the checkpoint's directory",
             )
         path = self._root / name
-        with _reading(self.where(name)):
+        with reading(self.where(name)):
             mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise StorageError(f"{self.where(name)}: not a regular file", hint="replace it with the file itself")
@@ -194,7 +194,7 @@ def open_store(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> S
 
 
 @contextmanager
-def _reading(uri: object) -> Iterator[None]:
+def reading(uri: object) -> Iterator[None]:
     """Say in our own words what the operating system has against a path."""
     try:
         yield

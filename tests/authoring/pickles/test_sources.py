@@ -131,3 +131,12 @@ def test_params_say_the_sizes_that_they_know(store_of):
     assert merge_sizes(store) == {"dim": 8}
     with pytest.raises(FormatError, match="dim is '8'"):
         merge_sizes(store_of(**{"params.json": {"dim": "8"}}))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metadata.json", "manifest.json", "parts"])
+def test_a_directory_with_the_name_of_a_file_that_is_written_does_not_go_along(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("x")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    store = open_store(tmp_path)
+    assert files_to_copy(store, find_weights(store), []) == []

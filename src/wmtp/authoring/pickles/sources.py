@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wmtp.checkpoint.headers import INDEX_FILE, SINGLE_FILE
 from wmtp.errors import CheckpointError, FormatError, NotFoundError
 from wmtp.storage.store import FileInfo, Store
 from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, relative_name_fault, show, show_all
@@ -21,7 +22,8 @@ _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w
 _COPIED_ENDINGS = (".json", ".txt", ".model", ".py", ".md", ".jinja", ".tiktoken")
 _COPIED_WORDS = ("LICENSE", "LICENCE", "README", "NOTICE", "USE_POLICY")
 # Written anew or carried over with changes; or true of the old files only.
-_NOT_COPIED = ("metadata.json", "manifest.json", "receipt.json")
+# What is written anew, or while it is made.
+_NOT_COPIED = ("metadata.json", "manifest.json", "receipt.json", SINGLE_FILE, INDEX_FILE, "parts")
 _MAX_COPIED_BYTES = MAX_INDEX_BYTES
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80\x02"
 _SIGNATURES = (
@@ -106,11 +108,12 @@ def files_to_copy(store: Store, weights: PickledWeights, required: Sequence[str]
             f"{store.uri}: metadata.json requires {_listed(pickles)}, which is no part of the weights",
             hint="take it out of loading_strategy.required_files if loading does not need it",
         )
+    # By its first part: a directory may have the name of a file that is written.
     taken = (*converted, *_NOT_COPIED)
     return [
         info.name
         for info in store.list_files()
-        if info.name not in taken and (_is_small(info) or info.name in required)
+        if not {info.name, info.name.partition("/")[0]} & set(taken) and (_is_small(info) or info.name in required)
     ]
 
 
