@@ -35,7 +35,7 @@ def _validate(uri: str, keywords: dict[str, Any]) -> None:
     from wmtp.checkpoint.tokenizer import verify_tokenizer
 
     checkpoint = open_checkpoint(uri, **keywords)
-    verify_tokenizer(checkpoint.store, checkpoint.metadata)
+    verify_tokenizer(checkpoint.store, checkpoint.metadata, checkpoint.config)
     verify_bytes(checkpoint)
 
 

@@ -40,6 +40,8 @@ _VALUES: dict[str, tuple[Any, ...]] = {
 _BUFFERS = (
     ("gptj", "GPTJForCausalLM", "n_positions", 10**8),
     ("codegen", "CodeGenForCausalLM", "n_positions", 10**8),
+    ("gptj", "GPTJForCausalLM", "n_positions", 4 * 10**6),
+    ("ctrl", "CTRLLMHeadModel", "n_positions", 4 * 10**6),
     ("gpt_neo", "GPTNeoForCausalLM", "max_position_embeddings", 10**5),
     ("gpt_bigcode", "GPTBigCodeForCausalLM", "n_positions", 10**5),
     ("clip_vision_model", "CLIPVisionModel", "image_size", 10**6),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hostile.case import Case, Change, refusals
-from hostile.changes import file
+from hostile.changes import config, file
 from hostile.draft import Draft
 from hostile.good import tokenizer_files
 
@@ -50,7 +50,41 @@ def _case(sentence: str, naming: str, *changes: Change, **how: Any) -> Case:
     return refused(sentence, _ANY, naming, tokenizer_files, *changes, **how)
 
 
+def _linked_template(directory: Path) -> None:
+    (directory / "additional_chat_templates").mkdir()
+    (directory / "additional_chat_templates" / "leak.jinja").symlink_to("/etc/hosts")
+
+
+def _special_tokens(**keys: Any) -> Change:
+    return file("special_tokens_map.json", json.dumps({"eos_token": "</s>", **keys}).encode())
+
+
 CASES = [
+    *(
+        _case(f"a tokenizer class in config.json that is {kind}", "config.json", config(tokenizer_class=kind))
+        for kind in ("AutoProcessor", "AutoModelForCausalLM", "AutoTokenizer", "RagTokenizer")
+    ),
+    *(
+        _case(f"special tokens that set {key}", "special_tokens_map.json", _outside(T), _special_tokens(**{key: value}))
+        for key, value in (
+            ("vocab_file", "../outside/tokenizer.json"),
+            ("tokenizer_file", "../outside/tokenizer.json"),
+            ("is_local", False),
+            ("name_or_path", "someone/model"),
+        )
+    ),
+    _case(
+        "an added token at the end of a long way",
+        TC,
+        _settings(added_tokens_decoder={"500000000": {"content": "<far>"}}),
+        peer=None,
+    ),
+    _case(
+        "a chat template that leads outside",
+        "additional_chat_templates/leak.jinja",
+        lambda d: d.after.append(_linked_template),
+        peer=None,
+    ),
     _case("a tokenizer that is an error page", T, file(T, b"<html>404</html>")),
     _case("a tokenizer that is a list", T, file(T, b"[]")),
     _case("a tokenizer without a model", T, _document(model=None)),

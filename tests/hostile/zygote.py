@@ -53,7 +53,7 @@ def _import_everything() -> None:
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Fork, let the child make the call, and say what became of it."""
     reading, writing = os.pipe()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident_bytes()
     with tempfile.TemporaryFile() as output:
         if (pid := os.fork()) == 0:
             os.close(reading)
@@ -73,8 +73,16 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         **answer,
         "printed": printed[-4000:],
         "seconds": usage.ru_utime + usage.ru_stime,
-        "grown_bytes": max(0, usage.ru_maxrss - before) * _RSS_UNIT,
+        "grown_bytes": max(0, usage.ru_maxrss * _RSS_UNIT - before),
     }
+
+
+def _resident_bytes() -> int:
+    """What this process has now; its peak, which a child does not inherit, may have been higher."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:  # macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def _kill_after(pid: int, seconds: float) -> list[int]:

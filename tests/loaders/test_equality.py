@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+import transformers
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPTJConfig,
+    GPTJForCausalLM,
+    PreTrainedModel,
+)
 
 import wmtp
+from builders import metadata_document
+from wmtp.loaders.huggingface import _keep_in_float32
 
 IDS = torch.randint(0, 96, (2, 12), generator=torch.Generator().manual_seed(1))
 
@@ -34,6 +48,56 @@ def test_buffers_that_are_not_in_the_checkpoint_equal_those_of_plain_constructio
     for name, buffer in AutoModelForCausalLM.from_pretrained(directory).named_buffers():
         assert torch.equal(loaded[name], buffer), name
         assert loaded[name].dtype == buffer.dtype, name
+
+
+def save_other(directory: Path, model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Save a model of another architecture, and return what `from_pretrained` makes of it."""
+    model.save_pretrained(directory)
+    kind = type(model).__name__
+    strategy = {"loader_type": "huggingface", "transformers_class": kind, "model_class_name": None}
+    document = metadata_document(strategy, base_architecture=model.config.model_type)
+    (directory / "metadata.json").write_text(json.dumps(document))
+    expected = getattr(transformers, kind).from_pretrained(directory, dtype="auto")
+    return {**expected.state_dict(), **dict(expected.named_buffers())}
+
+
+def check_equal(directory: Path, expected: dict[str, torch.Tensor]) -> None:
+    loaded = wmtp.load_model(directory)
+    found = {**loaded.state_dict(), **dict(loaded.named_buffers())}
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype, name
+        assert torch.equal(found[name], values), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_tables_of_positions_are_computed_in_float32_whatever_is_stored(tmp_path, dtype):
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": 64, "rotary_dim": 16}
+    model = GPTJForCausalLM(GPTJConfig(**sizes, bos_token_id=1, eos_token_id=2)).to(dtype)
+    check_equal(tmp_path, save_other(tmp_path, model))
+
+
+def test_buffers_that_an_architecture_keeps_in_float32_lose_no_bit():
+    class Keeping(GPTJForCausalLM):
+        _keep_in_fp32_modules_strict: ClassVar = ["bias_of_experts"]
+
+    model = Keeping(GPTJConfig(n_embd=8, n_layer=1, n_head=2, n_positions=8, vocab_size=8, rotary_dim=4))
+    model.register_buffer("bias_of_experts", torch.ones(3, dtype=torch.bfloat16))
+    model.register_buffer("number_of_bias_of_experts", torch.ones(3, dtype=torch.int64))
+    model.register_buffer("other", torch.ones(3, dtype=torch.bfloat16))
+    _keep_in_float32(model, torch.bfloat16)
+    assert [buffer.dtype for buffer in (model.bias_of_experts, model.number_of_bias_of_experts, model.other)] == [
+        torch.float32,
+        torch.int64,
+        torch.bfloat16,
+    ]
+
+
+def test_infinite_numbers_as_transformers_writes_them_are_read(saved):
+    directory, _ = saved("llama")
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"extra_limit": [0.0, {"__float__": "Infinity"}]}))
+    assert wmtp.load_model(directory).config.extra_limit == [0.0, float("inf")]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -11,14 +11,7 @@ import torch
 from wmtp.checkpoint.assignment import assign_tensors, verify_assigned
 from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
-from wmtp.checkpoint.parameters import (
-    ParameterSlot,
-    check_device,
-    move_buffers,
-    parameter_slots,
-    parameter_specs,
-    target_dtype,
-)
+from wmtp.checkpoint.parameters import check_device, move_buffers, parameter_slots, parameter_specs, target_dtype
 from wmtp.checkpoint.plan import LoadPlan, make_plan
 from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
@@ -30,6 +23,8 @@ from wmtp.untrusted import show
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from wmtp.checkpoint.parameters import ParameterSlot
 
 
 class LoadingStrategy(Protocol):
@@ -92,9 +87,10 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     model, notes = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
     with blueprint.guard(blueprint.where):
         slots = dict(parameter_slots(model))
+        specs = parameter_specs(slots.items())
     plan = make_plan(
         checkpoint,
-        parameter_specs(slots.items()),
+        specs,
         model_class=show(type(model).__qualname__)[1:-1],
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
         notes=notes,

@@ -36,6 +36,7 @@ def model_config(checkpoint: Checkpoint, dtype: torch.dtype, *, must_be_known: b
         )
     config_class: type[PretrainedConfig] = CONFIG_MAPPING[architecture] if is_known else PretrainedConfig
     with construction_errors(f"{checkpoint.where}/config.json"):
+        values = config_class._decode_special_floats(values)  # infinite numbers, as transformers writes them
         # from_dict would warn that the base class is not the model type's own.
         config = config_class.from_dict(values) if is_known else config_class(**values)
     config.dtype = dtype
