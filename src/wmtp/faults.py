@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from wmtp.errors import WmtpError
-from wmtp.untrusted import MAX_SHOWN, did_you_mean, first_few, show
+from wmtp.untrusted import MAX_SHOWN, did_you_mean, first_few, plain, show
 
 
 class StrictModel(BaseModel):
@@ -35,7 +35,7 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        dotted = ".".join(show(part)[1:-1] if isinstance(part, str) else str(part) for part in self.path)
+        dotted = ".".join(plain(part) if isinstance(part, str) else str(part) for part in self.path)
         return " ".join(filter(None, (dotted, self.problem)))
 
 

@@ -44,6 +44,14 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
+def plain(value: object) -> str:
+    """Return a foreign value as `show` does, but text without the quotes around it."""
+    text = show(value)
+    if not isinstance(value, str):
+        return text
+    return text[1:-1] if text[-1] == text[0] else text[1:]  # a long one was cut before its closing quote
+
+
 def show_all(values: Iterable[object]) -> list[str]:
     """Return the first 20 values, each shown safely, then one line that counts the rest."""
     return first_few([show(value) for value in values])

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from wmtp.checkpoint.headers import TensorInfo
 from wmtp.errors import PlanError
-from wmtp.untrusted import first_few, show
+from wmtp.untrusted import first_few, plain, show
 
 # Keys that say how many parts a model has, or how wide one is. Lengths of texts are not among them: rotary positions
 # go beyond every dimension of the weights.
@@ -69,7 +69,7 @@ def check_sizes(config: dict[str, Any], tensors: Sequence[TensorInfo], *, where:
         PlanError: Naming each key, what it asks for, and what the headers hold.
     """
     bound = Bounds.of_tensors(tensors).size
-    faults = [f"{show(key)[1:-1]} is {show(size)}" for key, size in _declared_sizes(config) if size > bound]
+    faults = [f"{plain(key)} is {show(size)}" for key, size in _declared_sizes(config) if size > bound]
     if faults:
         raise PlanError(
             f"{where}/config.json: {', '.join(first_few(faults))}; the headers hold {len(tensors):,} tensors, and no"

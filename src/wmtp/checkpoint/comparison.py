@@ -11,7 +11,7 @@ from typing import Any
 
 from wmtp.checkpoint.headers import TensorInfo
 from wmtp.checkpoint.values import ValueDifference, total_difference
-from wmtp.untrusted import first_few, show
+from wmtp.untrusted import first_few, plain, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class FileDifference:
     size_b: int | None
 
     def __str__(self) -> str:
-        name = show(self.name)[1:-1]
+        name = plain(self.name)
         if self.size_a is None or self.size_b is None:
             side, size = ("A", self.size_a) if self.size_b is None else ("B", self.size_b)
             return f"{name}: only in {side}, {size:,} bytes"
@@ -112,7 +112,7 @@ class TensorDifference:
         return {"name": self.name, "kind": self.kind, **sides, **values}
 
     def __str__(self) -> str:
-        name, forms = show(self.name)[1:-1], [_form(info) for info in (self.a, self.b) if info is not None]
+        name, forms = plain(self.name), [_form(info) for info in (self.a, self.b) if info is not None]
         if len(forms) == 1:
             return f"{name}: {self.kind}, {forms[0]}"
         form = forms[0] if forms[0] == forms[1] else f"{forms[0]} in A, {forms[1]} in B"

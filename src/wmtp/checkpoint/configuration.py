@@ -9,7 +9,7 @@ from typing import Any
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, first_few, parse_json_object, show
+from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, first_few, parse_json_object, plain, show
 
 CONFIG_FILE = "config.json"
 _TOKENIZER_FILE = "tokenizer_config.json"
@@ -101,7 +101,7 @@ def _declared_heads(config: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _check_keys(where: str, document: dict[str, Any], refused: re.Pattern[str]) -> None:
-    found = [f"{show(path)[1:-1]} = {show(value)}" for path, value in _refused_values(document, refused)]
+    found = [f"{plain(path)} = {show(value)}" for path, value in _refused_values(document, refused)]
     if found:
         raise TrustError(
             f"{where}: {', '.join(first_few(found))}: a checkpoint may not set this",

@@ -19,7 +19,7 @@ from wmtp.checkpoint.values import StoredTensor, have_same_bytes, measure_differ
 from wmtp.errors import MetadataError, PlanError
 from wmtp.metadata.file import METADATA_FILE, read_metadata
 from wmtp.storage.store import Store, open_store
-from wmtp.untrusted import relative_name_fault, show
+from wmtp.untrusted import plain, relative_name_fault
 
 _MAX_COMPARED_BYTES = 256 << 20  # tokenizers are smaller, other weights are not
 _MAX_COPIES_SOUGHT = 20  # each may cost a look at every tensor of its shape
@@ -79,7 +79,7 @@ def _field_differences(name: str, a: Store, b: Store) -> Iterator[FieldDifferenc
     if not (a.has(name) and b.has(name)):
         return  # a file that only one of them has is told as such
     for path, one, two in _leaves((), read_json(a, name), read_json(b, name)):
-        dotted = ".".join(show(part)[1:-1] if isinstance(part, str) else str(part) for part in path)
+        dotted = ".".join(plain(part) if isinstance(part, str) else str(part) for part in path)
         yield FieldDifference(name, dotted, one, two)
 
 
@@ -117,7 +117,7 @@ def _file_differences(a: Store, b: Store) -> tuple[list[FileDifference], list[st
         elif difference.size_a != difference.size_b:
             found.append(difference)
         elif fault := _unread(name, difference.size_a):
-            notes.append(f"{show(name)[1:-1]} {fault}, and was not compared")
+            notes.append(f"{plain(name)} {fault}, and was not compared")
         elif not have_same_bytes(_whole(a, name), _whole(b, name)):
             found.append(difference)
     return found, notes
@@ -192,4 +192,4 @@ def _copies(side: _Side, other: _Side) -> Iterator[str]:
         )
         original = next((key for key in alike if have_same_bytes(side.stored(name), side.stored(key))), None)
         if original is not None:
-            yield f"{show(name)[1:-1]}, only in {side.label}, is a copy of {show(original)[1:-1]} there"
+            yield f"{plain(name)}, only in {side.label}, is a copy of {plain(original)} there"

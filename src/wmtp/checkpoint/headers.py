@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, relative_name_fault, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, plain, relative_name_fault, show, show_all
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -238,7 +238,7 @@ def _read_index(store: Store) -> tuple[dict[str, str], object]:
             continue
         if fault := _shard_name_fault(shard):
             raise FormatError(
-                f"{where}: weight_map.{show(tensor)[1:-1]}: the shard name {show(shard)} {fault}",
+                f"{where}: weight_map.{plain(tensor)}: the shard name {show(shard)} {fault}",
                 hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
             )
         sound.add(shard)

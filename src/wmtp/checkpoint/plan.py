@@ -19,7 +19,7 @@ from wmtp.checkpoint.headers import FLOATING, TensorInfo
 from wmtp.checkpoint.mapping import in_time, map_names, suggest_mapping
 from wmtp.errors import PlanError
 from wmtp.metadata.schema import ModelMetadata
-from wmtp.untrusted import first_few, show
+from wmtp.untrusted import first_few, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,16 @@ class LoadPlan:
         casts = Counter((a.tensor.dtype, a.dtype) for a in self.assignments if a.tensor.dtype != a.dtype)
         lines = [
             f"{self.model_class}: {self.num_parameters:,} parameters, {self.bytes_to_read:,} bytes",
-            *(f"{count} tensors from {show(name)[1:-1]}" for name, count in sorted(files.items())),
+            *(f"{count} tensors from {plain(name)}" for name, count in sorted(files.items())),
             *(f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()),
             *(
                 f"{_listed(a.names[1:])} tied to {_listed(a.names[:1])}"
                 for a in self.assignments
                 if a.names[1:] and not a.repeats
             ),
-            *(f"{show(a.tensor.name)[1:-1]} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
-            *(f"no tensor, initial values kept: {show(name)[1:-1]}" for name in self.kept_initial),
-            *(f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused),
+            *(f"{plain(a.tensor.name)} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
+            *(f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial),
+            *(f"tensor left unused: {plain(name)}" for name in self.left_unused),
         ]
         return [*lines, *self.notes]
 
@@ -182,7 +182,7 @@ def make_plan(
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(show(name)[1:-1] for name in names)
+    return ", ".join(plain(name) for name in names)
 
 
 def _let_through(named: Iterable[tuple[str, ...]], globs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -197,7 +197,7 @@ def _let_through(named: Iterable[tuple[str, ...]], globs: Sequence[str]) -> tupl
 
 
 def _misfit(assignment: Assignment, spec: ParameterSpec) -> str | None:
-    tensor, name, file = assignment.tensor, show(assignment.tensor.name)[1:-1], show(assignment.tensor.file)[1:-1]
+    tensor, name, file = assignment.tensor, plain(assignment.tensor.name), plain(assignment.tensor.file)
     if tensor.shape != spec.shape:
         return f"wrong shape: {name} is {list(tensor.shape)} in {file}, the model has {list(spec.shape)}"
     both_floating = tensor.dtype in FLOATING and spec.dtype in FLOATING
@@ -215,7 +215,7 @@ def _refusal(
     missing, unexpected, unfit = faults
     counts = [f"{len(f)} {what}" for f, what in zip(faults, ("missing", "unexpected", "unfit"), strict=True) if f]
     named = (("missing: no tensor for", missing), ("unexpected: no parameter for", unexpected))
-    lines = [line for what, names in named for line in first_few([f"{what} {show(name)[1:-1]}" for name in names])]
+    lines = [line for what, names in named for line in first_few([f"{what} {plain(name)}" for name in names])]
     lines += first_few(unfit)
     return PlanError(
         f"{checkpoint.where}: the tensors do not fit {model_class}: {', '.join(counts)}",

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from wmtp.checkpoint.plan import LoadPlan
-from wmtp.untrusted import first_few, show
+from wmtp.untrusted import first_few, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +102,13 @@ class LoadReceipt:
             lines.append(f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}")
         lines += [f"cast from {old} to {new}: {count}" for (old, new), count in casts.items()]
         lines += [
-            f"{', '.join(show(name)[1:-1] for name in p.tied)} tied to {show(p.name)[1:-1]}"
-            for p in self.parameters
-            if p.tied
+            f"{', '.join(plain(name) for name in p.tied)} tied to {plain(p.name)}" for p in self.parameters if p.tied
         ]
-        lines += [f"no tensor, initial values kept: {show(name)[1:-1]}" for name in self.kept_initial]
-        lines += [f"tensor left unused: {show(name)[1:-1]}" for name in self.left_unused]
-        lines += [f"ran {show(file)[1:-1]} ({digest})" for file, digest in self.code.items()]
+        lines += [f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial]
+        lines += [f"tensor left unused: {plain(name)}" for name in self.left_unused]
+        lines += [f"ran {plain(file)} ({digest})" for file, digest in self.code.items()]
         files = sorted({parameter.file for parameter in self.parameters})
-        unverified = first_few([show(file)[1:-1] for file in files if file not in self.verified])
+        unverified = first_few([plain(file) for file in files if file not in self.verified])
         lines += [f"verified by the lock: {len(self.verified)} files"] if self.verified else []
         lines += [f"unverified, as no lock pins them: {', '.join(unverified)}"] if unverified else []
         return [*lines, *self.notes]

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from wmtp.cli.options import AllowSymlinks, AsJSON
-from wmtp.cli.output import Output, plain
+from wmtp.cli.output import Output
+from wmtp.untrusted import plain
 
 
 def diff(  # noqa: PLR0913  each option of the contract is one

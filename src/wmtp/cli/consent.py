@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wmtp.cli.options import AllowSymlinks, AsJSON, Yes
-from wmtp.cli.output import Output, plain, table
+from wmtp.cli.output import Output, table
+from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from wmtp.storage.store import Store

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from wmtp.cli.output import plain, table
+from wmtp.cli.output import table
+from wmtp.untrusted import plain
 
 _PACKAGES = (
     "wmtp", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pydantic", "pydantic-core",

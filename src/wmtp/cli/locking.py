@@ -10,6 +10,7 @@ import typer
 
 from wmtp.cli.options import URI, AllowSymlinks, AsJSON, Yes
 from wmtp.cli.output import Output, size
+from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from wmtp.manifest import FileDigest, Manifest
@@ -115,8 +116,6 @@ def _changes(output: Path, found: Manifest) -> list[str]:
 
 
 def _changed(name: str, old: FileDigest | None, new: FileDigest | None) -> str:
-    from wmtp.cli.output import plain
-
     before, now = (f"sha256:{entry.sha256} ({entry.size:,} bytes)" if entry else "not there" for entry in (old, new))
     return f"{plain(name)}: {before} in the lock, {now} now"
 

@@ -19,7 +19,8 @@ from wmtp.cli.options import (
     NoCache,
     load_options,
 )
-from wmtp.cli.output import Output, plain, size, table
+from wmtp.cli.output import Output, size, table
+from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from wmtp.checkpoint.headers import TensorInfo

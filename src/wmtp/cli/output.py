@@ -85,14 +85,6 @@ class Output:
         logger.setLevel(logging.DEBUG if self.debug else logging.WARNING if self.quiet else logging.INFO)
 
 
-def plain(value: object) -> str:
-    """Return foreign text so that it is safe to print, without the quotes that errors put around it."""
-    from wmtp.untrusted import show
-
-    text = show(value)
-    return text[1:-1] if isinstance(value, str) and text[-1] == text[0] else text
-
-
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]:
     """Return aligned lines, the headers first; nothing at all when there are no rows."""
     if not rows:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
-from wmtp.cli.output import plain, size
+from wmtp.cli.output import size
 from wmtp.factory import Resolution, resolve_models
 from wmtp.registry import algorithms
+from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from wmtp.settings.config import Config

@@ -19,7 +19,7 @@ from wmtp.loaders.tokenizer import load_tokenizer
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import loading_strategies
 from wmtp.settings.loading import LoadOptions
-from wmtp.untrusted import show
+from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +91,7 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     plan = make_plan(
         checkpoint,
         specs,
-        model_class=show(type(model).__qualname__)[1:-1],
+        model_class=plain(type(model).__qualname__),
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
         notes=notes,
     )

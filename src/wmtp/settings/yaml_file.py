@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, ValidationInfo
 from wmtp.errors import SettingsError
 from wmtp.faults import Fault, model_faults
 from wmtp.settings.yaml_text import KeyPath, Origin, compose
-from wmtp.untrusted import first_few, show
+from wmtp.untrusted import first_few, plain, show
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,7 +48,7 @@ class Override:
     @property
     def origin(self) -> Origin:
         """How errors name it."""
-        return Origin(sys.maxsize, f"override {show('.'.join(self.keys))[1:-1]}={show(self.value)[1:-1]}")
+        return Origin(sys.maxsize, f"override {plain('.'.join(self.keys))}={plain(self.value)}")
 
 
 @dataclass

@@ -28,7 +28,7 @@ from ruamel.yaml.events import (
 
 from wmtp.errors import SettingsError
 from wmtp.faults import Fault
-from wmtp.untrusted import show
+from wmtp.untrusted import plain, show
 
 KeyPath = tuple[int | str, ...]
 
@@ -91,7 +91,7 @@ def compose(text: str, place: Callable[[int], Origin], path: KeyPath = ()) -> Co
         problem = " ".join(filter(None, (error.context, error.problem)))
         composer.stop(mark.line if mark else 0, f"is not YAML: {problem}", _syntax_hint(problem))
     except YAMLError as error:
-        reason = show(str(error).partition("\n")[0])[1:-1]
+        reason = plain(str(error).partition("\n")[0])
         composer.stop(0, f"is not YAML: {reason}", "remove control characters from the text")
     return composer.composed
 

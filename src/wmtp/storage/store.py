@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from wmtp.errors import NotFoundError, StorageError, WmtpError
 from wmtp.storage.uri import ModelURI, parse_uri
-from wmtp.untrusted import MAX_LEVELS, relative_name_fault, show
+from wmtp.untrusted import MAX_LEVELS, plain, relative_name_fault, show
 
 _MAX_LISTED = 100_000
 
@@ -80,7 +80,7 @@ class Store(ABC):
 
     def where(self, name: str) -> str:
         """Return the address of a file as errors show it; its name may be a stranger's."""
-        return f"{str(self.uri).rstrip('/')}/{show(name)[1:-1]}"
+        return f"{str(self.uri).rstrip('/')}/{plain(name)}"
 
     def has(self, name: str) -> bool:
         """Say whether a regular file of that name is there."""

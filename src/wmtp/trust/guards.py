@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wmtp.errors import CheckpointError, PlanError, TrustError, WmtpError
-from wmtp.untrusted import show
+from wmtp.untrusted import plain, show
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def _is_ours(error: BaseException) -> bool:
 
 def _shown(error: BaseException) -> str:
     try:
-        return f"{show(type(error).__name__)[1:-1]}: {show(str(error))}"
+        return f"{plain(type(error).__name__)}: {show(str(error))}"
     except BaseException:  # noqa: BLE001  the class is the code's own, and so is its __str__
         return "an exception that cannot be shown"
 

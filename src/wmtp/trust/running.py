@@ -19,7 +19,7 @@ from wmtp.errors import NotFoundError, TrustError
 from wmtp.storage.store import Store
 from wmtp.trust.consent import CodeFile, check_consent, read_code
 from wmtp.trust.guards import broken_promise
-from wmtp.untrusted import show
+from wmtp.untrusted import plain, show
 
 # Checkpoints with the same file run under the same module name, one at a time.
 _RUNNING = threading.RLock()
@@ -135,7 +135,7 @@ class _CheckpointFinder(MetaPathFinder, Loader):
         found = [*(spec.submodule_search_locations or ()), *filter(None, [spec.origin])] if spec else []
         if inside := [place for place in found if Path(place).parent.resolve() in self._directories]:
             raise TrustError(
-                f"{self._code.where}: it imports {show(fullname)[1:-1]}, which sys.path finds in the checkpoint:"
+                f"{self._code.where}: it imports {plain(fullname)}, which sys.path finds in the checkpoint:"
                 f" {show(inside[0])}",
                 hint=f"write 'from .{fullname} import ...' in the file and agree to both, or keep the checkpoint's"
                 " directory off sys.path: start from another one",

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from wmtp.errors import IntegrityError, NotFoundError, StorageError, TrustError
 from wmtp.storage.replace import replace_file
-from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, plain, show_all
 
 if TYPE_CHECKING:
     from model_signing import manifest
@@ -171,7 +171,7 @@ def _check_key(path: Path, *, is_private: bool) -> None:
     try:
         key = load_pem_private_key(data, None) if is_private else load_pem_public_key(data)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
-        raise TrustError(f"{path}: cannot be used as a {what} key: {show(str(error))[1:-1]}", hint=hint) from error
+        raise TrustError(f"{path}: cannot be used as a {what} key: {plain(str(error))}", hint=hint) from error
     kinds = EllipticCurvePrivateKey | EllipticCurvePublicKey
     if not isinstance(key, kinds) or key.curve.name not in _CURVES:
         found = key.curve.name if isinstance(key, kinds) else type(key).__name__
@@ -216,12 +216,12 @@ def _refusal(signature: Path, directory: Path, error: Exception) -> IntegrityErr
         )
     if told.startswith("Cannot use "):
         return IntegrityError(
-            f"{directory}: {show(told)[1:-1]}",
+            f"{directory}: {plain(told)}",
             hint="a signature is about the files themselves: copy the checkpoint with its links resolved (cp -rL)",
         )
     reason = told if isinstance(error, ValueError) else f"{type(error).__name__} {told}"
     return IntegrityError(
-        f"{signature}: no valid signature of this key: {show(reason.strip())[1:-1]}",
+        f"{signature}: no valid signature of this key: {plain(reason.strip())}",
         hint="check that the key is the signer's and that the signature was made with an elliptic-curve key, or fetch"
         " the signature again",
     )
@@ -232,7 +232,7 @@ def _differences(told: str) -> list[str]:
         listed = ast.literal_eval(told)  # the library prints a list of texts
     except (ValueError, SyntaxError):
         listed = [told]
-    return [show(text.partition(": Expected")[0])[1:-1] for text in listed]
+    return [plain(text.partition(": Expected")[0]) for text in listed]
 
 
 def _unreadable(place: Path, error: OSError) -> StorageError:

@@ -22,7 +22,7 @@ from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.refusals import ended_error, refusal
 from wmtp.errors import TrustError
 from wmtp.faults import StrictModel, model_faults
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, show
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, plain
 
 JOB_FILE = "job.json"
 _STARTING_SECONDS = 60  # importing torch on a cold, busy machine
@@ -180,7 +180,7 @@ def _parsed(data: bytes, where: str, limits: Limits) -> Reply:
     except ValidationError as error:
         faults = model_faults(error, Reply)
         raise TrustError(
-            f"{place} {show(str(faults[0]))[1:-1]}", hint="do not use this checkpoint: its pickle took over a process"
+            f"{place} {plain(str(faults[0]))}", hint="do not use this checkpoint: its pickle took over a process"
         ) from error
     file = f"{where}/{failure.file}" if failure.file else where
     raise refusal(failure.error, failure.problem, failure.hint, where=file, limits=limits)

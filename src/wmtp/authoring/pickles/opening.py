@@ -21,7 +21,7 @@ from wmtp.authoring.pickles.state_dicts import check_expected, find_state_dict
 from wmtp.checkpoint.parameters import DTYPE_NAMES
 from wmtp.checkpoint.write import same_tensors, split_into_shards, write_shard
 from wmtp.errors import FormatError
-from wmtp.untrusted import show
+from wmtp.untrusted import plain, show
 
 _ZIP = b"PK\x03\x04"  # what torch itself goes by
 
@@ -112,7 +112,7 @@ def _records(path: str) -> Counter[int]:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise FormatError(
-            f"not a whole zip archive ({show(str(error))[1:-1]})", hint="the file is cut short: copy it again"
+            f"not a whole zip archive ({plain(str(error))})", hint="the file is cut short: copy it again"
         ) from error
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise FormatError(

@@ -41,7 +41,7 @@ def refusal(error: str, problem: str, hint: str, *, where: str, limits: Limits) 
         limits: What it was allowed.
     """
     if error in _OUR_OWN:
-        return _OUR_OWN[error](f"{where}: {_plain(problem)}", hint=_plain(hint))
+        return _OUR_OWN[error](f"{where}: {_sentence(problem)}", hint=_sentence(hint))
     if error == MemoryError.__name__:
         return memory_error(where, limits)
     for read in (_of_memory, _of_disk, _of_globals, _of_format):
@@ -49,7 +49,7 @@ def refusal(error: str, problem: str, hint: str, *, where: str, limits: Limits) 
             return found
     said = ": ".join(filter(None, (error, problem.strip().partition("\n")[0])))
     return FormatError(
-        f"{where}: not weights as torch.save writes them ({_plain(said)})",
+        f"{where}: not weights as torch.save writes them ({_sentence(said)})",
         hint="the file is damaged or something else: copy it again from its source; nothing in it was run",
     )
 
@@ -137,7 +137,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _plain(text: str) -> str:
+def _sentence(text: str) -> str:
     # Foreign words in the middle of a sentence: escaped as everywhere, but longer than one value.
     escaped = "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text)
     return escaped if len(escaped) <= _SHOWN_CHARACTERS else escaped[: _SHOWN_CHARACTERS - 3] + "..."

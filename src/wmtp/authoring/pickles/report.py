@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wmtp.untrusted import first_few, show
+from wmtp.untrusted import first_few, plain, show
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class ConversionReport:
             f"{self.path}: {self.num_tensors:,} tensors, {self.num_bytes:,} bytes, in {', '.join(self.weights)}",
             f"opened in a process of its own ({', '.join(opened)}): {_listed(self.sources)}",
             *([f"the tensors stood under {show(self.unwrapped)}"] if self.unwrapped is not None else []),
-            *first_few([f"stored once: {_plain(name)} is {_plain(first)}" for name, first in self.same.items()]),
-            *first_few([f"dropped, as no tensor of the model: {_plain(entry)}" for entry in self.dropped]),
+            *first_few([f"stored once: {plain(name)} is {plain(first)}" for name, first in self.same.items()]),
+            *first_few([f"dropped, as no tensor of the model: {plain(entry)}" for entry in self.dropped]),
             f"copied: {_listed(self.copied) or 'nothing'}",
             *([f"left out: {_listed(self.left_out)}"] if self.left_out else []),
             "metadata.json was carried over" if self.with_metadata else "there was no metadata.json to carry over",
@@ -76,9 +76,5 @@ class ConversionReport:
         ]
 
 
-def _plain(text: str) -> str:
-    return show(text)[1:-1]
-
-
 def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(first_few([_plain(name) for name in names]))
+    return ", ".join(first_few([plain(name) for name in names]))

@@ -10,7 +10,7 @@ from typing import Any
 from wmtp.checkpoint.headers import INDEX_FILE, SINGLE_FILE
 from wmtp.errors import CheckpointError, FormatError, NotFoundError
 from wmtp.storage.store import FileInfo, Store
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, relative_name_fault, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, plain, relative_name_fault, show, show_all
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 PARAMS_FILE = "params.json"
@@ -146,7 +146,7 @@ def _sharded(store: Store, found: list[str]) -> PickledWeights:
     for tensor, shard in weight_map.items():
         if (not isinstance(shard, str) or shard not in expected) and (fault := _shard_fault(shard)):
             raise FormatError(
-                f"{where}: weight_map.{show(tensor)[1:-1]}: the shard name {show(shard)} {fault}",
+                f"{where}: weight_map.{plain(tensor)}: the shard name {show(shard)} {fault}",
                 hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
             )
         expected.setdefault(shard, []).append(tensor)
