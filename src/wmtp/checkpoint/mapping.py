@@ -169,6 +169,7 @@ def _renamed_parts(absent: set[str], spare: set[str]) -> dict[str, str]:
 
 def _common_ending(name: str, other: str) -> int:
     """Length of what two names end in alike, in whole parts, the dot before them included."""
+    # Names of different depth are compared as far as the shorter one goes.
     parts = zip(reversed(name.split(".")[1:]), reversed(other.split(".")[1:]), strict=False)
     return sum(len(part) + 1 for part, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 

@@ -61,7 +61,7 @@ class ForeignModel(nn.Module):
     def _answer(
         self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, with_top1: bool
     ) -> MTPOutput:
-        raise NotImplementedError
+        raise NotImplementedError  # nn.Module is no ABC; both subclasses answer
 
     def _arguments(self, rows: Rows) -> dict[str, Any]:
         # A **kwargs may drop what it is given, and then documents would see each other: only a name is believed.

@@ -170,7 +170,7 @@ def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
 
 
 def _shared_length(one: list[int], other: list[int]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
+    pairs = enumerate(zip(one, other, strict=False))  # as far as the shorter one goes
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 

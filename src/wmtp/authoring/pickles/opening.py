@@ -110,6 +110,7 @@ def _records(path: str) -> Counter[int]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+    # NotImplementedError is what zipfile raises for a version or compression that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise FormatError(
             f"not a whole zip archive ({plain(str(error))})", hint="the file is cut short: copy it again"
