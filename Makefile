@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo demo-real test test-slow fuzz check fmt bench bench-trust clean
+.PHONY: demo demo-real test test-slow fuzz check fmt bench bench-s3 bench-trust clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
 	@echo "make bench      speed and memory against transformers"
+	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers      make clean"
 
 $(READY): pyproject.toml constraints.txt
@@ -55,6 +56,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/proof.py
 	$(BIN)/python benchmarks/startup.py
+
+bench-s3: $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/object_store.py
 
 bench-trust: $(READY)
 	$(BIN)/python benchmarks/trust.py

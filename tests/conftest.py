@@ -1,4 +1,4 @@
-"""What holds for every test: no network, no recorded consent of the person who runs them, one thread."""
+"""What holds for every test: no network, no recorded consent or cache of the person who runs them, one thread."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 
+pytest_plugins = ["servers.fixtures"]
+
+
 @pytest.fixture(autouse=True)
 def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("WMTP_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -172,12 +172,12 @@ def test_metadata_that_cannot_be_read_is_the_reason_and_brings_its_own_hint(tmp_
     empty.mkdir()
     broken.mkdir()
     (broken / "metadata.json").write_text("{")
-    remote = "s3://lab/model"
+    remote = "az://lab/model"
     faults = refused(config(base=[str(absent), str(empty), str(broken), remote]), recipe()).faults
     assert faults[0].startswith(f"base: {absent}: no such directory; check the path; beside it are: 'broken', 'empty'")
     assert faults[1] == f"base: {empty}: metadata.json: no such file; draft one with 'wmtp init {empty}'"
     assert faults[2].startswith(f"base: {broken}: metadata.json: is not JSON")
-    assert faults[3].startswith(f"base: {remote}: this version of wmtp reads local directories only")
+    assert faults[3].startswith(f"base: {remote}: az://lab: the environment does not say which")
 
 
 def test_metadata_with_several_faults_shows_the_first_of_them(tmp_path: Path) -> None:

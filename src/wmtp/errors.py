@@ -3,13 +3,15 @@
     WmtpError
     ├── URIError(ValueError)              an address that cannot be read
     ├── StorageError(OSError)             bytes that cannot be had
-    │   └── NotFoundError(FileNotFoundError)
+    │   ├── NotFoundError(FileNotFoundError)
+    │   └── ChangedError                  a file is not the version that was read before
     ├── MetadataError(ValueError)         metadata.json is malformed or untrue
     ├── SettingsError(ValueError)         config.yaml or recipe.yaml
     ├── CheckpointError(ValueError)       the files of a checkpoint
     │   ├── FormatError                   a file is not what its name says
     │   ├── PlanError                     tensors and model do not fit each other
     │   └── IntegrityError                bytes differ from their digest
+    │       └── ArrivalError              ... and they have only just been fetched
     ├── TrustError(PermissionError)       code that the operator has not agreed to, or that misbehaved
     ├── UnknownNameError(LookupError)     a name that no registry knows
     ├── IncompatibleModelError(ValueError)  no model fits the recipe
@@ -59,6 +61,10 @@ class NotFoundError(StorageError, FileNotFoundError):
     """Nothing stands at that address."""
 
 
+class ChangedError(StorageError):
+    """A file of a checkpoint is no longer the version of which other parts were read."""
+
+
 class MetadataError(WmtpError, ValueError):
     """A metadata.json that is malformed, or that states what is not so."""
 
@@ -81,6 +87,10 @@ class PlanError(CheckpointError):
 
 class IntegrityError(CheckpointError):
     """Bytes differ from the digest recorded for them."""
+
+
+class ArrivalError(IntegrityError):
+    """Bytes were fetched and differ from the digest recorded for them; the next try may get the right ones."""
 
 
 class TrustError(WmtpError, PermissionError):

@@ -6,23 +6,21 @@ is opened to decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wmtp.errors import IncompatibleModelError, WmtpError
-from wmtp.metadata.file import METADATA_FILE, load_metadata
+from wmtp.metadata.file import load_metadata
+from wmtp.metadata.fitness import Need, misfits
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import algorithms, loader_registry
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
-from wmtp.storage.uri import parse_uri
 
 if TYPE_CHECKING:
     from wmtp.algorithms.base import Algorithm, Role
 
 DEFAULT_LOADER = "standardized-model-loader"
-_KEY_OF_TYPE = {"base_model": "base", "reference_model": "ref", "reward_model": "rm"}
 
 
 @dataclass(frozen=True)
@@ -156,34 +154,11 @@ def _examine(role: Role, uri: str, recipe: Recipe, base: Candidate | None) -> Ca
     except WmtpError as error:
         reason = "; ".join([error.problem, *error.faults[:1]]).removeprefix(uri).lstrip("/: ")
         return Rejection(role.name, uri, reason, error.hint)
-    misfit = next(_misfits(role, candidate, recipe, base), None)
+    need = Need(role.name, role.wmtp_type, recipe.train.algo, recipe.mtp.horizon)
+    if base is not None:
+        need = replace(need, base_uri=base.uri, base=base.metadata)
+    misfit = next(misfits(uri, candidate.metadata, need), None)
     return Rejection(role.name, uri, *misfit) if misfit else candidate
-
-
-def _misfits(role: Role, candidate: Candidate, recipe: Recipe, base: Candidate | None) -> Iterator[tuple[str, str]]:
-    """Yield what keeps a model from a role, each with what would change that."""
-    declared, file = candidate.metadata, parse_uri(candidate.uri) / METADATA_FILE
-    algorithm, horizon, heads = recipe.train.algo, recipe.mtp.horizon, declared.num_heads
-    if declared.wmtp_type != role.wmtp_type:
-        yield (
-            f"wmtp_type is {declared.wmtp_type!r}, and this role needs {role.wmtp_type!r}",
-            f"list it under paths.models.{_KEY_OF_TYPE[declared.wmtp_type]}, and a {role.wmtp_type} here",
-        )
-    if algorithm not in declared.algorithm_compatibility:
-        yield (
-            f"algorithm_compatibility is {declared.algorithm_compatibility}, without {algorithm!r}",
-            f'add "{algorithm}" to algorithm_compatibility in {file}, if the model may serve it',
-        )
-    # Only the model that is trained predicts several tokens; one that does not say how many is counted when loaded.
-    if role.wmtp_type == "base_model" and horizon and heads and heads < horizon:
-        grow = f"make one with 'wmtp grow {candidate.uri} DST --heads {horizon}', or " if heads == 1 else ""
-        yield f"has {heads} prediction head(s), and mtp.horizon is {horizon}", f"{grow}set mtp.horizon: {heads}"
-    needed = base.metadata.tokenizer if base else None
-    if base and needed and declared.tokenizer and declared.tokenizer.sha256 != needed.sha256:
-        yield (
-            f"its tokenizer is {declared.tokenizer.sha256[:12]}..., that of the base model is {needed.sha256[:12]}...",
-            f"name a model with the tokenizer of {base.uri} under paths.models.{role.name}",
-        )
 
 
 def _no_model(algorithm: str, failed: list[Role], rejected: list[Rejection]) -> IncompatibleModelError:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from wmtp.errors import IntegrityError
+from wmtp.errors import ArrivalError, IntegrityError
 from wmtp.faults import Fault, FieldFaults, StrictModel, faults_error, model_faults
 from wmtp.untrusted import parse_json_object, relative_name_fault, show, show_all
+
+MANIFEST_FILE = "manifest.json"  # what a published checkpoint calls its own
 
 _CHUNK_BYTES = 1 << 20
 
@@ -35,10 +37,14 @@ class FileDigest(StrictModel):
     sha256: SHA256
 
 
-def _each_once(files: list[FileDigest]) -> list[FileDigest]:
-    twins = [path for path, count in Counter(file.path for file in files).items() if count > 1]
-    if twins:
+def refuse_twins(names: Iterable[str]) -> None:
+    """Raise FieldFaults when a list of files has a name twice."""
+    if twins := [name for name, count in Counter(names).items() if count > 1]:
         raise FieldFaults(Fault((), f"names a file twice: {', '.join(show_all(twins))}"))
+
+
+def _each_once(files: list[FileDigest]) -> list[FileDigest]:
+    refuse_twins(file.path for file in files)
     return files
 
 
@@ -57,26 +63,43 @@ class Manifest(StrictModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a manifest file, strictly.
+        """Read a manifest file, strictly; raises what `parse` raises."""
+        return cls.parse(path.read_bytes(), where=str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, *, where: str) -> Self:
+        """Parse the bytes of a manifest file.
+
+        Args:
+            data: The whole file.
+            where: How errors name it.
 
         Raises:
             IntegrityError: If it is not a manifest.
         """
-        data = path.read_bytes()
-        parse_json_object(data, where=str(path), error=IntegrityError)
+        parse_json_object(data, where=where, error=IntegrityError)
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
             faults = model_faults(error, cls)
             hint = "fetch or write the checkpoint again, manifest included"
-            raise faults_error(faults, where=str(path), error=IntegrityError, hint=hint) from error
+            raise faults_error(faults, where=where, error=IntegrityError, hint=hint) from error
 
     def verify_directory(self, directory: Path) -> None:
         """Hash every file again and raise IntegrityError, naming each that is missing or differs."""
-        faults = [fault for entry in self.files if (fault := _difference(directory, entry))]
+        self.verify_paths({entry.path: directory / entry.path for entry in self.files}, where=str(directory))
+
+    def verify_paths(self, paths: Mapping[str, Path], *, where: str) -> None:
+        """Do the same where each file has a path of its own, whatever that is called.
+
+        Args:
+            paths: Where files are, by their name in this manifest; what is not there is missing.
+            where: How errors name the whole.
+        """
+        faults = [fault for entry in self.files if (fault := _difference(paths.get(entry.path), entry))]
         if faults:
             raise IntegrityError(
-                f"{directory}: {len(faults)} of {len(self.files)} files differ from their manifest",
+                f"{where}: {len(faults)} of {len(self.files)} files differ from their manifest",
                 hint="fetch or write the checkpoint again; nothing here has been changed",
                 faults=faults,
             )
@@ -84,8 +107,13 @@ class Manifest(StrictModel):
 
 def digest_file(directory: Path, name: str) -> FileDigest:
     """Return size and SHA-256 of `directory/name`, read in chunks."""
+    return digest_path(directory / name, name)
+
+
+def digest_path(path: Path, name: str) -> FileDigest:
+    """Return size and SHA-256 of a file that belongs under a name, read in chunks."""
     sha256, size = hashlib.sha256(), 0
-    with (directory / name).open("rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             sha256.update(chunk)
             size += len(chunk)
@@ -97,6 +125,15 @@ def sha256_bytes(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def verify_arrival(where: str, found: str, expected: str) -> None:
+    """Raise ArrivalError, with both, unless a file arrived with the digest that is known of it."""
+    if found != expected:
+        raise ArrivalError(
+            f"{where}: it has {found}, {expected} is expected",
+            hint="fetch it from where you trust it, or mend the digest that the checkpoint declares",
+        )
+
+
 def verify_digest(where: str, found: str, pinned: str) -> None:
     """Raise IntegrityError, with both, unless a file has the digest that the operator pinned."""
     if found != pinned:
@@ -106,10 +143,10 @@ def verify_digest(where: str, found: str, pinned: str) -> None:
         )
 
 
-def _difference(directory: Path, entry: FileDigest) -> str | None:
-    if not (directory / entry.path).is_file():
+def _difference(path: Path | None, entry: FileDigest) -> str | None:
+    if path is None or not path.is_file():
         return f"{entry.path} is missing"
-    found = digest_file(directory, entry.path)
+    found = digest_path(path, entry.path)
     if found == entry:
         return None
     return f"{entry.path} has sha256 {found.sha256} ({found.size} bytes), expected {entry.sha256} ({entry.size} bytes)"

@@ -27,6 +27,9 @@ VERBS = {
     "export": (["SRC", "DST"], _LOADS),
     "convert": (["SRC", "DST"], {"--key", "--memory-limit", "--time-limit", "--allow-symlinks", "--json"}),
     "trust": (["URI"], {"--yes", "--full", "--lines", "--list", "--forget", "--allow-symlinks", "--json"}),
+    "fetch": (["URI", "[DIR]"], {"--lock", "--allow-symlinks", "--json"}),
+    "push": (["DIR", "URI"], {"--replace", "--allow-symlinks", "--json"}),
+    "cache": ([], set()),
     "lock": (["URI"], {"--output", "--sign-with", "--signature", "--yes", "--allow-symlinks", "--json"}),
     "plan": (["[KEY=VALUE]..."], _SETTINGS),
     "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--dry-run"}),
@@ -46,17 +49,32 @@ finally:
 """
 
 
+CACHE_VERBS = {
+    "ls": ([], {"--json"}),
+    "verify": ([], {"--json"}),
+    "prune": ([], {"--unused-for", "--max-size", "--json"}),
+    "rm": (["URI..."], {"--json"}),
+}
+
+
 def test_the_verbs_are_those_of_the_contract():
     group = typer.main.get_command(app)
     assert group.list_commands(None) == list(VERBS)
 
 
+def arguments_and_options(command) -> tuple[list[str], set[str]]:
+    arguments = [p.metavar for p in command.params if p.param_type_name == "argument"]
+    return arguments, {name for p in command.params if p.param_type_name == "option" for name in p.opts} - {"--help"}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_arguments_and_options_of_a_verb(verb):
-    params = typer.main.get_command(app).get_command(None, verb).params
-    arguments = [p.metavar for p in params if p.param_type_name == "argument"]
-    options = {name for p in params if p.param_type_name == "option" for name in p.opts} - {"--help"}
-    assert (arguments, options) == VERBS[verb]
+    assert arguments_and_options(typer.main.get_command(app).get_command(None, verb)) == VERBS[verb]
+
+
+def test_the_verbs_of_the_cache():
+    group = typer.main.get_command(app).get_command(None, "cache")
+    assert {name: arguments_and_options(command) for name, command in group.commands.items()} == CACHE_VERBS
 
 
 def test_every_verb_has_help_and_every_option_says_what_it_does():

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+
+import wmtp
+from wmtp.storage.objects import ObjectStore
+from wmtp.storage.uri import parse_uri
 
 SMALL = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 96, "n_positions": 64},
@@ -63,3 +69,44 @@ def saved(tmp_path: Path) -> Callable[..., tuple[Path, torch.nn.Module]]:
         return tmp_path, model
 
     return save
+
+
+@dataclass(frozen=True)
+class Place:
+    """Loads a directory from one kind of store, as it is at that moment.
+
+    Attributes:
+        root: Address below which directories are put; None: they are loaded from where they are.
+        cache: Whether files are kept on this machine.
+    """
+
+    root: str | None
+    cache: bool = True
+
+    def address(self, directory: Path) -> str:
+        if self.root is None:
+            return str(directory)
+        address = f"{self.root}/{uuid.uuid4().hex}"
+        store = ObjectStore(parse_uri(address), cache=None)
+        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+            store.put(path.relative_to(directory).as_posix(), path)
+        return address
+
+    def load(self, directory: Path, **options: Any) -> wmtp.LoadResult:
+        return wmtp.load(self.address(directory), cache=self.cache, **options)
+
+    def load_model(self, directory: Path, **options: Any) -> torch.nn.Module:
+        return self.load(directory, **options).model
+
+    def plan_load(self, directory: Path, **options: Any) -> wmtp.LoadPlan:
+        return wmtp.plan_load(self.address(directory), cache=self.cache, **options)
+
+
+@pytest.fixture(params=["directory", "memory", "memory-uncached", "s3", "s3-uncached"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each kind of store in turn: what loads from one loads from all, and what is refused is refused by all."""
+    kind, _, uncached = request.param.partition("-")
+    if kind == "directory":
+        return Place(None)
+    bucket = request.getfixturevalue("s3_bucket") if kind == "s3" else "tests"
+    return Place(f"{kind}://{bucket}", cache=not uncached)

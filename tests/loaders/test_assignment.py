@@ -50,6 +50,5 @@ def test_a_file_cut_short_after_the_plan_was_made_is_refused(saved, dtype, mmap)
         stream.truncate(last.end - 2)
     with pytest.raises(StorageError) as refusal:
         execute(prepared)
-    assert refusal.value.problem == (
-        f"'model.safetensors': ends within '{last.name}', which its header puts at bytes {last.start:,} to {last.end:,}"
-    )
+    assert refusal.value.problem.startswith(f"{file}: ")
+    assert (f"ends within '{last.name}'" if mmap else " expected") in refusal.value.problem

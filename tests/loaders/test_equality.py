@@ -30,11 +30,11 @@ IDS = torch.randint(0, 96, (2, 12), generator=torch.Generator().manual_seed(1))
 @pytest.mark.parametrize("shards", [False, True], ids=["single", "shards"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_loaded_outputs_equal_those_of_plain_construction_and_of_from_pretrained(
-    saved, architecture, tied, shards, dtype
+    place, saved, architecture, tied, shards, dtype
 ):
     directory, model = saved(architecture, dtype=dtype, shards=shards, tie_word_embeddings=tied)
     expected = model(IDS).logits
-    loaded = wmtp.load_model(directory)
+    loaded = place.load_model(directory)
     assert torch.equal(loaded(IDS).logits, expected)
     assert torch.equal(AutoModelForCausalLM.from_pretrained(directory)(IDS).logits, expected)
     assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) is tied
@@ -42,9 +42,9 @@ def test_loaded_outputs_equal_those_of_plain_construction_and_of_from_pretrained
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "mistral"])
-def test_buffers_that_are_not_in_the_checkpoint_equal_those_of_plain_construction(saved, architecture):
+def test_buffers_that_are_not_in_the_checkpoint_equal_those_of_plain_construction(place, saved, architecture):
     directory, _model = saved(architecture, dtype=torch.bfloat16)
-    loaded = dict(wmtp.load_model(directory).named_buffers())
+    loaded = dict(place.load_model(directory).named_buffers())
     for name, buffer in AutoModelForCausalLM.from_pretrained(directory).named_buffers():
         assert torch.equal(loaded[name], buffer), name
         assert loaded[name].dtype == buffer.dtype, name
@@ -93,17 +93,17 @@ def test_buffers_that_an_architecture_keeps_in_float32_lose_no_bit():
     ]
 
 
-def test_infinite_numbers_as_transformers_writes_them_are_read(saved):
+def test_infinite_numbers_as_transformers_writes_them_are_read(place, saved):
     directory, _ = saved("llama")
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"extra_limit": [0.0, {"__float__": "Infinity"}]}))
-    assert wmtp.load_model(directory).config.extra_limit == [0.0, float("inf")]
+    assert place.load_model(directory).config.extra_limit == [0.0, float("inf")]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_asking_for_a_dtype_casts_every_parameter_and_the_receipt_says_so(saved, dtype):
+def test_asking_for_a_dtype_casts_every_parameter_and_the_receipt_says_so(place, saved, dtype):
     directory, _ = saved("llama", dtype=torch.bfloat16)
-    result = wmtp.load(directory, dtype=dtype)
+    result = place.load(directory, dtype=dtype)
     expected = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
     assert torch.equal(result.model(IDS).logits, expected(IDS).logits)
     assert {p.stored_dtype for p in result.receipt.parameters} == {"BF16"}
@@ -130,7 +130,7 @@ def test_private_memory_is_untouched_when_the_file_is_overwritten(saved):
     assert torch.equal(loaded(IDS).logits, model(IDS).logits)
 
 
-def test_a_reward_head_loads_with_its_own_class(saved):
+def test_a_reward_head_loads_with_its_own_class(place, saved):
     directory, model = saved(
         "mistral",
         auto_class="AutoModelForSequenceClassification",
@@ -138,25 +138,25 @@ def test_a_reward_head_loads_with_its_own_class(saved):
         pad_token_id=0,
         strategy={"transformers_class": "AutoModelForSequenceClassification"},
     )
-    loaded = wmtp.load_model(directory)
+    loaded = place.load_model(directory)
     assert torch.equal(loaded(IDS).logits, model(IDS).logits)
     assert torch.equal(AutoModelForSequenceClassification.from_pretrained(directory)(IDS).logits, model(IDS).logits)
 
 
-def test_the_trunk_of_a_causal_lm_loads_once_the_metadata_says_how(saved):
+def test_the_trunk_of_a_causal_lm_loads_once_the_metadata_says_how(place, saved):
     mapping = {"remove_prefix": "model.", "allow_unexpected": ["lm_head.weight"]}
     directory, model = saved(
         "llama",
         tie_word_embeddings=False,
         strategy={"transformers_class": "AutoModel", "state_dict_mapping": mapping},
     )
-    result = wmtp.load(directory)
+    result = place.load(directory)
     assert torch.equal(result.model(IDS).last_hidden_state, model.model(IDS).last_hidden_state)
     assert torch.equal(result.model(IDS).last_hidden_state, AutoModel.from_pretrained(directory)(IDS).last_hidden_state)
     assert result.receipt.left_unused == ("lm_head.weight",)
 
 
-def test_a_parameter_that_may_be_missing_keeps_its_initial_value_and_stands_in_the_receipt(saved):
+def test_a_parameter_that_may_be_missing_keeps_its_initial_value_and_stands_in_the_receipt(place, saved):
     directory, _ = saved(
         "llama",
         tie_word_embeddings=False,
@@ -166,20 +166,20 @@ def test_a_parameter_that_may_be_missing_keeps_its_initial_value_and_stands_in_t
         },
     )
     torch.manual_seed(5)
-    result = wmtp.load(directory)
+    result = place.load(directory)
     assert result.receipt.kept_initial == ("score.weight",)
     assert 0.3 < result.model.score.weight.std() < 0.7  # the class's own initialisation: initializer_range is 0.5
 
 
-def test_every_parameter_of_the_model_stands_in_the_receipt_with_its_tensor(saved):
+def test_every_parameter_of_the_model_stands_in_the_receipt_with_its_tensor(place, saved):
     directory, model = saved("gpt2", tie_word_embeddings=True)
-    receipt = wmtp.load(directory).receipt
+    receipt = place.load(directory).receipt
     names = [name for p in receipt.parameters for name in (p.name, *p.tied)]
     assert sorted(names) == sorted(model.state_dict())
     assert [p.tied for p in receipt.parameters if p.tied] == [("lm_head.weight",)]
 
 
-def test_generation_settings_come_along(saved):
+def test_generation_settings_come_along(place, saved):
     directory, _model = saved("llama")
     (directory / "generation_config.json").write_text('{"max_new_tokens": 7, "eos_token_id": 5}')
-    assert wmtp.load_model(directory).generation_config.max_new_tokens == 7
+    assert place.load_model(directory).generation_config.max_new_tokens == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from wmtp.errors import IntegrityError, NotFoundError, TrustError
 from wmtp.loaders.base import execute, prepare
 from wmtp.manifest import Manifest, sha256_bytes
 from wmtp.settings.loading import LoadOptions
+from wmtp.storage.locked import LockedStore
 
 
 def write_lock(directory: Path) -> Path:
@@ -152,7 +154,8 @@ def test_a_plan_made_from_another_header_than_the_verified_one_is_refused(saved)
     file.write_bytes(good.replace(first, b"<first>").replace(second, first).replace(b"<first>", second))
     prepared = prepare(directory, LoadOptions(mmap=False))
     file.write_bytes(good)
-    prepared.checkpoint.store.verified["model.safetensors"] = sha256_bytes(good)
+    locked = LockedStore(prepared.checkpoint.store, {"model.safetensors": sha256_bytes(good)}, pins_all=False)
+    prepared = replace(prepared, checkpoint=replace(prepared.checkpoint, store=locked))
     with pytest.raises(IntegrityError, match="its header changed while it was being loaded"):
         execute(prepared)
 

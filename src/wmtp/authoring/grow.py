@@ -20,7 +20,7 @@ from wmtp.checkpoint.write import write_model_directory
 from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import URI, load
-from wmtp.manifest import digest_file
+from wmtp.manifest import digest_path
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo
 from wmtp.models.heads import HeadType
 from wmtp.models.mtp import MTPForCausalLM
@@ -119,7 +119,7 @@ def parent_record(loaded: LoadResult) -> dict[str, Any]:
     """Return what identifies a checkpoint as the parent of another: address, and a digest of each file that counts."""
     store = loaded.checkpoint.store
     names = [CONFIG_FILE, *weight_files(store)]
-    files = [digest_file(path.parent, path.name) for path in store.local_paths(names).values()]
+    files = [digest_path(path, name) for name, path in store.local_paths(names).items()]
     return {"uri": str(store.uri), "files": [file.model_dump() for file in files]}
 
 

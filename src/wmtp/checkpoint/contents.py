@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from wmtp.checkpoint.bounds import check_sizes
 from wmtp.checkpoint.configuration import check_declaration, read_config
 from wmtp.checkpoint.headers import TensorInfo, read_tensors
 from wmtp.errors import IncompatibleModelError, NotFoundError
+from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE, read_metadata
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.locked import Lock, lock_store
-from wmtp.storage.store import Store, open_store
+from wmtp.storage.store import Access, Store, open_store
 from wmtp.storage.uri import ModelURI
-from wmtp.untrusted import did_you_mean, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, did_you_mean, show, show_all
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,24 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    uri: str | Path | ModelURI, *, allow_symlinks: bool = False, algorithm: str | None = None, lock: Lock | None = None
+    uri: str | Path | ModelURI,
+    *,
+    algorithm: str | None = None,
+    lock: Lock | None = None,
+    **access: Unpack[Access],
 ) -> Checkpoint:
     """Read everything about a checkpoint but its weights.
 
     Args:
         uri: Its address.
-        allow_symlinks: Follow links out of its directory.
         algorithm: Refuse a model that does not declare itself fit for this algorithm.
         lock: Digests that its files must have: see `lock_store`.
+        **access: How its files are got at: see `open_store`.
 
     Raises:
         WmtpError: For the first of these that fails: lock, metadata, algorithm, required files, configuration, headers.
     """
-    store = open_store(uri, allow_symlinks=allow_symlinks)
+    store = open_store(uri, **access)
     if lock is not None:
         store = lock_store(store, lock)
     metadata = read_metadata(store)
@@ -65,11 +72,29 @@ def open_checkpoint(
             hint="add it there if the model may serve it" + did_you_mean(algorithm, metadata.algorithm_compatibility),
         )
     check_required_files(store, metadata)
+    if store.directory is None:  # what lies on this machine is hashed by locks, and by `wmtp validate --deep`
+        store.expect(declared_digests(store, metadata))
     config = read_config(store)
     check_declaration(metadata, config, where=str(store.uri))
     tensors = read_tensors(store)
     check_sizes(config, tensors, where=str(store.uri))
     return Checkpoint(store, metadata, config, tensors)
+
+
+def declared_digests(store: Store, metadata: ModelMetadata) -> dict[str, str]:
+    """Return the SHA-256 of files by name, as the checkpoint itself declares them.
+
+    They tell whether files arrived as they were written, not whether to trust whoever wrote them.
+
+    Raises:
+        IntegrityError: If there is a manifest, and it cannot be read.
+    """
+    declared = list(metadata.files or [])
+    if store.has(MANIFEST_FILE):
+        data = store.read_bytes(MANIFEST_FILE, max_bytes=MAX_INDEX_BYTES)
+        declared += Manifest.parse(data, where=store.where(MANIFEST_FILE)).files
+    # A person may edit metadata.json: what it says is proven by the plan, not by a digest.
+    return {entry.path: entry.sha256 for entry in declared if entry.path != METADATA_FILE}
 
 
 def check_required_files(store: Store, metadata: ModelMetadata) -> None:

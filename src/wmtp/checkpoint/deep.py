@@ -6,9 +6,8 @@ from pathlib import Path
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.headers import FLOATING, TensorInfo
-from wmtp.checkpoint.publish import MANIFEST_FILE
 from wmtp.errors import CheckpointError
-from wmtp.manifest import Manifest
+from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.untrusted import first_few, show
 
@@ -21,18 +20,18 @@ def verify_bytes(checkpoint: Checkpoint) -> list[str]:
         CheckpointError: If a tensor has NaN or infinite values; names each.
     """
     store = checkpoint.store
-    directory = store.local_paths(info.name for info in store.list_files())[METADATA_FILE].parent
+    paths = store.local_paths(info.name for info in store.list_files())
     verified = []
     if checkpoint.metadata.files is not None:
-        Manifest(files=checkpoint.metadata.files).verify_directory(directory)
+        Manifest(files=checkpoint.metadata.files).verify_paths(paths, where=checkpoint.where)
         verified.append(f"{len(checkpoint.metadata.files)} files have the digests that {METADATA_FILE} gives")
     if store.has(MANIFEST_FILE):
         # Without metadata.json, which a person may edit: what it says is proven by the plan, not by a digest.
-        published = [entry for entry in Manifest.read(directory / MANIFEST_FILE).files if entry.path != METADATA_FILE]
-        Manifest(files=published).verify_directory(directory)
+        published = [entry for entry in Manifest.read(paths[MANIFEST_FILE]).files if entry.path != METADATA_FILE]
+        Manifest(files=published).verify_paths(paths, where=checkpoint.where)
         verified.append(f"{len(published)} files have the digests that {MANIFEST_FILE} gives")
     floating = [tensor for tensor in checkpoint.tensors if tensor.dtype in FLOATING]
-    faults = [fault for tensor in floating if (fault := _unfit_values(directory, tensor))]
+    faults = [fault for tensor in floating if (fault := _unfit_values(paths[tensor.file], tensor))]
     if faults:
         raise CheckpointError(
             f"{checkpoint.where}: {len(faults)} tensors have values that are not finite",
@@ -42,11 +41,11 @@ def verify_bytes(checkpoint: Checkpoint) -> list[str]:
     return [*verified, f"all values of {len(floating)} tensors are finite"]
 
 
-def _unfit_values(directory: Path, tensor: TensorInfo) -> str | None:
+def _unfit_values(path: Path, tensor: TensorInfo) -> str | None:
     import torch
     from safetensors import safe_open
 
-    with safe_open(directory / tensor.file, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         values = file.get_tensor(tensor.name)
     num_nan = int(torch.isnan(values).sum())
     num_infinite = int(torch.isinf(values).sum())

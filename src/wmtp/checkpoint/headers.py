@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -77,7 +77,7 @@ def read_tensors(store: Store) -> list[TensorInfo]:
         FormatError: If a header or the shard index breaks a rule of the format, or they contradict each other.
     """
     if weights_name(store) == SINGLE_FILE:
-        return _read_header(store, SINGLE_FILE)
+        return _read_headers(store, [SINGLE_FILE])
     weight_map, total_size = _read_index(store)
     shards = sorted(set(weight_map.values()))
     if missing := [shard for shard in shards if not store.has(shard)]:
@@ -86,7 +86,7 @@ def read_tensors(store: Store) -> list[TensorInfo]:
             f"{', '.join(show_all(missing))}",
             hint="copy them beside the index, all from one version",
         )
-    tensors = [tensor for shard in shards for tensor in _read_header(store, shard)]
+    tensors = _read_headers(store, shards)
     _check_index(store, weight_map, tensors)
     found = sum(tensor.num_bytes for tensor in tensors)
     if total_size is not None and total_size != found:
@@ -127,14 +127,23 @@ def weight_files(store: Store) -> list[str]:
     return [INDEX_FILE, *sorted(set(_read_index(store)[0].values()))]
 
 
-def _read_header(store: Store, file: str) -> list[TensorInfo]:
-    where, size = store.where(file), store.stat(file).size_bytes
-    start = store.read_range(file, 0, min(size, _FIRST_READ_BYTES))
-    length = int.from_bytes(start[:8], "little")
-    if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
-        raise _not_safetensors(where, start, length, size)
-    data = start[8 : 8 + length] if 8 + length <= len(start) else store.read_range(file, 8, length)
-    return parse_header(data, where=where, file=file, size=size)
+def _read_headers(store: Store, files: Sequence[str]) -> list[TensorInfo]:
+    """Read the headers of many files in two rounds at most: where they are far away, each round takes a while."""
+    sizes = {file: store.stat(file).size_bytes for file in files}
+    starts = store.read_ranges([(file, 0, min(size, _FIRST_READ_BYTES)) for file, size in sizes.items()])
+    lengths = {}
+    for (file, size), start in zip(sizes.items(), starts, strict=True):
+        length = lengths[file] = int.from_bytes(start[:8], "little")
+        if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
+            raise _not_safetensors(store.where(file), start, length, size)
+    headers = {file: start[8 : 8 + lengths[file]] for file, start in zip(files, starts, strict=True)}
+    long = [file for file in files if len(headers[file]) < lengths[file]]
+    headers |= zip(long, store.read_ranges([(file, 8, lengths[file]) for file in long]), strict=True)
+    return [
+        tensor
+        for file in files
+        for tensor in parse_header(headers.pop(file), where=store.where(file), file=file, size=sizes[file])
+    ]
 
 
 def parse_header(data: bytes, *, where: str, file: str, size: int) -> list[TensorInfo]:

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wmtp.errors import IntegrityError, StorageError
-from wmtp.manifest import Manifest
+from wmtp.manifest import MANIFEST_FILE, Manifest
 
-MANIFEST_FILE = "manifest.json"
 _UNFINISHED = re.compile(r".+\.tmp-[0-9a-f]{32}")
 
 

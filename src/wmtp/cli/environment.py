@@ -14,7 +14,7 @@ from wmtp.untrusted import plain
 _PACKAGES = (
     "wmtp", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pydantic", "pydantic-core",
     "typer", "rich", "ruamel.yaml", "google-re2", "jaxtyping", "tensorboard", "mlflow-skinny", "wandb", "obstore",
-    "boto3",
+    "botocore", "huggingface-hub",
 )  # fmt: skip
 _PREFIXES = (
     "AWS_", "HF_", "WMTP_", "XDG_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH", "PYTORCH_", "OMP_", "MKL_",

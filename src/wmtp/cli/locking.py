@@ -58,7 +58,7 @@ def lock(  # noqa: PLR0913  each option of the contract is one
 
 
 def _refuse_inside(store: Store, output: Path) -> None:
-    if output.resolve().is_relative_to(Path(store.uri.path).resolve()):
+    if store.directory is not None and output.resolve().is_relative_to(store.directory.resolve()):
         from wmtp.errors import TrustError
 
         raise TrustError(
@@ -67,21 +67,21 @@ def _refuse_inside(store: Store, output: Path) -> None:
 
 
 def _digests(store: Store) -> Manifest:
-    from wmtp.manifest import Manifest
-    from wmtp.metadata.file import METADATA_FILE
+    from wmtp.manifest import Manifest, digest_path
 
     paths = store.local_paths(info.name for info in store.list_files())
-    return Manifest.of_directory(paths[METADATA_FILE].parent, paths)
+    return Manifest(files=[digest_path(path, name) for name, path in sorted(paths.items())])
 
 
 def _sign(out: Output, store: Store, signature: Path, private_key: Path, *, yes: bool) -> None:
+    from wmtp.cli.proving import local_directory
     from wmtp.trust.signatures import sign_directory
 
     if signature.exists() and not yes:
         from wmtp.errors import TrustError
 
         raise TrustError(f"{signature}: there is a file of that name", hint="name another one; --yes replaces it")
-    names = sign_directory(Path(store.uri.path), signature, private_key)
+    names = sign_directory(local_directory(store, "a signature"), signature, private_key)
     place, written = shlex.quote(str(store.uri)), shlex.quote(str(signature))
     out.say(f"signed {len(names)} files, hidden ones included; whoever has your public key checks them with:")
     out.say(f"  wmtp validate {place} --signature {written} --public-key PUBLIC.pem")

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from wmtp import __version__
 from wmtp.cli.output import Output
+from wmtp.cli.progress import TransferBars
 from wmtp.errors import WmtpError
 
 # Every command is a function of its name in one of these modules, in the order in which help lists them.
@@ -23,11 +24,13 @@ COMMANDS = {
     **dict.fromkeys(("ls", "inspect"), "wmtp.cli.models"),
     "validate": "wmtp.cli.proving",
     "load": "wmtp.cli.models",
-    **dict.fromkeys(("diff",), "wmtp.cli.comparing"),
+    "diff": "wmtp.cli.comparing",
     **dict.fromkeys(("init", "upgrade", "grow", "export"), "wmtp.cli.making"),
-    **dict.fromkeys(("convert",), "wmtp.cli.converting"),
-    **dict.fromkeys(("trust",), "wmtp.cli.consent"),
-    **dict.fromkeys(("lock",), "wmtp.cli.locking"),
+    "convert": "wmtp.cli.converting",
+    "trust": "wmtp.cli.consent",
+    **dict.fromkeys(("fetch", "push"), "wmtp.cli.moving"),
+    "cache": "wmtp.cli.caching",
+    "lock": "wmtp.cli.locking",
     **dict.fromkeys(("plan", "train", "schema", "env", "demo"), "wmtp.cli.runs"),
 }
 
@@ -49,6 +52,8 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(COMMANDS[cmd_name])
+        if group := getattr(module, "GROUPS", {}).get(cmd_name):
+            return typer.main.get_command(group)
         command_class = getattr(module, "COMMAND_CLASSES", {}).get(cmd_name)
         single = typer.Typer(add_completion=False, **_PLAIN)
         single.command(cmd_name, cls=command_class)(getattr(module, cmd_name))
@@ -71,7 +76,9 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise  # the reader of our output has left; typer ends quietly
         except KeyboardInterrupt:
-            ctx.ensure_object(Output).say("interrupted; what was published before is whole, and nothing else was kept")
+            ctx.ensure_object(Output).say(
+                "interrupted; what was there before is whole, and nothing half done has a final name"
+            )
             raise typer.Exit(130) from None
         except WmtpError as error:
             failure = error
@@ -111,6 +118,10 @@ def options(
     """Take the options that stand before the command."""
     output = Output.of(ctx)
     output.quiet, output.debug = quiet, debug
+    if TransferBars.is_wanted() and not quiet:
+        from wmtp.storage.progress import watching
+
+        ctx.with_resource(watching(TransferBars()))
 
 
 def main() -> None:

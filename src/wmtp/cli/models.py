@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,13 +29,20 @@ if TYPE_CHECKING:
     from wmtp.metadata.schema import ModelMetadata
     from wmtp.storage.store import FileInfo, Store
 
+# Of a bucket, most of the time for a metadata.json is waiting.
+_NUM_THREADS = 32
+
 
 def ls(
     ctx: typer.Context,
-    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="A directory with models somewhere below it.")] = ".",
+    prefix: Annotated[
+        str, typer.Argument(metavar="PREFIX", help="A directory or bucket prefix with models somewhere below it.")
+    ] = ".",
     as_json: AsJSON = False,
 ) -> None:
-    """List the models below a directory."""
+    """List the models below a directory or bucket prefix."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from wmtp.metadata.file import METADATA_FILE
     from wmtp.storage.store import open_store
 
@@ -41,7 +50,9 @@ def ls(
     store = open_store(prefix)
     files = store.list_files()
     names = sorted(f.name.removesuffix(METADATA_FILE).rstrip("/") for f in files if _is_metadata(f.name))
-    models = [_listed(store, name, files) for name in names]
+    sizes = _sizes(names, files)
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        models = list(pool.map(lambda name: _listed(store, name, sizes[name]), names))
     good, bad = [m for m in models if "error" not in m], [m for m in models if "error" in m]
     if not models:
         out.say(f"no {METADATA_FILE} below {store.uri}; 'wmtp init DIR' drafts one")
@@ -58,21 +69,28 @@ def _is_metadata(name: str) -> bool:
     return (name == "metadata.json" or name.endswith("/metadata.json")) and ".tmp-" not in name
 
 
-def _listed(store: Store, name: str, files: list[FileInfo]) -> dict[str, Any]:
+def _sizes(names: list[str], files: list[FileInfo]) -> Counter[str]:
+    """Bytes below each of the named directories."""
+    wanted, sizes = set(names), Counter[str]()
+    for file in files:
+        parents = [str(parent) if parent.name else "" for parent in PurePosixPath(file.name).parents]
+        sizes.update({parent: file.size_bytes for parent in parents if parent in wanted})
+    return sizes
+
+
+def _listed(store: Store, name: str, size_bytes: int) -> dict[str, Any]:
     from wmtp.errors import WmtpError
     from wmtp.metadata.file import read_metadata
-    from wmtp.storage.store import open_store
 
     try:
-        metadata = read_metadata(open_store(store.uri / name if name else store.uri))
+        metadata = read_metadata(store.child(name) if name else store)
     except WmtpError as error:
         return {"name": name or ".", "error": error.problem}
-    inside = [f.size_bytes for f in files if f.name.startswith(f"{name}/" if name else "")]
     return {
         "name": name or ".",
         "wmtp_type": metadata.wmtp_type,
         "base_architecture": metadata.base_architecture,
-        "size_bytes": sum(inside),
+        "size_bytes": size_bytes,
         "num_heads": metadata.num_heads,
         "algorithms": metadata.algorithm_compatibility,
     }
@@ -88,11 +106,16 @@ def inspect(
     """Show a checkpoint's metadata, files, tensors and dtypes; reads no weight."""
     from wmtp.checkpoint.headers import read_tensors
     from wmtp.metadata.file import read_metadata
+    from wmtp.storage.snapshot import retried_if_changed
     from wmtp.storage.store import open_store
 
     out = Output.of(ctx, as_json=as_json)
-    store = open_store(uri, allow_symlinks=allow_symlinks)
-    metadata, files, found = read_metadata(store), store.list_files(), read_tensors(store)
+
+    def read() -> tuple[Store, ModelMetadata, list[FileInfo], list[TensorInfo]]:
+        store = open_store(uri, allow_symlinks=allow_symlinks)
+        return store, read_metadata(store), store.list_files(), read_tensors(store)
+
+    store, metadata, files, found = retried_if_changed(read)
     facts = {
         "uri": str(store.uri),
         "metadata": metadata.model_dump(mode="json", by_alias=True, exclude_none=True),
@@ -165,7 +188,8 @@ def load(  # noqa: PLR0913  each option of the contract is one
     out.start_logging()
     from wmtp.checkpoint.contents import open_checkpoint
 
-    open_checkpoint(uri, allow_symlinks=allow_symlinks)  # most mistakes show before torch is imported
+    # Most mistakes show before torch is imported.
+    open_checkpoint(uri, allow_symlinks=allow_symlinks, cache=not no_cache)
     import wmtp
 
     receipt = wmtp.load(uri, **options).receipt

@@ -28,7 +28,7 @@ def _consent(text: str) -> tuple[str, str]:
     return match["file"], match["digest"]
 
 
-URI = Annotated[str, typer.Argument(metavar="URI", help="A checkpoint: /path, ./path or file:///path.")]
+URI = Annotated[str, typer.Argument(metavar="URI", help="A checkpoint: a directory, s3://, gs://, az:// or hf://.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory on this machine.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]

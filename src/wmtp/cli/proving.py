@@ -12,6 +12,7 @@ from wmtp.cli.output import Output
 
 if TYPE_CHECKING:
     from wmtp.checkpoint.contents import Checkpoint
+    from wmtp.storage.store import Store
 
 Signature = Annotated[
     Path | None, typer.Option("--signature", metavar="FILE", help="A signature that must hold for every file.")
@@ -63,8 +64,18 @@ def _signed(uri: str, signature: Path, public_key: Path, *, allow_symlinks: bool
     from wmtp.trust.signatures import verify_signature
 
     store = open_store(uri, allow_symlinks=allow_symlinks)
-    signed = verify_signature(Path(store.uri.path), signature, public_key)
+    signed = verify_signature(local_directory(store, "a signature"), signature, public_key)
     return [f"the signature holds for all {len(signed)} files, hidden ones included"]
+
+
+def local_directory(store: Store, what: str) -> Path:
+    """Return the directory of a store, or raise StorageError when it has none on this machine."""
+    if store.directory is None:
+        from wmtp.errors import StorageError
+
+        hint = f"bring it here first: wmtp fetch {store.uri} DIR"
+        raise StorageError(f"{store.uri}: {what} is over a directory on this machine", hint)
+    return store.directory
 
 
 def _checkpoint(uri: str, *, lock: Path | None, allow_symlinks: bool) -> Checkpoint:

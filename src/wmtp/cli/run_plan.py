@@ -62,13 +62,14 @@ def plan_run(config: Config, recipe: Recipe) -> RunPlan:
         WmtpError: If no model fits, or one that was picked is malformed.
     """
     resolution = resolve_models(config, recipe)
-    opened = {role: open_checkpoint(found.uri) for role, found in resolution.chosen.items()}
+    cache_dir = config.paths.cache_dir
+    opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
     models = {
         role: {
             "uri": checkpoint.where,
             "num_parameters": sum(tensor.num_elements for tensor in checkpoint.tensors),
             "stored_bytes": sum(tensor.num_bytes for tensor in checkpoint.tensors),
-            "bytes_to_fetch": 0,  # local directories are read where they are
+            "bytes_to_fetch": checkpoint.store.bytes_to_fetch({tensor.file for tensor in checkpoint.tensors}),
         }
         for role, checkpoint in opened.items()
     }

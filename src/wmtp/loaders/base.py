@@ -78,9 +78,7 @@ class LoadResult:
 def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     """Open a checkpoint, build its model without weights, and prove the plan; no weight is read."""
     check_device(options.device)
-    checkpoint = open_checkpoint(
-        uri, allow_symlinks=options.allow_symlinks, algorithm=options.algorithm, lock=options.lock
-    )
+    checkpoint = open_checkpoint(uri, algorithm=options.algorithm, lock=options.lock, **options.access)
     strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
     dtype = target_dtype(checkpoint.tensors, options.dtype)
     blueprint = strategy.blueprint(checkpoint, options, dtype)
@@ -101,9 +99,8 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
 def execute(prepared: PreparedLoad) -> LoadResult:
     """Carry out a proven plan: assign every tensor, and say what was done."""
     plan, checkpoint, blueprint, model = prepared.plan, prepared.checkpoint, prepared.blueprint, prepared.model
-    store, device, mmap = checkpoint.store, prepared.options.device, prepared.options.mmap
-    files = store.local_paths({assignment.tensor.file for assignment in plan.assignments})
-    given = assign_tensors(prepared.slots, plan.assignments, files, device=device, mmap=mmap, digests=store.verified)
+    store, device = checkpoint.store, prepared.options.device
+    given = assign_tensors(prepared.slots, plan.assignments, store, device=device, mmap=prepared.options.mmap)
     if plan.kept_initial:
         given |= keep_initial_values(model, blueprint, plan.kept_initial, device=device)
     move_buffers(model, device)

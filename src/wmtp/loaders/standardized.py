@@ -13,6 +13,7 @@ from wmtp.errors import SettingsError
 from wmtp.loaders.base import LoadResult, execute, prepare
 from wmtp.settings.config import Config
 from wmtp.settings.loading import LoadKeywords, LoadOptions
+from wmtp.storage.snapshot import retried_if_changed
 from wmtp.storage.uri import ModelURI
 
 URI = str | Path | ModelURI
@@ -22,7 +23,7 @@ def load_model(uri: URI, **options: Unpack[LoadKeywords]) -> nn.Module:
     """Load the checkpoint at an address; returns the model in eval mode.
 
     Args:
-        uri: `/path`, `./path` or `file:///path`.
+        uri: `/path`, `./path`, `file:///path`, `s3://bucket/key`, `gs://…`, `az://…` or `hf://org/name@revision`.
         **options: As in `LoadOptions`: dtype, device, algorithm, allow_code, lock, mmap and the others.
 
     Raises:
@@ -36,12 +37,14 @@ def load(uri: URI, **options: Unpack[LoadKeywords]) -> LoadResult:
 
     Takes and raises what `load_model` does.
     """
-    return execute(prepare(uri, LoadOptions(**options)))
+    given = LoadOptions(**options)
+    return retried_if_changed(lambda: execute(prepare(uri, given)))
 
 
 def plan_load(uri: URI, **options: Unpack[LoadKeywords]) -> LoadPlan:
     """Return what loading would do, without reading a weight; takes and raises what `load_model` does."""
-    return prepare(uri, LoadOptions(**options)).plan
+    given = LoadOptions(**options)
+    return retried_if_changed(lambda: prepare(uri, given).plan)
 
 
 class StandardizedModelLoader:

@@ -8,26 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import Unpack
 
 from wmtp.errors import MetadataError, NotFoundError
 from wmtp.faults import faults_error, model_faults
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.storage.replace import replace_file
-from wmtp.storage.store import Store, open_store
+from wmtp.storage.store import Access, Store, open_store
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import MAX_JSON_BYTES, parse_json_object, show
 
 METADATA_FILE = "metadata.json"
 
 
-def load_metadata(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> ModelMetadata:
-    """Read and check the metadata.json of the checkpoint at an address.
+def load_metadata(uri: str | Path | ModelURI, **access: Unpack[Access]) -> ModelMetadata:
+    """Read and check the metadata.json of the checkpoint at an address, and nothing else of it.
+
+    Args:
+        uri: Its address.
+        **access: How its files are got at: see `wmtp.storage.store.open_store`.
 
     Raises:
         NotFoundError: If there is no such directory or no metadata.json in it.
         MetadataError: If the file is malformed; names every fault at once.
     """
-    return read_metadata(open_store(uri, allow_symlinks=allow_symlinks))
+    return read_metadata(open_store(uri, **access))
 
 
 def read_metadata(store: Store) -> ModelMetadata:
@@ -36,6 +41,8 @@ def read_metadata(store: Store) -> ModelMetadata:
     try:
         data = store.read_bytes(METADATA_FILE, max_bytes=MAX_JSON_BYTES)
     except NotFoundError as error:
+        if store.directory is None:
+            raise
         raise NotFoundError(f"{where}: no such file", hint=f"draft one with 'wmtp init {store.uri}'") from error
     return parse_metadata(data, where=where)
 

@@ -6,16 +6,15 @@ What must agree with other files (config.json, tensors) is proven later, by the 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from wmtp.faults import Fault, FieldFaults, StrictModel
-from wmtp.manifest import SHA256, FileDigests, RelativeName
+from wmtp.manifest import SHA256, FileDigests, RelativeName, refuse_twins
 from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
-from wmtp.untrusted import show, show_all
+from wmtp.untrusted import show
 
 STORAGE_VERSION = "2.0"
 _MAX_RULES = 256
@@ -80,8 +79,7 @@ class StateDictMapping(StrictModel):
 
 
 def _without_twins(names: list[str]) -> list[str]:
-    if twins := [name for name, count in Counter(names).items() if count > 1]:
-        raise FieldFaults(Fault((), f"names a file twice: {', '.join(show_all(twins))}"))
+    refuse_twins(names)
     return names
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.storage.locked import Lock
+from wmtp.storage.store import Access
 from wmtp.untrusted import did_you_mean, show
 
 if TYPE_CHECKING:
@@ -17,17 +18,14 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-class LoadKeywords(TypedDict, total=False):
+class LoadKeywords(Access, total=False):
     """The keyword arguments of everything that loads; `LoadOptions` says what they mean."""
 
     dtype: str
     device: str | torch.device
     algorithm: str | None
     allow_code: Mapping[str, str] | None
-    allow_symlinks: bool
     lock: Lock | None
-    cache_dir: str | Path | None
-    cache: bool
     mmap: bool
 
 
@@ -43,8 +41,9 @@ class LoadOptions:
         allow_symlinks: Follow links that leave the checkpoint's directory.
         lock: Digests that the files must have: a lock file's path, which pins the whole checkpoint, or
             `{"model.safetensors": "sha256:<hex>"}`, which pins the files that it names.
-        cache_dir: Where files from object stores are kept. Local directories are never copied.
-        cache: False: keep nothing on disk. Local directories are never copied.
+        cache_dir: Where files from object stores are kept; None: `$WMTP_CACHE`, or `wmtp` in the user's cache
+            directory. Local directories are never copied.
+        cache: False: keep nothing on disk; weights of an object store go straight into the model's memory.
         mmap: False: read files into private memory, so that changing them later cannot change the model. With a lock
             it is that memory which is verified.
     """
@@ -58,6 +57,11 @@ class LoadOptions:
     cache_dir: str | Path | None = None
     cache: bool = True
     mmap: bool = True
+
+    @property
+    def access(self) -> Access:
+        """How the checkpoint's files are got at."""
+        return {"allow_symlinks": self.allow_symlinks, "cache": self.cache, "cache_dir": self.cache_dir}
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

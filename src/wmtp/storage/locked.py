@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
 from wmtp.errors import IntegrityError, NotFoundError, TrustError
-from wmtp.manifest import Manifest, digest_file, sha256_bytes, verify_digest
-from wmtp.storage.store import FileInfo, Store, reading
+from wmtp.manifest import Manifest, digest_path, sha256_bytes, verify_digest
+from wmtp.storage.local import reading
+from wmtp.storage.store import FileInfo, Piece, Store
 from wmtp.untrusted import show, show_all
 
 Lock = Mapping[str, str] | str | Path
@@ -30,7 +31,7 @@ class LockedStore(Store):
     """
 
     def __init__(self, store: Store, pinned: Mapping[str, str], *, pins_all: bool) -> None:
-        self.uri, self.verified = store.uri, {}
+        self.uri, self.verified, self.directory, self.has_paths = store.uri, {}, store.directory, store.has_paths
         self._store, self._pinned, self._pins_all = store, pinned, pins_all
         self._hashed: dict[str, tuple[int, ...]] = {}
         if missing := [name for name in pinned if not store.has(name)]:
@@ -38,6 +39,7 @@ class LockedStore(Store):
                 f"{self.uri}: {len(missing)} files of the lock are missing: {', '.join(show_all(missing))}",
                 hint="fetch the checkpoint again, or write a new lock with 'wmtp lock'",
             )
+        store.expect({name: digest.removeprefix("sha256:") for name, digest in pinned.items()})
 
     @override
     def list_files(self) -> list[FileInfo]:
@@ -56,8 +58,45 @@ class LockedStore(Store):
 
     @override
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        self.local_paths([name])
+        self._hold([name])
         return self._store.read_range(name, start, length)
+
+    @override
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        self._hold(name for name, _, _ in ranges)
+        return self._store.read_ranges(ranges)
+
+    @override
+    def fill(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        def held() -> Iterator[Piece]:
+            for piece in pieces:
+                self._hold([piece.name])
+                yield piece
+
+        return self._store.fill(held())
+
+    @override
+    def child(self, name: str) -> LockedStore:
+        inside = {n.removeprefix(f"{name}/"): d for n, d in self._pinned.items() if n.startswith(f"{name}/")}
+        return LockedStore(self._store.child(name), inside, pins_all=self._pins_all)
+
+    @override
+    def expect(self, digests: Mapping[str, str]) -> None:
+        self._store.expect({name: digest for name, digest in digests.items() if name not in self._pinned})
+
+    @override
+    def expected(self, name: str) -> str | None:
+        return self._pinned[name] if self._is_pinned(name) else self._store.expected(name)
+
+    @override
+    def confirm(self, name: str, digest: str) -> None:
+        self._store.confirm(name, digest)
+        if self._is_pinned(name):
+            self._verify(name, digest)
+
+    @override
+    def bytes_to_fetch(self, names: Iterable[str]) -> int:
+        return self._store.bytes_to_fetch(names)
 
     @override
     def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
@@ -66,9 +105,15 @@ class LockedStore(Store):
             with reading(self.where(name)):
                 identity = _identity(path)
                 if self._is_pinned(name) and self._hashed.get(name) != identity:
-                    self._verify(name, f"sha256:{digest_file(path.parent, path.name).sha256}")
+                    self._verify(name, f"sha256:{digest_path(path, name).sha256}")
                     self._hashed[name] = identity
         return paths
+
+    def _hold(self, names: Iterable[str]) -> None:
+        """Hash files that lie on this machine; others are held to the lock when they arrive."""
+        pinned = [name for name in names if self._is_pinned(name)]
+        if self.directory is not None:
+            self.local_paths(pinned)
 
     def _verify(self, name: str, found: str) -> None:
         verify_digest(self.where(name), found, self._pinned[name])
@@ -111,7 +156,7 @@ def lock_store(store: Store, lock: Lock) -> LockedStore:
         hint = "pass the path of a lock file, or {'model.safetensors': 'sha256:<hex>'}"
         raise TrustError(f"lock is {show(given)}, which pins nothing", hint)
     path = Path(given)
-    if store.uri.scheme == "file" and path.resolve().is_relative_to(Path(store.uri.path).resolve()):
+    if store.directory is not None and path.resolve().is_relative_to(store.directory.resolve()):
         raise TrustError(
             f"{path}: this lock lies in the checkpoint, which cannot vouch for itself",
             hint="keep the lock somewhere else: 'wmtp lock URI --output FILE'",

@@ -6,21 +6,22 @@ Nothing above this room knows whether the bytes are on a disk or behind a networ
 
 from __future__ import annotations
 
-import os
-import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
-from typing_extensions import override
+from typing_extensions import Buffer
 
-from wmtp.errors import NotFoundError, StorageError, WmtpError
+from wmtp.errors import NotFoundError, StorageError
+from wmtp.manifest import verify_arrival
 from wmtp.storage.uri import ModelURI, parse_uri
-from wmtp.untrusted import MAX_LEVELS, plain, relative_name_fault, show
+from wmtp.untrusted import plain, relative_name_fault, show
 
-_MAX_LISTED = 100_000
+MAX_LISTED = 100_000
+
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,50 @@ class FileInfo:
     Attributes:
         name: Relative to the store, `/`-separated.
         size_bytes: Its size.
+        version: What tells this content from a later one under the same name; empty where nothing does.
     """
 
     name: str
     size_bytes: int
+    version: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of bytes of a file, and the memory that is to hold it.
+
+    Attributes:
+        name: The file.
+        start: The first byte of the run in the file.
+        buffer: Writable memory; its length is that of the run.
+    """
+
+    name: str
+    start: int
+    buffer: memoryview
+
+
+class Access(TypedDict, total=False):
+    """How the files below an address are got at; `open_store` says what each means."""
+
+    allow_symlinks: bool
+    cache: bool
+    cache_dir: str | Path | None
 
 
 class Store(ABC):
-    """The files below one address.
+    """The files below one address, each in the version in which it was first seen.
 
     Attributes:
         uri: The address.
+        directory: Where the files lie on this machine; None when they are somewhere else.
+        has_paths: Whether files have paths on this machine, or get them in the cache, so that they can be mapped.
         verified: `sha256:<hex>` of the files that were found to be what a lock pins, by name.
     """
 
     uri: ModelURI
+    directory: Path | None
+    has_paths: bool
     verified: dict[str, str]
 
     @abstractmethod
@@ -68,6 +98,28 @@ class Store(ABC):
     def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
         """Return a local path for each named file, fetching what is not local yet."""
 
+    @abstractmethod
+    def fill(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """Read pieces into their memory, several at once, and give each back in order once it is full."""
+
+    @abstractmethod
+    def child(self, name: str) -> Store:
+        """Return the store of a directory further down."""
+
+    @abstractmethod
+    def expect(self, digests: Mapping[str, str]) -> None:
+        """Hold files that have yet to arrive on this machine to digests: 64 hexadecimal digits of SHA-256 by name."""
+
+    def stream(self, name: str, start: int = 0) -> Iterator[Buffer]:
+        """Yield a file's bytes from `start` on, in order."""
+        size = self.stat(name).size_bytes
+        for first in range(start, size, _CHUNK_BYTES):
+            yield self.read_range(name, first, min(_CHUNK_BYTES, size - first))
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Return what `read_range` returns for each (name, start, length)."""
+        return [self.read_range(*wanted) for wanted in ranges]
+
     def read_bytes(self, name: str, *, max_bytes: int) -> bytes:
         """Return a small file whole, or raise StorageError when it is larger than `max_bytes`."""
         size = self.stat(name).size_bytes
@@ -77,6 +129,18 @@ class Store(ABC):
                 hint="check that this is the file you meant; a file of this kind is small",
             )
         return self.read_range(name, 0, size)
+
+    def expected(self, name: str) -> str | None:  # noqa: ARG002  for stores that expect something
+        """Return the `sha256:<hex>` that a file must have when it is read into memory, if one is known."""
+        return None
+
+    def confirm(self, name: str, digest: str) -> None:
+        """Raise ArrivalError unless the `sha256:<hex>` of a file that was read into memory is the one expected."""
+        verify_arrival(self.where(name), digest, self.expected(name) or digest)
+
+    def bytes_to_fetch(self, names: Iterable[str]) -> int:  # noqa: ARG002  for stores whose files are elsewhere
+        """Return how many bytes `local_paths` would move."""
+        return 0
 
     def where(self, name: str) -> str:
         """Return the address of a file as errors show it; its name may be a stranger's."""
@@ -90,125 +154,45 @@ class Store(ABC):
             return False
         return True
 
-
-class LocalStore(Store):
-    """A directory on this machine.
-
-    Args:
-        uri: Its address.
-        allow_symlinks: Follow links that leave the directory. Links that stay inside it, or lead from a Hugging Face
-            cache snapshot to its own `blobs/`, are always followed.
-    """
-
-    def __init__(self, uri: ModelURI, *, allow_symlinks: bool = False) -> None:
-        self.uri, self.verified = uri, {}
-        self._root = Path(uri.path)
-        self._allow_symlinks = allow_symlinks
-        with reading(uri):
-            if not self._root.is_dir():
-                raise _no_directory(uri)
-            real_root = self._root.resolve()
-        # In a Hugging Face cache, models--<org>--<name>/snapshots/<commit>/ holds links into the entry's own blobs/.
-        entries = [parent.parent for parent in real_root.parents if parent.name == "snapshots"]
-        blobs = [entry / "blobs" for entry in entries if entry.name.startswith("models--")]
-        self._real_places = tuple(f"{str(place).rstrip('/')}/" for place in (real_root, *blobs[:1]))
-
-    @override
-    def list_files(self) -> list[FileInfo]:
-        with reading(self.uri):
-            return sorted(self._walk(), key=lambda info: info.name)
-
-    @override
-    def stat(self, name: str) -> FileInfo:
-        return FileInfo(name, self._path(name).stat().st_size)
-
-    @override
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        with reading(self.where(name)), self._path(name).open("rb") as file:
-            file.seek(start)
-            data = file.read(length)
-        if len(data) != length:
-            raise StorageError(
-                f"{self.where(name)}: {len(data):,} bytes at {start:,}, {length:,} expected",
-                hint="the file is shorter than it was a moment ago; copy it again",
-            )
-        return data
-
-    @override
-    def local_paths(self, names: Iterable[str]) -> dict[str, Path]:
-        return {name: self._path(name) for name in names}
-
-    def _walk(self) -> Iterator[FileInfo]:
-        num_seen = 0
-        for directory, subdirectories, names in os.walk(self._root):
-            subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
-            num_seen += 1 + len(names)
-            if num_seen > _MAX_LISTED:
-                raise StorageError(f"{self.uri}: more than {_MAX_LISTED:,} files", hint="name a smaller directory")
-            if directory.count(os.sep) - str(self._root).count(os.sep) == MAX_LEVELS:
-                subdirectories.clear()
-            for path in (Path(directory, name) for name in names if not name.startswith(".")):
-                if path.is_file():
-                    yield FileInfo(path.relative_to(self._root).as_posix(), path.stat().st_size)
-
-    def _path(self, name: str) -> Path:
+    def check_name(self, name: str) -> None:
+        """Raise StorageError when a name breaks the path rule."""
         if fault := relative_name_fault(name):
             raise StorageError(
                 f"{self.uri}: the file name {show(name)} {fault}",
                 hint="name files relative to the checkpoint's directory",
             )
-        path = self._root / name
-        with reading(self.where(name)):
-            mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise StorageError(f"{self.where(name)}: not a regular file", hint="replace it with the file itself")
-        if not self._allow_symlinks:
-            self._check_link(name, path)
-        return path
-
-    def _check_link(self, name: str, path: Path) -> None:
-        real = os.path.realpath(path)
-        if real.startswith(self._real_places):
-            return
-        raise StorageError(
-            f"{self.where(name)}: a symbolic link to {show(real)}, outside the checkpoint",
-            hint="copy the file, or pass allow_symlinks=True (--allow-symlinks) if you made this link",
-        )
 
 
-def open_store(uri: str | Path | ModelURI, *, allow_symlinks: bool = False) -> Store:
+def open_store(
+    uri: str | Path | ModelURI,
+    *,
+    allow_symlinks: bool = False,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
+) -> Store:
     """Open the files below an address.
+
+    Args:
+        uri: The address.
+        allow_symlinks: Follow links that leave a local directory.
+        cache: Keep files that are fetched whole on this machine. False: they are only ever read into memory.
+        cache_dir: Where; None: `$WMTP_CACHE`, or `wmtp` in the user's cache directory.
 
     Raises:
         URIError: If the text is no address.
-        NotFoundError: If nothing stands there.
-        StorageError: If this version has no client for that scheme.
+        NotFoundError: If nothing stands there. What is not on this machine is asked for when it is first read.
     """
+    # A local directory is opened at once only because nothing is imported for the others.
     parsed = parse_uri(uri)
-    if parsed.scheme != "file":
-        raise StorageError(
-            f"{parsed}: this version of wmtp reads local directories only, not {parsed.scheme}://",
-            hint="copy the checkpoint to a local directory and name that",
-        )
-    return LocalStore(parsed, allow_symlinks=allow_symlinks)
+    if parsed.scheme == "file":
+        from wmtp.storage.local import LocalStore
 
+        return LocalStore(parsed, allow_symlinks=allow_symlinks)
+    if parsed.scheme == "hf":
+        from wmtp.storage.hub import open_hub
 
-@contextmanager
-def reading(uri: object) -> Iterator[None]:
-    """Say in our own words what the operating system has against a path."""
-    try:
-        yield
-    except WmtpError:
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"{uri}: no such file", hint="see what is there with 'wmtp inspect DIR'") from error
-    except OSError as error:
-        raise StorageError(f"{uri}: {error.strerror}", hint="check the path and its permissions") from error
+        return open_hub(parsed, cache=cache)
+    from wmtp.storage.cache import VerifiedCache
+    from wmtp.storage.objects import ObjectStore
 
-
-def _no_directory(uri: ModelURI) -> NotFoundError:
-    path = Path(uri.path)
-    if path.exists():
-        return NotFoundError(f"{uri}: not a directory", hint=f"name the directory that holds it: {path.parent}")
-    near = ", ".join(sorted(show(found.name) for found in path.parent.glob("*/"))[:8])
-    return NotFoundError(f"{uri}: no such directory", hint="check the path" + (near and f"; beside it are: {near}"))
+    return ObjectStore(parsed, cache=VerifiedCache(Path(cache_dir) if cache_dir else None) if cache else None)

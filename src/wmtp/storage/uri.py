@@ -24,7 +24,7 @@ class ModelURI:
     """Where one checkpoint, or a directory of checkpoints, stands.
 
     Attributes:
-        scheme: `file`, `s3`, `gs`, `az` or `hf`.
+        scheme: `file`, `s3`, `gs`, `az`, `hf`, or `memory` (objects of this process, for tests).
         location: Bucket or container; `org/name` for `hf`; empty for `file`.
         path: Key or path inside it, without a trailing slash. For `file` the path as the operator wrote it.
         revision: Branch, tag or commit of an `hf` address; None: its default branch.
@@ -107,4 +107,4 @@ def _parse_hub(text: str, scheme: str, rest: str) -> ModelURI:
     return ModelURI(scheme, repository, "", revision or None)
 
 
-_PARSERS = {"file": _parse_file, "s3": _parse_bucket, "gs": _parse_bucket, "az": _parse_bucket, "hf": _parse_hub}
+_PARSERS = {"file": _parse_file, "hf": _parse_hub, **dict.fromkeys(("s3", "gs", "az", "memory"), _parse_bucket)}

@@ -77,8 +77,8 @@ class _CheckpointFinder(MetaPathFinder, Loader):
 
     def __init__(self, store: Store, code: CodeFile, allow_code: Mapping[str, str]) -> None:
         self._store, self._code, self._allow_code = store, code, allow_code
-        path = store.local_paths([code.name])[code.name]
-        self._directories = {parent.resolve() for parent in path.parents[: code.name.count("/") + 1]}
+        parents = (store.directory / code.name).parents if store.directory else ()
+        self._directories = {parent.resolve() for parent in parents[: code.name.count("/") + 1]}
         self._package = f"wmtp_checkpoint_{code.digest.removeprefix('sha256:')[:16]}"
         self._pending: dict[str, CodeFile] = {}
         self.code: dict[str, str] = {}

@@ -1,0 +1,193 @@
+"""Putting a checkpoint into an object store, so that it is either whole there or not a checkpoint at all.
+
+metadata.json comes last: without it nothing loads from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wmtp.checkpoint.contents import open_checkpoint
+from wmtp.checkpoint.target import LAST, check_arrived, check_same, check_way, open_target
+from wmtp.checkpoint.transport import (
+    Claims,
+    MovedFile,
+    count,
+    left_out,
+    megabytes,
+    movable_files,
+    said_by,
+    several_at_once,
+)
+from wmtp.errors import ChangedError
+from wmtp.manifest import MANIFEST_FILE, FileDigest, Manifest, digest_path
+from wmtp.metadata.file import METADATA_FILE
+from wmtp.storage.local import reading
+from wmtp.storage.objects import ObjectStore
+from wmtp.storage.progress import transferring, watching
+from wmtp.storage.store import FileInfo
+from wmtp.storage.uri import ModelURI
+from wmtp.untrusted import show_all
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What was pushed.
+
+    Attributes:
+        uri: Where it is now.
+        path: The directory.
+        files: What was put there, by name.
+        seconds: How long it took.
+        has_new_manifest: Whether the directory had no manifest.json, so that one was made for the pushed copy.
+        left_out: What lies in the directory and was not pushed: hidden or ill-named files, and what is no file.
+    """
+
+    uri: str
+    path: str
+    files: tuple[MovedFile, ...]
+    seconds: float
+    has_new_manifest: bool
+    left_out: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return {**vars(self), "num_bytes": self.num_bytes, "files": [file.to_dict() for file in self.files]}
+
+    def summary(self) -> list[str]:
+        """Return the report in a few lines for a person."""
+        sizes = f"{count(len(self.files))}, {megabytes(self.num_bytes)} in {self.seconds:.1f} s"
+        has_moved = not all(file.was_here for file in self.files)
+        place = f"is now at {self.uri}" if has_moved else f"was at {self.uri} already"
+        lines = [f"{self.path} {place}: {sizes}", *said_by(self.files)]
+        unknown = sorted(file.name for file in self.files if not file.verified_by and file.name not in LAST)
+        if self.has_new_manifest:
+            lines.append(f"with a new {MANIFEST_FILE}, to which a fetch holds every byte")
+        elif unknown:
+            lines.append(f"not in {MANIFEST_FILE}, so that no fetch can verify them: {', '.join(show_all(unknown))}")
+        return lines + ([f"left out: {', '.join(show_all(self.left_out))}"] if self.left_out else [])
+
+
+def push_checkpoint(
+    directory: Path, uri: str | ModelURI, *, replace: bool = False, allow_symlinks: bool = False
+) -> PushReport:
+    """Put a checkpoint into an object store.
+
+    It must prove itself first: metadata and headers are read, and every byte is held to manifest.json and to `files` of
+    metadata.json. The directory is not changed. What an interrupted push has left there is overwritten; what is
+    there as a whole is left alone.
+
+    Args:
+        directory: The checkpoint.
+        uri: An address below which nothing stands yet, but for what an interrupted push left.
+        replace: Put it in place of a checkpoint that has no other files than this one.
+        allow_symlinks: Follow links that leave the directory.
+
+    Raises:
+        StorageError: If something stands there that would be lost or mixed up, or bytes cannot be had or written.
+        ChangedError: If a file changes meanwhile, here or there; metadata.json is not put then.
+        IntegrityError: If a file is not what its manifest says.
+        WmtpError: If the directory is no checkpoint.
+    """
+    started = time.monotonic()
+    target = open_target(uri)
+    source = open_checkpoint(directory, allow_symlinks=allow_symlinks).store
+    files = movable_files(source)
+    paths = source.local_paths(info.name for info in files)
+    standing = check_way(target, paths, replace=replace)
+    versions = _versions(paths)
+    moved = several_at_once(partial(_verified, Claims(source), paths), files)
+    contents: dict[str, Path | bytes] = dict(paths)
+    has_new_manifest = MANIFEST_FILE not in contents
+    if has_new_manifest:
+        contents[MANIFEST_FILE] = data = _manifest(moved)
+        moved.append(MovedFile(MANIFEST_FILE, len(data), hashlib.sha256(data).hexdigest(), ()))
+    if METADATA_FILE in standing and not replace:
+        check_same(target, standing, moved, contents)
+        moved = [dataclasses.replace(file, was_here=True) for file in moved]
+    else:
+        with _saying_what_is_left(target):
+            if METADATA_FILE in standing:
+                target.delete(METADATA_FILE)
+            _put_all(target, contents, moved, lambda: _check_versions(paths, versions))
+    return PushReport(
+        uri=str(target.uri),
+        path=str(directory),
+        files=tuple(sorted(moved, key=lambda file: file.name)),
+        seconds=time.monotonic() - started,
+        has_new_manifest=has_new_manifest,
+        left_out=left_out(source, files),
+    )
+
+
+def _verified(claims: Claims, paths: Mapping[str, Path], info: FileInfo, _: object) -> MovedFile:
+    with reading(paths[info.name]):
+        found = digest_path(paths[info.name], info.name)
+    claims.check(info.name, found.sha256)
+    return MovedFile(info.name, found.size, found.sha256, claims.sources(info.name))
+
+
+def _manifest(files: Sequence[MovedFile]) -> bytes:
+    entries = [FileDigest(path=file.name, size=file.size_bytes, sha256=file.sha256) for file in files]
+    manifest = Manifest(files=sorted(entries, key=lambda entry: entry.path))
+    return (manifest.model_dump_json(indent=2) + "\n").encode()
+
+
+def _put_all(
+    target: ObjectStore,
+    contents: Mapping[str, Path | bytes],
+    files: Sequence[MovedFile],
+    check_source: Callable[[], None],
+) -> None:
+    with transferring(str(target.uri), {file.name: file.size_bytes for file in files}) as progress:
+
+        def put(name: str, _: object = None) -> None:
+            with watching(lambda _: None):  # who watches is told of the whole
+                progress.advance(target.put(name, contents[name]).size_bytes)
+
+        several_at_once(put, [file.name for file in files if file.name not in LAST])
+        put(MANIFEST_FILE)
+        check_source()
+        check_arrived(target, {file.name: file.size_bytes for file in files if file.name != METADATA_FILE})
+        put(METADATA_FILE)
+
+
+def _versions(paths: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+    found = {name: path.stat() for name, path in paths.items()}
+    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
+
+
+def _check_versions(paths: Mapping[str, Path], before: Mapping[str, tuple[int, ...]]) -> None:
+    now = _versions(paths)
+    if changed := [name for name in paths if now[name] != before[name]]:
+        raise ChangedError(
+            f"{paths[METADATA_FILE].parent}: changed while it was pushed: {', '.join(show_all(sorted(changed)))}",
+            hint="push it again when nobody writes to it",
+        )
+
+
+@contextmanager
+def _saying_what_is_left(target: ObjectStore) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        _logger.warning(
+            "%s has no %s yet, so nothing loads it; the same command pushes it again", target.uri, METADATA_FILE
+        )
+        raise

@@ -1,0 +1,169 @@
+"""Commands that look after the cache of fetched files: cache ls, verify, prune, rm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wmtp.cli.options import AsJSON
+from wmtp.cli.output import Output, size, table
+from wmtp.untrusted import plain
+
+if TYPE_CHECKING:
+    from wmtp.storage.cache import Entry, VerifiedCache
+    from wmtp.storage.upkeep import Removed
+
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(kB|MB|GB|TB|KiB|MiB|GiB|TiB|)", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_BYTES = {
+    "": 1,
+    **{f"{u}b": 1000**n for n, u in enumerate("kmgt", 1)},
+    **{f"{u}ib": 1024**n for n, u in enumerate("kmgt", 1)},
+}
+
+cache_app = typer.Typer(
+    help="Look after the cache of fetched files.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+# Subcommands by the command's name, for the program.
+GROUPS = {"cache": cache_app}
+
+
+def _age(text: str) -> float:
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no time; write a number and one of s, m, h, d, w, such as 30d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _amount(text: str) -> int:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; write a number and one of kB, MB, GB, TB, such as 50GB")
+    return int(float(match[1]) * _BYTES[match[2].lower()])
+
+
+@cache_app.command("ls")
+def ls(ctx: typer.Context, as_json: AsJSON = False) -> None:
+    """List the checkpoints in the cache, the most recently used first."""
+    out = Output.of(ctx, as_json=as_json)
+    cache = _cache()
+    entries = cache.entries()
+    checkpoints = sorted(_by_checkpoint(entries), key=lambda facts: facts["last_used"], reverse=True)
+    num_bytes = sum({entry.sha256: entry.source.size_bytes for entry in entries}.values())
+    rows = [(plain(c["uri"]), c["num_files"], size(c["size_bytes"]), c["last_used"]) for c in checkpoints]
+    out.result(
+        {"cache": str(cache.root), "size_bytes": num_bytes, "checkpoints": checkpoints},
+        table(rows, ("CHECKPOINT", "FILES", "SIZE", "LAST USED")),
+    )
+    out.say(f"{cache.root}: {_counted(len(checkpoints), 'checkpoint')}, {size(num_bytes)}")
+
+
+@cache_app.command("verify")
+def verify(ctx: typer.Context, as_json: AsJSON = False) -> None:
+    """Hash every file of the cache again, and remove the damaged ones."""
+    from wmtp.storage.upkeep import verify as verify_cache
+
+    out = Output.of(ctx, as_json=as_json)
+    cache = _cache()
+    checked = verify_cache(cache)
+    damaged = [
+        {"sha256": sha256, "files": _places(entries), "removed": sha256 not in checked.kept}
+        for sha256, entries in checked.damaged.items()
+    ]
+    facts = {"cache": str(cache.root), "num_files": checked.num_blobs, "size_bytes": checked.num_bytes}
+    lines = [_damage(facts) for facts in damaged]
+    sound = checked.num_blobs - len(damaged)
+    lines.append(f"{cache.root}: {size(checked.num_bytes)} hashed, {sound} files sound, {len(damaged)} damaged")
+    out.result({**facts, "damaged": damaged}, lines)
+    if damaged:
+        raise typer.Exit(1)
+
+
+@cache_app.command("prune")
+def prune(
+    ctx: typer.Context,
+    unused_for: Annotated[
+        float | None,
+        typer.Option("--unused-for", parser=_age, metavar="TIME", help="Remove files not used for that long, as 30d."),
+    ] = None,
+    max_size: Annotated[
+        int | None,
+        typer.Option("--max-size", parser=_amount, metavar="SIZE", help="Remove the least used above it, as 50GB."),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Remove files that were not used lately, and what broken downloads left."""
+    from wmtp.storage.upkeep import prune as prune_cache
+
+    out = Output.of(ctx, as_json=as_json)
+    cache = _cache()
+    _tell_removed(out, cache, prune_cache(cache, unused_for_seconds=unused_for, max_bytes=max_size))
+
+
+@cache_app.command("rm")
+def rm(
+    ctx: typer.Context,
+    uris: Annotated[list[str], typer.Argument(metavar="URI...", help="Checkpoints, as 'wmtp cache ls' lists them.")],
+    as_json: AsJSON = False,
+) -> None:
+    """Remove checkpoints from the cache; they stay where they came from."""
+    from wmtp.storage.upkeep import remove
+    from wmtp.storage.uri import parse_uri
+
+    out = Output.of(ctx, as_json=as_json)
+    cache = _cache()
+    _tell_removed(out, cache, remove(cache, [str(parse_uri(uri)) for uri in uris]))
+
+
+def _cache() -> VerifiedCache:
+    from wmtp.storage.cache import VerifiedCache
+
+    return VerifiedCache()
+
+
+def _by_checkpoint(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.source.uri, []).append(entry)
+    return [
+        {
+            "uri": uri,
+            "num_files": len(files),
+            "size_bytes": sum(entry.source.size_bytes for entry in files),
+            "last_used": datetime.fromtimestamp(max(entry.last_used for entry in files), UTC).isoformat(" ", "minutes"),
+        }
+        for uri, files in groups.items()
+    ]
+
+
+def _places(entries: Iterable[Entry]) -> list[str]:
+    return sorted(f"{entry.source.uri}/{entry.source.name}" for entry in entries)
+
+
+def _damage(facts: dict[str, Any]) -> str:
+    what = ", ".join(map(plain, facts["files"])) or "a file that no checkpoint needs"
+    fate = "removed, and fetched again when it is wanted" if facts["removed"] else "it cannot be removed"
+    return f"damaged: sha256:{facts['sha256']}, {what}: {fate}"
+
+
+def _tell_removed(out: Output, cache: VerifiedCache, removed: Removed) -> None:
+    checkpoints = _by_checkpoint(removed.entries)
+    facts = {"cache": str(cache.root), "removed": checkpoints, "freed_bytes": removed.num_bytes}
+    lines = [
+        f"removed {_counted(c['num_files'], 'file')}, {size(c['size_bytes'])}, of {plain(c['uri'])}"
+        for c in checkpoints
+    ]
+    out.result(facts, [*lines, f"{size(removed.num_bytes)} freed in {cache.root}"])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
