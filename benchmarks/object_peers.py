@@ -30,7 +30,7 @@ def fetch_wmtp(uri: str, output: Path) -> Act:
     """`wmtp fetch` into an empty cache: every byte is hashed, and compared where something says what it must be."""
     import obstore  # noqa: F401  wmtp imports it with the first request
 
-    from wmtp.checkpoint.fetch import fetch_checkpoint
+    from wmtp.transport.fetch import fetch_checkpoint
 
     return lambda: fetch_checkpoint(uri, cache_dir=output)
 

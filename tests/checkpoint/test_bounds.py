@@ -7,7 +7,7 @@ import pytest
 from builders import metadata_document, write_files
 from wmtp.checkpoint.bounds import Bounds, check_sizes
 from wmtp.checkpoint.contents import open_checkpoint
-from wmtp.checkpoint.headers import TensorInfo
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import PlanError
 
 TENSORS = [TensorInfo("w", "F32", (128_256, 4096), "model.safetensors", 0, 4 * 128_256 * 4096)]

@@ -1,9 +1,9 @@
 import json
 
 from builders import metadata_document
-from wmtp.checkpoint.headers import TensorInfo
 from wmtp.checkpoint.plan import Assignment, LoadPlan
 from wmtp.checkpoint.receipt import LoadReceipt
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.metadata.schema import ModelMetadata
 
 DIGEST = "sha256:" + "0" * 64

@@ -22,7 +22,9 @@ NEEDED_BY = {
     "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",
 }
-EXTRAS = [line for name, lines in PROJECT["optional-dependencies"].items() if name not in ("bench", "dev") for line in lines]
+EXTRAS = [
+    line for name, lines in PROJECT["optional-dependencies"].items() if name not in ("bench", "dev") for line in lines
+]
 
 
 def imported_modules() -> set[str]:

@@ -9,7 +9,8 @@ import pickle
 import re
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,11 +45,13 @@ class Site:
         cache: Where its files are kept.
         files: What the server has below the prefix, by name, as it should be.
         output: What was printed and logged so far.
+        monkeypatch: Sets for how long things that fail are tried again.
     """
 
     server: FaultyServer
     cache: Path
     output: Callable[[], str]
+    monkeypatch: pytest.MonkeyPatch
     files: Files = field(default_factory=dict)
     honest: set[str] = field(default_factory=set)
     uri: str = f"s3://{BUCKET}/model"
@@ -95,6 +98,13 @@ class Site:
         assert set(self.files) <= set(names)
         store.local_paths(names)
 
+    @contextmanager
+    def tried_for(self, seconds: str) -> Iterator[None]:
+        """Let what fails be tried again for so long, and no longer."""
+        with self.monkeypatch.context() as patch:
+            patch.setenv("WMTP_TRANSFER_TIMEOUT", seconds)
+            yield
+
     def survives(self, act: Callable[[], _Given]) -> _Given:
         """Do something that must succeed in spite of a fault."""
         before = self._blobs()
@@ -108,6 +118,7 @@ class Site:
         error: Errors,
         *told: str,
         recovers: Callable[[], object] | None = None,
+        timeout: str = "0.5",
     ) -> WmtpError:
         """Do something that must fail, and must succeed without cleaning up once the faults are gone.
 
@@ -116,9 +127,10 @@ class Site:
             error: The error's type, no other; several where it depends on what is noticed first.
             *told: What its text has, as regular expressions.
             recovers: What succeeds afterwards; None: the act itself.
+            timeout: For how many seconds it is tried.
         """
         before = self._blobs()
-        with pytest.raises(error) as caught:
+        with pytest.raises(error) as caught, self.tried_for(timeout):
             act()
         self._check(before)
         self._check_error(caught.value, error, told)
@@ -130,7 +142,8 @@ class Site:
         """Do something that may succeed or fail, if only in order; returns how much was sent for each request."""
         before = self._blobs()
         try:
-            act()
+            with self.tried_for("0.5"):
+                act()
         except error as caught:
             self._check_error(caught, error, told)
         self._check(before)
@@ -182,7 +195,8 @@ def open_site(
 ) -> Site:
     """Return a site without a checkpoint; one file of another one is in the cache already."""
     use_server(monkeypatch, server.endpoint, key=KEY_ID, secret=SECRET, token=TOKEN, home=home)
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "1")
+    # A busy machine may take its time where nothing is to fail.
+    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "20")
     caplog.set_level(logging.DEBUG)
     printed: list[str] = []
 
@@ -190,7 +204,7 @@ def open_site(
         printed.extend(capfd.readouterr())
         return "\n".join([*printed, caplog.text])
 
-    site = Site(server, home / "cache", output)
+    site = Site(server, home / "cache", output, monkeypatch)
     site.store_files({"file": b"earlier"}, prefix="earlier")
     open_store(f"s3://{BUCKET}/earlier").local_paths(["file"])
     server.requests.clear()

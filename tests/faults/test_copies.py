@@ -9,13 +9,12 @@ import pytest
 
 import wmtp
 from faults.site import BUCKET, METADATA, WEIGHTS, Files, Site
-from faults.test_listings import HOSTILE
 from servers.faults import bit_flipped, denied, hung_up, reset, status
 from servers.faulty import Fault
-from servers.listings import listing_also
-from wmtp.checkpoint.fetch import fetch_checkpoint
-from wmtp.checkpoint.push import push_checkpoint
+from servers.listings import HOSTILE_KEYS, listing_also
 from wmtp.errors import ArrivalError, IntegrityError, NotFoundError, StorageError
+from wmtp.transport.fetch import fetch_checkpoint
+from wmtp.transport.push import push_checkpoint
 
 KEY = f"model/{WEIGHTS}"
 
@@ -43,7 +42,7 @@ def test_a_fetch_that_breaks_off_leaves_no_checkpoint_and_is_gone_on_with(
     site: Site, fetch: Callable[[], None], tmp_path: Path, fault: Fault
 ):
     site.server.fault(fault, key=KEY)
-    with pytest.raises(StorageError, match=f"s3://{BUCKET}/{KEY}"):
+    with pytest.raises(StorageError, match=f"s3://{BUCKET}/{KEY}"), site.tried_for("0.5"):
         fetch()
     assert METADATA not in visible_files(tmp_path / "copy")
     site.server.heal()
@@ -60,7 +59,7 @@ def test_a_fetch_of_damaged_bytes_is_refused(site: Site, fetch: Callable[[], Non
     site.survives(fetch)
 
 
-@pytest.mark.parametrize("key", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("key", HOSTILE_KEYS.values(), ids=HOSTILE_KEYS)
 def test_a_fetch_writes_nothing_outside_its_directory(site: Site, tmp_path: Path, key: str):
     targets = (tmp_path / "a" / "b" / number for number in ("1", "2"))
     site.server.fault(listing_also(site.server, [key]), method="LIST")

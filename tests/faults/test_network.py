@@ -33,7 +33,7 @@ ALWAYS = {name: fault for name, fault in ONCE.items() if name != "the body is to
 
 @pytest.mark.parametrize("fault", ONCE.values(), ids=ONCE)
 def test_a_fault_that_passes_is_survived(site: Site, monkeypatch: pytest.MonkeyPatch, fault: Fault):
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "3")
+    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "2")
     site.server.fault(fault, key="model/*", times=1)
     site.survives(site.load)
     site.server.heal()
@@ -41,8 +41,7 @@ def test_a_fault_that_passes_is_survived(site: Site, monkeypatch: pytest.MonkeyP
     site.survives(lambda: site.load(cache=False))
 
 
-def test_six_refusals_in_a_row_are_survived(site: Site, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "30")
+def test_six_refusals_in_a_row_are_survived(site: Site):
     site.server.fault(status(503, "SlowDown"), key=KEY, times=6)
     site.survives(site.load)
 
@@ -59,8 +58,7 @@ def test_a_transfer_goes_on_where_it_broke_off_in_the_same_version(large_site: S
 
 
 @pytest.mark.parametrize("fault", ALWAYS.values(), ids=ALWAYS)
-def test_a_fault_that_stays_is_an_error_that_counts_bytes(site: Site, monkeypatch: pytest.MonkeyPatch, fault: Fault):
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "0.5")
+def test_a_fault_that_stays_is_an_error_that_counts_bytes(site: Site, fault: Fault):
     site.server.fault(fault, key=KEY)
     size = len(site.files[WEIGHTS])
     site.refuses(site.load, StorageError, f"s3://{BUCKET}/{KEY}")
@@ -87,9 +85,8 @@ def test_a_small_file_or_a_listing_that_cannot_be_had_is_named(site: Site, fault
     site.refuses(lambda: open_store(site.uri).list_files(), StorageError, f"s3://{BUCKET}/model")
 
 
-def test_a_killed_server_that_comes_back_is_waited_for(large_site: Site, monkeypatch: pytest.MonkeyPatch):
+def test_a_killed_server_that_comes_back_is_waited_for(large_site: Site):
     site = large_site
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "20")
     site.server.fault(stalled(after=100_000), key=KEY, times=1)
 
     def restart() -> None:
@@ -108,7 +105,7 @@ def test_a_killed_server_that_comes_back_is_waited_for(large_site: Site, monkeyp
 def test_a_server_that_is_gone_is_an_error(site: Site):
     site.server.kill()
     try:
-        with pytest.raises(StorageError, match=f"s3://{BUCKET}/model"):
+        with pytest.raises(StorageError, match=f"s3://{BUCKET}/model"), site.tried_for("0.5"):
             site.load()
     finally:
         site.server.start()

@@ -50,7 +50,8 @@ def test_an_interrupted_download_ends_and_is_gone_on_with(large_site: Site, numb
             process.send_signal(number)
             assert "fetched /" not in process.communicate(timeout=30)[0]
 
-    site.survives(interrupt)
+    with site.tried_for("1"):
+        site.survives(interrupt)
     site.server.heal()
     site.survives(site.load)
 

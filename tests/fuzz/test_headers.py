@@ -16,7 +16,8 @@ from safetensors import SafetensorError, deserialize, safe_open
 from builders import safetensors_bytes, tensor_entry
 from fuzz.documents import damaged
 from fuzz.target import fuzz_target
-from wmtp.checkpoint.headers import DTYPE_BYTES, TensorInfo, read_tensors
+from wmtp.checkpoint.headers import read_tensors
+from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import FormatError
 from wmtp.storage.store import open_store
 

@@ -13,7 +13,9 @@ from safetensors import deserialize
 from builders import tensors_as_bytes
 from fuzz.documents import damaged, values
 from fuzz.target import fuzz_target
-from wmtp.checkpoint.headers import INDEX_FILE, TensorInfo, read_tensors, weight_files
+from wmtp.checkpoint.headers import read_tensors, weight_files
+from wmtp.checkpoint.index import INDEX_FILE
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import FormatError, StorageError
 from wmtp.storage.store import open_store
 

@@ -18,7 +18,8 @@ from torch import nn
 from transformers.utils import logging
 
 from tiny_models import tiny_config, tokens
-from wmtp.checkpoint.headers import INDEX_FILE, SINGLE_FILE
+from wmtp.checkpoint.headers import SINGLE_FILE
+from wmtp.checkpoint.index import INDEX_FILE
 
 logging.disable_progress_bar()
 

@@ -7,6 +7,21 @@ from collections.abc import Iterable
 from servers.answers import PAGE, Answer, Request, listing_page
 from servers.faulty import Fault, FaultyServer
 
+# What a bucket's owner may call an object below `model`, by what is wrong with it as a path.
+HOSTILE_KEYS = {
+    "a part ..": "model/../../outside.json",
+    "an empty part": "model//outside.json",
+    "an absolute name": "model//etc/outside.json",
+    "a backslash": "model/..\\outside.json",
+    "a control character": "model/out\x07side.json",
+    "an escape of the terminal": "model/\x1b[2J\x1b]0;outside\x07.json",
+    "a percent escape": "model/%2e%2e%2foutside.json",
+    "300 bytes": f"model/{'o' * 300}.json",
+    "a line break": "model/outside\nwmtp: all is well",
+    "text that runs backwards": "model/\u202enosj.edistuo",
+    "a drive": "model/C:/outside.json",
+}
+
 _ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 
 

@@ -21,7 +21,7 @@ from cached_files import (
     record,
 )
 from wmtp.storage.cache import Source, VerifiedCache
-from wmtp.storage.upkeep import prune, remove
+from wmtp.storage.cached.upkeep import prune, remove
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_a_record_in_another_ones_place_is_not_believed(root, cached):
 
 def test_after_a_restart_of_the_machine_what_was_not_synced_is_hashed_again_once(root, cached, monkeypatch):
     assert json.loads(receipt(root).read_text())["synced"] is False
-    monkeypatch.setattr("wmtp.storage.blobs.boot_id", lambda: "the next boot")
+    monkeypatch.setattr("wmtp.storage.cached.blobs.boot_id", lambda: "the next boot")
     seen = hashed(monkeypatch)
     assert VerifiedCache(root).find(SOURCE) == cached
-    monkeypatch.setattr("wmtp.storage.blobs.boot_id", lambda: "the one after it")
+    monkeypatch.setattr("wmtp.storage.cached.blobs.boot_id", lambda: "the one after it")
     assert VerifiedCache(root).find(SOURCE) == cached
     assert len(seen) == 1
 
@@ -146,20 +146,20 @@ def test_bytes_that_a_power_loss_took_are_fetched_again(root, cached, monkeypatc
     flip_and_hide_it(cached)
     now = cached.stat()
     receipt(root).write_text(json.dumps({**found, "ctime_ns": now.st_ctime_ns, "mtime_ns": now.st_mtime_ns}))
-    monkeypatch.setattr("wmtp.storage.blobs.boot_id", lambda: "the next boot")
+    monkeypatch.setattr("wmtp.storage.cached.blobs.boot_id", lambda: "the next boot")
     assert is_fetched_again(root)
 
 
 def test_a_blob_that_the_system_wrote_out_long_ago_is_trusted_in_the_next_boot_too(root, cached, monkeypatch):
-    monkeypatch.setattr("wmtp.storage.blobs._SETTLED_SECONDS", -1)
+    monkeypatch.setattr("wmtp.storage.cached.blobs._SETTLED_SECONDS", -1)
     seen = hashed(monkeypatch)
     assert VerifiedCache(root).find(SOURCE) == cached
-    monkeypatch.setattr("wmtp.storage.blobs.boot_id", lambda: "the next boot")
+    monkeypatch.setattr("wmtp.storage.cached.blobs.boot_id", lambda: "the next boot")
     assert VerifiedCache(root).find(SOURCE) == cached
     assert seen == []
 
 
 def test_where_boots_cannot_be_told_apart_bytes_are_synced_first(root, monkeypatch):
-    monkeypatch.setattr("wmtp.storage.blobs.boot_id", lambda: "")
+    monkeypatch.setattr("wmtp.storage.cached.blobs.boot_id", lambda: "")
     VerifiedCache(root).receive(SOURCE, Server(), sha256=None)
     assert json.loads(receipt(root).read_text())["synced"] is True

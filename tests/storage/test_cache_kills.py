@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from wmtp.storage import partial
 from wmtp.storage.cache import Source, VerifiedCache
-from wmtp.storage.sweeping import sweep_parts
-from wmtp.storage.upkeep import prune, remove, verify
+from wmtp.storage.cached import partial
+from wmtp.storage.cached.sweeping import sweep_parts
+from wmtp.storage.cached.upkeep import prune, remove, verify
 
 SIZE = 200_000
 NUM_KILLS = 200
@@ -114,7 +114,7 @@ def change_for_ever(root, sources):
 
 
 def test_kills_in_the_middle_of_removing_lose_nothing_that_was_to_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("wmtp.storage.upkeep._YOUNG_SECONDS", -1)
+    monkeypatch.setattr("wmtp.storage.cached.upkeep._YOUNG_SECONDS", -1)
     chance, sources = random.Random(8), [*files_of(0)[:2], *files_of(1)[:2]]
     kept = receive(VerifiedCache(tmp_path), KEPT)
     for _ in range(60):

@@ -47,7 +47,7 @@ def test_a_write_that_fails_leaves_nothing_and_the_next_one_succeeds(root, monke
             raise OSError(number, os.strerror(number))
         return real(descriptor, data)
 
-    monkeypatch.setattr("wmtp.storage.partial.os.write", write)
+    monkeypatch.setattr("wmtp.storage.cached.partial.os.write", write)
     with pytest.raises(StorageError, match=f"{os.strerror(number)} after 180,000 of 512,000 bytes") as caught:
         VerifiedCache(root).receive(SOURCE, Server(), sha256=SHA256)
     assert (left(root), "WMTP_CACHE" in caught.value.hint) == ([], True)

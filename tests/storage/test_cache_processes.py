@@ -9,8 +9,8 @@ import traceback
 
 import pytest
 
-from wmtp.storage import partial
 from wmtp.storage.cache import Source, VerifiedCache
+from wmtp.storage.cached import partial
 
 NUM_PROCESSES = 8
 SOURCES = [Source("s3://lab/model", f"shard-{n}", 300_000, '"v"') for n in range(3)]

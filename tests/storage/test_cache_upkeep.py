@@ -8,7 +8,7 @@ import pytest
 from cached_files import DATA, SHA256, SOURCE, Server, aged, flip, is_fetched_again, names, receipt, record
 from wmtp.errors import StorageError
 from wmtp.storage.cache import Source, VerifiedCache
-from wmtp.storage.upkeep import prune, remove, verify
+from wmtp.storage.cached.upkeep import prune, remove, verify
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def cached(root):
 
 @pytest.fixture
 def _everything_is_old(monkeypatch):
-    monkeypatch.setattr("wmtp.storage.upkeep._YOUNG_SECONDS", -1)
+    monkeypatch.setattr("wmtp.storage.cached.upkeep._YOUNG_SECONDS", -1)
 
 
 def two_more(root):

@@ -6,9 +6,9 @@ from servers.answers import error_answer
 from servers.faulty import FaultyServer
 from wmtp.errors import NotFoundError, StorageError
 from wmtp.storage.credentials import open_obstore
-from wmtp.storage.failures import Failure, expected_errors, read_failure, storage_error
+from wmtp.storage.requests.failures import Failure, expected_errors, read_failure, storage_error
+from wmtp.storage.requests.versions import BodyFault
 from wmtp.storage.uri import parse_uri
-from wmtp.storage.versions import BodyFault
 
 SOURCE = "profile 'lab'"
 

@@ -8,8 +8,8 @@ from huggingface_hub import constants
 from servers.hub import Repository, hub_server
 from wmtp.errors import IntegrityError, StorageError
 from wmtp.storage.hub import open_hub
-from wmtp.storage.hub_client import HubClient
 from wmtp.storage.progress import watching
+from wmtp.storage.requests.hub_client import HubClient
 from wmtp.storage.store import FileInfo, Piece
 from wmtp.storage.uri import parse_uri
 

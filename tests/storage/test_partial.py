@@ -10,9 +10,9 @@ import time
 import pytest
 
 from wmtp.errors import StorageError
-from wmtp.storage import partial
-from wmtp.storage.partial import PartFile
-from wmtp.storage.sweeping import sweep_parts
+from wmtp.storage.cached import partial
+from wmtp.storage.cached.partial import PartFile
+from wmtp.storage.cached.sweeping import sweep_parts
 
 KEY = "ab" * 32
 DATA = bytes(range(256)) * 1000
@@ -63,7 +63,7 @@ def test_a_later_process_goes_on_from_the_last_byte_that_was_kept(tmp_path):
 
 def test_after_a_kill_the_marked_bytes_are_gone_on_from(tmp_path):
     script = (
-        "import os, sys, pathlib; from wmtp.storage import partial; partial._MARK_BYTES = 50_000\n"
+        "import os, sys, pathlib; from wmtp.storage.cached import partial; partial._MARK_BYTES = 50_000\n"
         f"part = partial.PartFile(pathlib.Path(sys.argv[1]), '{KEY}', 256_000)\n"
         "[part.append((bytes(range(256)) * 1000)[s : s + 30_000]) for s in range(0, 150_000, 30_000)]\n"
         "os.kill(os.getpid(), 9)"

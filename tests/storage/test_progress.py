@@ -10,7 +10,8 @@ from wmtp.storage import progress
 from wmtp.storage.progress import Transfer, transferring, watching
 
 
-def test_a_listener_hears_of_every_step_and_of_the_end():
+def test_a_listener_hears_of_every_step_and_of_the_end(monkeypatch):
+    monkeypatch.setattr(progress, "_PAUSE_SECONDS", 0.0)
     heard: list[tuple[int, bool]] = []
     with (
         watching(lambda transfer: heard.append((transfer.num_done, transfer.is_over))),
@@ -19,6 +20,15 @@ def test_a_listener_hears_of_every_step_and_of_the_end():
         transfer.advance(4)
         transfer.advance(6)
     assert heard == [(4, False), (10, False), (10, True)]
+
+
+def test_a_listener_is_not_called_for_each_of_many_chunks():
+    heard: list[int] = []
+    with watching(lambda transfer: heard.append(transfer.num_done)), transferring("m") as transfer:
+        for _ in range(10_000):
+            transfer.advance(1)
+    assert len(heard) < 1_000
+    assert heard[-1] == 10_000
 
 
 def test_the_end_is_told_also_when_the_transfer_fails():

@@ -10,8 +10,9 @@ from wmtp.authoring.pickles.confined import Job, Reply, SourceFile, part_name, r
 from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.report import ConversionReport
 from wmtp.authoring.pickles.sources import PickledWeights, check_beginnings, files_to_copy, find_weights, merge_sizes
-from wmtp.checkpoint.headers import DTYPE_BYTES, SINGLE_FILE, read_tensors
+from wmtp.checkpoint.headers import SINGLE_FILE, read_tensors
 from wmtp.checkpoint.publish import publish_directory
+from wmtp.checkpoint.tensors import DTYPE_BYTES
 from wmtp.checkpoint.write import MAX_SHARD_BYTES, shard_name, write_index
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.metadata.file import METADATA_FILE, read_metadata, write_metadata

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from wmtp.checkpoint.headers import TensorInfo
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import PlanError
 from wmtp.untrusted import first_few, plain, show
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wmtp.checkpoint.headers import TensorInfo
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.checkpoint.values import ValueDifference, total_difference
 from wmtp.untrusted import first_few, plain, show
 

@@ -10,7 +10,8 @@ from typing_extensions import Unpack
 
 from wmtp.checkpoint.bounds import check_sizes
 from wmtp.checkpoint.configuration import check_declaration, read_config
-from wmtp.checkpoint.headers import TensorInfo, read_tensors
+from wmtp.checkpoint.headers import read_tensors
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import IncompatibleModelError, NotFoundError
 from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE, read_metadata

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wmtp.checkpoint.contents import Checkpoint
-from wmtp.checkpoint.headers import FLOATING, TensorInfo
+from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import CheckpointError
 from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE

@@ -13,8 +13,9 @@ from typing import Any
 
 from wmtp.checkpoint.comparison import CheckpointDiff, FieldDifference, FileDifference, TensorDifference
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_json
-from wmtp.checkpoint.headers import TensorInfo, read_tensors, weight_files
+from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.checkpoint.mapping import map_names
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.checkpoint.values import StoredTensor, have_same_bytes, measure_difference
 from wmtp.errors import MetadataError, PlanError
 from wmtp.metadata.file import METADATA_FILE, read_metadata

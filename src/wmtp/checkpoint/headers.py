@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TypeGuard
 
+from wmtp.checkpoint.index import INDEX_FILE, check_index, read_index
+from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, plain, relative_name_fault, show, show_all
+from wmtp.untrusted import parse_json_object, show, show_all
 
 SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4,
-    "U64": 8, "I64": 8, "F64": 8,
-}  # fmt: skip
-FLOATING = ("F64", "F32", "F16", "BF16")
 
 _MAX_HEADER_BYTES = 100_000_000
 _FIRST_READ_BYTES = 64 << 10  # most headers are shorter: one request each
@@ -38,37 +31,6 @@ _SIGNATURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor of a checkpoint, as its header declares it.
-
-    Attributes:
-        name: Its name in the file.
-        dtype: In safetensors' notation: `F32`, `BF16`, `I64`, ...
-        shape: Its dimensions.
-        file: The file that holds it, relative to the checkpoint.
-        start: First byte of its data in that file.
-        end: One past its last byte.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-    start: int
-    end: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of data."""
-        return self.end - self.start
-
-    @property
-    def num_elements(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-
 def read_tensors(store: Store) -> list[TensorInfo]:
     """Return every tensor of a checkpoint, from its headers; no weight is read.
 
@@ -78,7 +40,7 @@ def read_tensors(store: Store) -> list[TensorInfo]:
     """
     if weights_name(store) == SINGLE_FILE:
         return _read_headers(store, [SINGLE_FILE])
-    weight_map, total_size = _read_index(store)
+    weight_map, total_size = read_index(store)
     shards = sorted(set(weight_map.values()))
     if missing := [shard for shard in shards if not store.has(shard)]:
         raise NotFoundError(
@@ -87,7 +49,7 @@ def read_tensors(store: Store) -> list[TensorInfo]:
             hint="copy them beside the index, all from one version",
         )
     tensors = _read_headers(store, shards)
-    _check_index(store, weight_map, tensors)
+    check_index(store, weight_map, tensors)
     found = sum(tensor.num_bytes for tensor in tensors)
     if total_size is not None and total_size != found:
         raise FormatError(
@@ -124,7 +86,7 @@ def weight_files(store: Store) -> list[str]:
     """Return the names of all files that hold weights, with the index where there is one."""
     if weights_name(store) == SINGLE_FILE:
         return [SINGLE_FILE]
-    return [INDEX_FILE, *sorted(set(_read_index(store)[0].values()))]
+    return [INDEX_FILE, *sorted(set(read_index(store)[0].values()))]
 
 
 def _read_headers(store: Store, files: Sequence[str]) -> list[TensorInfo]:
@@ -228,51 +190,4 @@ def _check_coverage(where: str, tensors: list[TensorInfo], start: int, size: int
         raise FormatError(
             f"{where}: the header describes {reached:,} bytes, the file has {size:,}",
             hint="the file is cut short or has something appended: copy it again",
-        )
-
-
-def _read_index(store: Store) -> tuple[dict[str, str], object]:
-    where = f"{store.uri / INDEX_FILE}"
-    data = store.read_bytes(INDEX_FILE, max_bytes=MAX_INDEX_BYTES)
-    index = parse_json_object(data, where=where, error=FormatError, max_bytes=MAX_INDEX_BYTES)
-    weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
-    if not isinstance(weight_map, dict) or not isinstance(metadata, dict) or not weight_map:
-        raise FormatError(
-            f"{where}: weight_map is {show(weight_map)}, metadata is {show(metadata)}",
-            hint="weight_map is an object from tensor names to shards, metadata an object: fetch the index again",
-        )
-    sound: set[str] = set()  # a few names stand there once for every tensor
-    for tensor, shard in weight_map.items():
-        if isinstance(shard, str) and shard in sound:
-            continue
-        if fault := _shard_name_fault(shard):
-            raise FormatError(
-                f"{where}: weight_map.{plain(tensor)}: the shard name {show(shard)} {fault}",
-                hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
-            )
-        sound.add(shard)
-    return weight_map, metadata.get("total_size")
-
-
-def _shard_name_fault(shard: object) -> str | None:
-    if not isinstance(shard, str):
-        return "is not a string"
-    return relative_name_fault(shard) or (None if shard.endswith(".safetensors") else "does not end in .safetensors")
-
-
-def _check_index(store: Store, weight_map: dict[str, str], tensors: Iterable[TensorInfo]) -> None:
-    faults, unseen = [], dict(weight_map)
-    for tensor in tensors:
-        declared = unseen.pop(tensor.name, None)
-        if declared is None:
-            what = "in two shards" if tensor.name in weight_map else "not in the index"
-            faults.append(f"{show(tensor.name)} is {what}, found in {show(tensor.file)}")
-        elif declared != tensor.file:
-            faults.append(f"{show(tensor.name)} is said to be in {show(declared)}, found in {show(tensor.file)}")
-    faults += [f"{show(name)} is not in its shard {show(shard)}" for name, shard in unseen.items()]
-    if faults:
-        raise FormatError(
-            f"{store.uri / INDEX_FILE}: {len(faults)} tensors are not where the index says",
-            hint="fetch the index and the shards again, from one version",
-            faults=first_few(faults),
         )

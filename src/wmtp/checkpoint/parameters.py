@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from wmtp.checkpoint.headers import FLOATING, TensorInfo
 from wmtp.checkpoint.plan import ParameterSpec
+from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import CheckpointError
 from wmtp.untrusted import show
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.checkpoint.contents import Checkpoint
-from wmtp.checkpoint.headers import FLOATING, TensorInfo
 from wmtp.checkpoint.mapping import in_time, map_names, suggest_mapping
+from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import first_few, plain

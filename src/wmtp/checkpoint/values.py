@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wmtp.checkpoint.headers import DTYPE_BYTES, FLOATING, TensorInfo
+from wmtp.checkpoint.tensors import DTYPE_BYTES, FLOATING, TensorInfo
 from wmtp.storage.store import Store
 
 if TYPE_CHECKING:

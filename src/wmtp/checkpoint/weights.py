@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from wmtp.checkpoint.headers import DTYPE_BYTES, TensorInfo, parse_header
+from wmtp.checkpoint.headers import parse_header
 from wmtp.checkpoint.parameters import TORCH_DTYPES
 from wmtp.checkpoint.plan import Assignment
+from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import IntegrityError, StorageError
 from wmtp.storage.order import in_order
 from wmtp.storage.store import Piece, Store

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.checkpoint.headers import INDEX_FILE, SINGLE_FILE
+from wmtp.checkpoint.headers import SINGLE_FILE
+from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.errors import CheckpointError
 from wmtp.metadata.file import METADATA_FILE, write_metadata

@@ -15,7 +15,7 @@ from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from wmtp.storage.cache import Entry, VerifiedCache
-    from wmtp.storage.upkeep import Removed
+    from wmtp.storage.cached.upkeep import Removed
 
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(kB|MB|GB|TB|KiB|MiB|GiB|TiB|)", re.IGNORECASE)
@@ -70,7 +70,7 @@ def ls(ctx: typer.Context, as_json: AsJSON = False) -> None:
 @cache_app.command("verify")
 def verify(ctx: typer.Context, as_json: AsJSON = False) -> None:
     """Hash every file of the cache again, and remove the damaged ones."""
-    from wmtp.storage.upkeep import verify as verify_cache
+    from wmtp.storage.cached.upkeep import verify as verify_cache
 
     out = Output.of(ctx, as_json=as_json)
     cache = _cache()
@@ -102,7 +102,7 @@ def prune(
     as_json: AsJSON = False,
 ) -> None:
     """Remove files that were not used lately, and what broken downloads left."""
-    from wmtp.storage.upkeep import prune as prune_cache
+    from wmtp.storage.cached.upkeep import prune as prune_cache
 
     out = Output.of(ctx, as_json=as_json)
     cache = _cache()
@@ -116,7 +116,7 @@ def rm(
     as_json: AsJSON = False,
 ) -> None:
     """Remove checkpoints from the cache; they stay where they came from."""
-    from wmtp.storage.upkeep import remove
+    from wmtp.storage.cached.upkeep import remove
     from wmtp.storage.uri import parse_uri
 
     out = Output.of(ctx, as_json=as_json)

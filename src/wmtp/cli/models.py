@@ -25,7 +25,7 @@ from wmtp.cli.output import Output, size, table
 from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
-    from wmtp.checkpoint.headers import TensorInfo
+    from wmtp.checkpoint.tensors import TensorInfo
     from wmtp.metadata.schema import ModelMetadata
     from wmtp.storage.store import FileInfo, Store
 

@@ -28,7 +28,7 @@ def fetch(
     """Bring a whole checkpoint here, verified: into the cache, or into a new directory."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
-    from wmtp.checkpoint.fetch import fetch_checkpoint
+    from wmtp.transport.fetch import fetch_checkpoint
 
     report = fetch_checkpoint(uri, directory, lock=lock, allow_symlinks=allow_symlinks)
     out.result(report.to_dict(), report.summary())
@@ -48,7 +48,7 @@ def push(
     """Put a checkpoint that proves itself into an object store; metadata.json comes last."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
-    from wmtp.checkpoint.push import push_checkpoint
+    from wmtp.transport.push import push_checkpoint
 
     report = push_checkpoint(directory, uri, replace=replace, allow_symlinks=allow_symlinks)
     out.result(report.to_dict(), report.summary())

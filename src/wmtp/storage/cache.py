@@ -10,12 +10,12 @@ from pathlib import Path
 from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, IntegrityError, StorageError, WmtpError
-from wmtp.storage.blobs import Blobs
-from wmtp.storage.kept import free_bytes, write_kept
-from wmtp.storage.locks import taking_turns
-from wmtp.storage.partial import PartFile
-from wmtp.storage.records import Entry, Records, Source
-from wmtp.storage.sweeping import part_sizes, sweep_parts
+from wmtp.storage.cached.blobs import Blobs
+from wmtp.storage.cached.kept import free_bytes, write_kept
+from wmtp.storage.cached.locks import taking_turns
+from wmtp.storage.cached.partial import PartFile
+from wmtp.storage.cached.records import Entry, Records, Source
+from wmtp.storage.cached.sweeping import part_sizes, sweep_parts
 from wmtp.untrusted import plain
 
 __all__ = ["Entry", "Source", "VerifiedCache"]

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, StorageError, WmtpError
-from wmtp.storage.aws import bucket_region
 from wmtp.storage.credentials import open_obstore
-from wmtp.storage.failures import Failure, expected_errors, read_failure, storage_error
-from wmtp.storage.listing import list_objects, without_markers
-from wmtp.storage.retries import Patience, transfer_timeout
+from wmtp.storage.requests.aws import bucket_region
+from wmtp.storage.requests.failures import Failure, expected_errors, read_failure, storage_error
+from wmtp.storage.requests.listing import list_objects, without_markers
+from wmtp.storage.requests.retries import Patience, transfer_timeout
+from wmtp.storage.requests.versions import ObjectInfo, exact_body, info_of
 from wmtp.storage.uri import ModelURI
-from wmtp.storage.versions import ObjectInfo, exact_body, info_of
 from wmtp.untrusted import plain, show
 
 __all__ = ["ObjectClient", "ObjectInfo", "transfer_timeout"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from wmtp.errors import SettingsError
-from wmtp.storage.aws import find_access
-from wmtp.storage.retries import longest_silence, retry_config, transfer_timeout
+from wmtp.storage.requests.aws import find_access
+from wmtp.storage.requests.retries import longest_silence, retry_config, transfer_timeout
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import show
 

@@ -13,12 +13,12 @@ from typing_extensions import override
 
 from wmtp.errors import IntegrityError, NotFoundError
 from wmtp.manifest import digest_file
-from wmtp.storage.hub_client import HubClient
 from wmtp.storage.local import LocalStore, reading
 from wmtp.storage.objects import ObjectStore
 from wmtp.storage.order import in_order
 from wmtp.storage.progress import Transfer, transferring
 from wmtp.storage.replace import replace_file
+from wmtp.storage.requests.hub_client import HubClient
 from wmtp.storage.store import Store
 from wmtp.storage.transfer import MAX_FILES
 from wmtp.storage.uri import ModelURI

@@ -95,7 +95,7 @@ class ObjectStore(Store):
                 hint="leave the cache on: without cache=False, or --no-cache",
             )
         infos = {name: self._info(name) for name in names}
-        paths = {name: self._sound(name, info) for name, info in infos.items()}
+        paths = {name: self._cached(name, info) for name, info in infos.items()}
         missing = sorted((name for name, path in paths.items() if path is None), key=lambda n: -infos[n].size_bytes)
         fetched = self._fetch({name: infos[name] for name in missing}, self._cache) if missing else {}
         arrived = {name: path or fetched[name] for name, path in paths.items()}
@@ -161,11 +161,8 @@ class ObjectStore(Store):
         return (self.uri / name).path
 
     def _cached(self, name: str, info: ObjectInfo) -> Path | None:
-        return self._cache.find(self._source(name, info)) if self._cache else None
-
-    def _sound(self, name: str, info: ObjectInfo) -> Path | None:
         """The file in the cache, unless a digest was learnt since that it does not have."""
-        path = self._cached(name, info)
+        path = self._cache.find(self._source(name, info)) if self._cache else None
         return path if path and path.name == self._expected.get(name, path.name) else None
 
     def _source(self, name: str, info: ObjectInfo) -> Source:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _LOG_SECONDS = 10.0
+_PAUSE_SECONDS = 0.1  # chunks arrive thousands of times a second, and drawing takes longer than hashing them
 _logger = logging.getLogger(__name__)
 
 
@@ -27,7 +28,7 @@ class Transfer:
 
     def __init__(self, what: str, sizes: Mapping[str, int], listener: Callable[[Transfer], None]) -> None:
         self.what, self.num_done, self.is_over = what, 0, False
-        self._sizes = Counter(sizes)
+        self._sizes, self._next_report = Counter(sizes), 0.0
         self._started, self._listener, self._lock = time.monotonic(), listener, threading.Lock()
 
     @property
@@ -43,10 +44,12 @@ class Transfer:
         self._sizes[name] += num_bytes
 
     def advance(self, num_bytes: int) -> None:
-        """Say that so many more bytes were moved; from any thread."""
+        """Say that so many more bytes were moved; from any thread. The listener hears of it a few times a second."""
         with self._lock:
             self.num_done += num_bytes
-            self._listener(self)
+            if self.seconds >= self._next_report:
+                self._next_report = self.seconds + _PAUSE_SECONDS
+                self._listener(self)
 
     def end(self) -> None:
         """Say that nothing more will come."""

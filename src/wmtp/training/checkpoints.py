@@ -23,7 +23,7 @@ from wmtp.authoring.export import export_module
 from wmtp.authoring.grow import parent_record
 from wmtp.authoring.init import small_files
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.checkpoint.headers import INDEX_FILE
+from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.checkpoint.publish import publish_directory, remove_published, verify_published
 from wmtp.checkpoint.write import RECEIPT_FILE, write_model_directory
 from wmtp.loaders.base import LoadResult

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wmtp.checkpoint.headers import INDEX_FILE, SINGLE_FILE
+from wmtp.checkpoint.headers import SINGLE_FILE
+from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.errors import CheckpointError, FormatError, NotFoundError
 from wmtp.storage.store import FileInfo, Store
 from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, plain, relative_name_fault, show, show_all

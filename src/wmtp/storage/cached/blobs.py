@@ -14,8 +14,8 @@ from pathlib import Path
 
 from wmtp.faults import StrictModel
 from wmtp.manifest import SHA256
-from wmtp.storage.kept import is_believed, open_kept, read_kept, remove_anything, write_kept
-from wmtp.storage.partial import PartFile
+from wmtp.storage.cached.kept import is_believed, open_kept, read_kept, remove_anything, write_kept
+from wmtp.storage.cached.partial import PartFile
 
 _SETTLED_SECONDS = 120  # the system writes to the disk what is older than half a minute
 _logger = logging.getLogger(__name__)

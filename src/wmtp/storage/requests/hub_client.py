@@ -16,7 +16,7 @@ from typing_extensions import Buffer, override
 
 from wmtp.errors import NotFoundError, StorageError, URIError
 from wmtp.storage.client import ObjectClient, ObjectInfo, transfer_timeout
-from wmtp.storage.hub_failures import OFFLINE_HINT, BrokenOff, asking
+from wmtp.storage.requests.hub_failures import OFFLINE_HINT, BrokenOff, asking
 from wmtp.storage.store import MAX_LISTED
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import plain

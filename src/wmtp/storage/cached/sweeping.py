@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from wmtp.storage.kept import remove_anything
-from wmtp.storage.locks import remove_lock
-from wmtp.storage.partial import owned, remove_part
+from wmtp.storage.cached.kept import remove_anything
+from wmtp.storage.cached.locks import remove_lock
+from wmtp.storage.cached.partial import owned, remove_part
 
 _ABANDONED_SECONDS = 7 * 24 * 3600  # where there are no locks: nobody downloads without a byte for so long
 _WRITING_SECONDS = 60  # a small file is written at once

@@ -10,13 +10,13 @@ import pytest
 from builders import tensors_as_bytes
 from servers.faults import hung_up, status, then, unanswered
 from wmtp.checkpoint.contents import open_checkpoint
-from wmtp.checkpoint.fetch import fetch_checkpoint
 from wmtp.checkpoint.publish import verify_published
-from wmtp.checkpoint.push import push_checkpoint
 from wmtp.errors import ChangedError, FormatError, IntegrityError, MetadataError, NotFoundError, StorageError
 from wmtp.manifest import Manifest
 from wmtp.storage.objects import ObjectStore
 from wmtp.storage.store import open_store
+from wmtp.transport.fetch import fetch_checkpoint
+from wmtp.transport.push import push_checkpoint
 
 URI, WEIGHTS = "s3://models/model", "model.safetensors"
 

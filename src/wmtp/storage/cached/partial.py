@@ -18,8 +18,8 @@ from typing_extensions import Buffer
 from wmtp.errors import StorageError
 from wmtp.faults import StrictModel
 from wmtp.manifest import SHA256
-from wmtp.storage.kept import free_bytes, move_into_place, open_kept
-from wmtp.storage.locks import try_lock
+from wmtp.storage.cached.kept import free_bytes, move_into_place, open_kept
+from wmtp.storage.cached.locks import try_lock
 
 _MARK_BYTES = 64 << 20
 _COPY_BYTES = 1 << 20

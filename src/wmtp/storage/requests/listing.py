@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from wmtp.errors import NotFoundError, StorageError
-from wmtp.storage.retries import transfer_timeout
-from wmtp.storage.versions import ObjectInfo, info_of
+from wmtp.storage.requests.retries import transfer_timeout
+from wmtp.storage.requests.versions import ObjectInfo, info_of
 
 _T = TypeVar("_T")
 _PAGE = 1000

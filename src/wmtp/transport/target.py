@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wmtp.checkpoint.transport import MovedFile, count
 from wmtp.errors import ChangedError, NotFoundError, StorageError
 from wmtp.manifest import MANIFEST_FILE
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.storage.objects import ObjectStore
 from wmtp.storage.store import open_store
 from wmtp.storage.uri import ModelURI, parse_uri
+from wmtp.transport.claims import MovedFile, count
 from wmtp.untrusted import show_all
 
 LAST = (MANIFEST_FILE, METADATA_FILE)  # to be written, in this order

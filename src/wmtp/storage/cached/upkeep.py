@@ -12,9 +12,9 @@ from pathlib import Path
 
 from wmtp.errors import NotFoundError, StorageError
 from wmtp.storage.cache import Entry, VerifiedCache
-from wmtp.storage.kept import remove_anything
-from wmtp.storage.records import children
-from wmtp.storage.sweeping import sweep_parts
+from wmtp.storage.cached.kept import remove_anything
+from wmtp.storage.cached.records import children
+from wmtp.storage.cached.sweeping import sweep_parts
 from wmtp.untrusted import did_you_mean, plain, show_all
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

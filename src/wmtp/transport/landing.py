@@ -17,13 +17,13 @@ from pathlib import Path
 
 from typing_extensions import Buffer
 
-from wmtp.checkpoint.transport import Claims, MovedFile
 from wmtp.errors import ChangedError, StorageError, WmtpError
 from wmtp.manifest import digest_path
+from wmtp.storage.cached.partial import PartFile
 from wmtp.storage.local import reading
-from wmtp.storage.partial import PartFile
 from wmtp.storage.progress import Transfer, watching
 from wmtp.storage.store import FileInfo, Store
+from wmtp.transport.claims import Claims, MovedFile
 from wmtp.untrusted import show_all
 
 _COPY_BYTES = 1 << 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import unescape
 
 from wmtp.errors import NotFoundError, StorageError
-from wmtp.storage.versions import BodyFault
+from wmtp.storage.requests.versions import BodyFault
 from wmtp.untrusted import plain
 
 _STRUCTURE = "\n\nDebug source:\n"

@@ -12,10 +12,10 @@ from builders import tensors_as_bytes, write_index
 from servers.answers import error_answer
 from servers.faults import bit_flipped, stalled, status, then
 from servers.seaweed import upload_directory
-from wmtp.checkpoint.fetch import fetch_checkpoint
-from wmtp.checkpoint.push import push_checkpoint
 from wmtp.errors import ArrivalError, ChangedError, IntegrityError, NotFoundError, StorageError
 from wmtp.manifest import Manifest
+from wmtp.transport.fetch import fetch_checkpoint
+from wmtp.transport.push import push_checkpoint
 
 URI, WEIGHTS = "s3://models/model", "model.safetensors"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wmtp.faults import StrictModel
 from wmtp.manifest import SHA256
-from wmtp.storage.kept import read_kept, write_kept
+from wmtp.storage.cached.kept import read_kept, write_kept
 
 _TOUCHED_SECONDS = 60  # a file that is asked for ten times a second need not be touched each time
 

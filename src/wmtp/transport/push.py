@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from wmtp.checkpoint.contents import open_checkpoint
-from wmtp.checkpoint.target import LAST, check_arrived, check_same, check_way, open_target
-from wmtp.checkpoint.transport import (
+from wmtp.errors import ChangedError
+from wmtp.manifest import MANIFEST_FILE, FileDigest, Manifest, digest_path
+from wmtp.metadata.file import METADATA_FILE
+from wmtp.storage.local import reading
+from wmtp.storage.objects import ObjectStore
+from wmtp.storage.progress import transferring, watching
+from wmtp.storage.store import FileInfo
+from wmtp.storage.uri import ModelURI
+from wmtp.transport.claims import (
     Claims,
     MovedFile,
     count,
@@ -28,14 +35,7 @@ from wmtp.checkpoint.transport import (
     said_by,
     several_at_once,
 )
-from wmtp.errors import ChangedError
-from wmtp.manifest import MANIFEST_FILE, FileDigest, Manifest, digest_path
-from wmtp.metadata.file import METADATA_FILE
-from wmtp.storage.local import reading
-from wmtp.storage.objects import ObjectStore
-from wmtp.storage.progress import transferring, watching
-from wmtp.storage.store import FileInfo
-from wmtp.storage.uri import ModelURI
+from wmtp.transport.target import LAST, check_arrived, check_same, check_way, open_target
 from wmtp.untrusted import show_all
 
 _logger = logging.getLogger(__name__)

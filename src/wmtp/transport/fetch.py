@@ -14,9 +14,16 @@ from typing import Any
 from typing_extensions import Unpack
 
 from wmtp.checkpoint.contents import check_required_files
-from wmtp.checkpoint.headers import INDEX_FILE, weight_files
-from wmtp.checkpoint.landing import Landing
-from wmtp.checkpoint.transport import (
+from wmtp.checkpoint.headers import weight_files
+from wmtp.checkpoint.index import INDEX_FILE
+from wmtp.errors import NotFoundError, StorageError
+from wmtp.manifest import digest_path
+from wmtp.storage.locked import Lock
+from wmtp.storage.progress import transferring
+from wmtp.storage.snapshot import retried_if_changed
+from wmtp.storage.store import Access, FileInfo, Store, open_store
+from wmtp.storage.uri import ModelURI, parse_uri
+from wmtp.transport.claims import (
     Claims,
     MovedFile,
     count,
@@ -26,14 +33,8 @@ from wmtp.checkpoint.transport import (
     said_by,
     several_at_once,
 )
-from wmtp.checkpoint.working import landing
-from wmtp.errors import NotFoundError, StorageError
-from wmtp.manifest import digest_path
-from wmtp.storage.locked import Lock
-from wmtp.storage.progress import transferring
-from wmtp.storage.snapshot import retried_if_changed
-from wmtp.storage.store import Access, FileInfo, Store, open_store
-from wmtp.storage.uri import ModelURI, parse_uri
+from wmtp.transport.landing import Landing
+from wmtp.transport.working import landing
 from wmtp.untrusted import plain, show_all
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
