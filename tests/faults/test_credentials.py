@@ -43,7 +43,7 @@ def test_a_refused_request_is_not_tried_again_for_long(site: Site, monkeypatch: 
 
 
 def test_a_token_that_expires_in_the_middle_of_a_load_says_so(large_site: Site):
-    large_site.server.fault(denied("ExpiredToken"), key=f"model/{WEIGHTS}", skip=2)
+    large_site.server.fault(denied("ExpiredToken"), key=f"model/{WEIGHTS}", skip=1)
     large_site.refuses(lambda: large_site.load(cache=False), StorageError, f"s3://{BUCKET}/model/", "(?i)expired")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,3 +190,20 @@ def test_the_client_is_imported_without_any_library_of_a_store() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_forked_process_is_told_that_it_cannot_use_what_its_parent_used():
+    client = ObjectClient(parse_uri("memory://forked"))
+    client.put("k", b"x")
+    ours, theirs = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            client.head("k")
+        except StorageError as error:
+            os.write(theirs, error.problem.encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    os.waitpid(child, 0)
+    with open(ours) as told:  # noqa: PTH123  a descriptor
+        assert "was forked from one that had used an object store" in told.read()

@@ -10,7 +10,7 @@ import pytest
 
 from wmtp.errors import ArrivalError, ChangedError, IntegrityError, NotFoundError, StorageError
 from wmtp.storage.cache import VerifiedCache
-from wmtp.storage.client import ObjectClient
+from wmtp.storage.client import ObjectClient, ObjectInfo
 from wmtp.storage.objects import ObjectStore
 from wmtp.storage.store import FileInfo, Piece
 from wmtp.storage.uri import ModelURI, parse_uri
@@ -145,3 +145,20 @@ def test_what_is_written_is_there_and_what_is_deleted_is_not(store):
 def test_many_ranges_are_read_at_once_in_their_order(store):
     wanted = [("weights", start, 2) for start in range(8)]
     assert store.read_ranges(wanted) == [b"0123456789"[start : start + 2] for start in range(8)]
+
+
+def test_what_another_process_put_at_a_memory_address_is_not_found_in_the_cache(uri, client, tmp_path):
+    ObjectStore(uri, cache=VerifiedCache(tmp_path / "cache"), client=client).local_paths(["weights"])
+    later = ObjectStore(uri, cache=VerifiedCache(tmp_path / "cache"), client=client)
+    assert later.bytes_to_fetch(["weights"]) == 10
+
+
+def test_a_bucket_of_the_same_name_at_another_service_is_another_bucket(monkeypatch):
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    versions = set()
+    for endpoint in ("http://one.example:1", "http://two.example:2"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        versions.add(ObjectClient(parse_uri("s3://models/m")).version_of(ObjectInfo("m/weights", 10, '"etag"')))
+    assert len(versions) == 2
+    assert "example" not in "".join(versions)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wmtp.storage.order import in_order
+from wmtp.storage import order
+from wmtp.storage.order import Waited, in_order
 
 
 def test_answers_come_in_the_order_of_the_items_whoever_is_first():
@@ -54,3 +55,21 @@ def test_a_failure_is_raised_in_its_turn_and_what_has_not_begun_is_given_up():
         with pytest.raises(ValueError, match="1"):
             next(answers)
     assert len(begun) < 5
+
+
+def test_waiting_is_told_apart_from_work(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(order.time, "monotonic", lambda: now[0])
+
+    def slow():
+        for _ in range(3):
+            now[0] += 2.0
+            yield "item"
+
+    waited = Waited(slow())
+    assert not waited.mostly
+    next(waited)
+    assert waited.mostly
+    now[0] += 5.0  # the user's own work
+    next(waited)
+    assert not waited.mostly

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from wmtp.errors import ChangedError, StorageError
+from wmtp.storage import order
 from wmtp.storage import transfer as transfer_module
 from wmtp.storage.client import ObjectClient
 from wmtp.storage.progress import transferring
@@ -21,14 +22,15 @@ DATA = random.Random(0).randbytes(100_000)
 
 @pytest.fixture
 def client(monkeypatch) -> ObjectClient:
-    monkeypatch.setattr(transfer_module, "_SEGMENT_BYTES", 7_000)
-    monkeypatch.setattr(transfer_module, "_FILL_BYTES", 3_000)
+    monkeypatch.setattr(transfer_module, "_PART_BYTES", 7_000)
     return ObjectClient(parse_uri(f"memory://b{uuid.uuid4().hex}"))
 
 
 @pytest.mark.parametrize("num_files", [1, 4], ids=["many connections", "one connection"])
 @pytest.mark.parametrize("start", [0, 1, 6_999, 99_999, 100_000])
-def test_a_stream_gives_every_byte_from_its_start_on_in_order(client, start, num_files):
+@pytest.mark.parametrize("patience", [-1.0, 9.0], ids=["waiting", "busy"])
+def test_a_stream_gives_every_byte_from_its_start_on_in_order(client, start, num_files, patience, monkeypatch):
+    monkeypatch.setattr(order, "_LONG_SECONDS", patience)
     info = client.put("k", DATA)
     with transferring("k") as progress, OptimizedS3Transfer(client, progress, num_files=num_files) as t:
         assert b"".join(t.stream(info, start)) == DATA[start:]

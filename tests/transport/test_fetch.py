@@ -9,8 +9,7 @@ import time
 import pytest
 
 from builders import tensors_as_bytes, write_index
-from servers.answers import error_answer
-from servers.faults import bit_flipped, stalled, status, then
+from servers.faults import bit_flipped, stalled, status, then, truncated
 from servers.seaweed import upload_directory
 from wmtp.errors import ArrivalError, ChangedError, IntegrityError, NotFoundError, StorageError
 from wmtp.manifest import Manifest
@@ -41,6 +40,21 @@ def store(server, directory, *, manifest=True):
 def leftovers(path):
     """What a fetch into this directory has left beside it."""
     return [found.name for found in path.parent.iterdir() if found.name.startswith(path.name)]
+
+
+@pytest.mark.parametrize("planted", ["files", "files/sub", "parts", "parts/x.sha256"])
+def test_links_that_wait_in_the_working_directory_lead_nowhere(server, model, tmp_path, planted):
+    store(server, model)
+    working = tmp_path / f"new.fetching-{digest(URI.encode())[:12]}"
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").write_text("mine")
+    working.mkdir(mode=0o700)
+    (working / planted).parent.mkdir(exist_ok=True)
+    (working / planted).symlink_to(victim / "precious" if planted.endswith("sha256") else victim)
+    with pytest.raises(StorageError, match="which no fetch makes"):
+        fetch_checkpoint(URI, tmp_path / "new")
+    assert contents(victim) == {"precious": b"mine"}
 
 
 def test_a_directory_is_the_checkpoint_byte_for_byte(s3_bucket, model, tmp_path):
@@ -90,11 +104,8 @@ def test_an_interrupted_fetch_goes_on_where_it_was(server, large_model, tmp_path
     store(server, large_model, manifest=manifest)
     size, kept = (large_model / WEIGHTS).stat().st_size, 16 << 20
 
-    def late_ranges_fail(request, answer):
-        first = int(request.range.removeprefix("bytes=").partition("-")[0] or 0)
-        return error_answer(500, "InternalError", "x") if first >= kept else answer
-
-    server.fault(late_ranges_fail, key=f"model/{WEIGHTS}")
+    server.fault(truncated(after=kept), key=f"model/{WEIGHTS}", times=1)
+    server.fault(status(500, "InternalError"), key=f"model/{WEIGHTS}")
     with pytest.raises(StorageError):
         fetch_checkpoint(URI, tmp_path / "new")
     assert not (tmp_path / "new").exists()

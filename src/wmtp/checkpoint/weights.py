@@ -18,13 +18,14 @@ from wmtp.checkpoint.parameters import TORCH_DTYPES
 from wmtp.checkpoint.plan import Assignment
 from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import IntegrityError, StorageError
+from wmtp.storage.local import reading
 from wmtp.storage.order import in_order
 from wmtp.storage.store import Piece, Store
 from wmtp.untrusted import show
 
 # More than this many at once wait for each other in the kernel.
 _NUM_THREADS = min(4, os.cpu_count() or 1)
-_RUN_BYTES = 32 << 20  # of memory that is let go of once its tensors are cast or copied to a device
+_RUN_BYTES = 64 << 20  # of memory that is let go of once its tensors are cast or copied to a device
 
 Planned = tuple[Assignment, torch.Tensor]
 
@@ -185,7 +186,8 @@ def _value(used: Assignment, raw: torch.Tensor, where: str, device: str | torch.
 
 
 def _map_file(path: Path) -> torch.Tensor:
-    size = path.stat().st_size
+    with reading(path):
+        size = path.stat().st_size
     try:
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
     except RuntimeError as error:

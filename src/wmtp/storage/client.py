@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, StorageError, WmtpError
-from wmtp.storage.credentials import open_obstore
+from wmtp.storage.credentials import open_obstore, service_of
 from wmtp.storage.requests.aws import bucket_region
 from wmtp.storage.requests.failures import Failure, expected_errors, read_failure, storage_error
 from wmtp.storage.requests.listing import list_objects, without_markers
@@ -25,6 +25,7 @@ from wmtp.untrusted import plain, show
 __all__ = ["ObjectClient", "ObjectInfo", "transfer_timeout"]
 
 _T = TypeVar("_T")
+_users: dict[str, int] = {}
 _PROGRESS_BYTES = 1 << 16
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000  # S3 takes 10,000
@@ -146,11 +147,21 @@ class ObjectClient:
 
         self._persist(key, remove)
 
+    def version_of(self, info: ObjectInfo) -> str:
+        """Return what tells this content from any other that was ever seen under this address; empty if nothing does.
+
+        A bucket of the same name elsewhere may well give the same ETag to something else.
+        """
+        if info.etag is None or self.uri.scheme == "memory":  # whose ETags count from 0 in each process
+            return ""
+        return f"{info.etag} {service_of(self._store)}"
+
     @property
     def _store(self) -> Any:
         return self._open(for_writing=False)[0]
 
     def _open(self, *, for_writing: bool) -> tuple[Any, str]:
+        _refuse_forked()
         with self._opening:
             if for_writing not in self._opened:
                 self._opened[for_writing] = open_obstore(self.uri, for_writing=for_writing)
@@ -176,7 +187,7 @@ class ObjectClient:
         options: Any = {"range": (start, end), **({"if_match": info.etag} if info.etag else {})}
         result = obstore.get(self._store, info.key, options=options)
         now = info_of(result.meta, info.key)
-        if now.size_bytes != info.size_bytes or (info.etag is not None and now.etag != info.etag):
+        if not info.is_version_of(now):
             raise self._changed(info.key, str(info), now)  # not every server heeds If-Match
         return exact_body(result, end - start)
 
@@ -232,6 +243,15 @@ def _size_of(path: Path) -> int:
             return file.seek(0, os.SEEK_END)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}", hint="check the path and its permissions") from error
+
+
+def _refuse_forked() -> None:
+    """Raise StorageError in a process that was forked after the first use: obstore's threads are not in it."""
+    if _users.setdefault("pid", os.getpid()) != os.getpid():
+        raise StorageError(
+            f"process {os.getpid()} was forked from one that had used an object store, and cannot use one itself",
+            hint="start processes with the method 'spawn' (multiprocessing.get_context), or use the store in them only",
+        )
 
 
 def _failure(error: Exception) -> Failure:

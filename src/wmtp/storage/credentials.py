@@ -5,6 +5,7 @@ For S3 the credentials are those that boto3 would find; Google's and Azure's obs
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -57,6 +58,13 @@ def open_obstore(uri: ModelURI, *, for_writing: bool = False) -> tuple[Any, str]
         StorageError: If credentials are configured, but cannot be had.
     """
     return _OPENERS[uri.scheme](uri, for_writing)
+
+
+def service_of(store: Any) -> str:
+    """Return what tells the service that a client of obstore speaks to from others: a digest of address and account."""
+    config = dict(store.config)
+    known = " ".join(str(config[key]) for key in ("endpoint", "account_name", "base_url") if key in config)
+    return hashlib.sha256(known.encode()).hexdigest()[:16]  # it is written down, and an address can have a secret in it
 
 
 def _open_memory(uri: ModelURI, for_writing: bool) -> tuple[Any, str]:  # noqa: ARG001
@@ -121,12 +129,12 @@ def _opened(opening: Callable[[], Any], variables: str) -> Any:
 
 
 def _how(for_writing: bool, allow_http: bool) -> dict[str, Any]:
-    # No limit on a whole request: a large file over a slow link is fine while bytes keep coming. For uploads silence
-    # is normal while a part goes out.
+    # A read that takes longer than the limit goes on from where it was, if anything to speak of had come: a server
+    # that drips is no different from one that is silent. For uploads silence is normal while a part goes out.
     silence = transfer_timeout() if for_writing else longest_silence()
     options: dict[str, Any] = {
         "allow_http": allow_http,
-        "timeout": timedelta(days=7),
+        "timeout": timedelta(days=7) if for_writing else timedelta(seconds=transfer_timeout()),
         "read_timeout": timedelta(seconds=silence),
         "connect_timeout": timedelta(seconds=min(silence, 10)),
         "user_agent": "wmtp",

@@ -15,12 +15,13 @@ from wmtp.errors import ChangedError, IntegrityError, NotFoundError, StorageErro
 from wmtp.manifest import sha256_bytes
 from wmtp.storage.cache import Source, VerifiedCache
 from wmtp.storage.client import ObjectClient, ObjectInfo
+from wmtp.storage.local import reading
 from wmtp.storage.order import in_order
 from wmtp.storage.progress import transferring
 from wmtp.storage.store import MAX_LISTED, FileInfo, Piece, Store
 from wmtp.storage.transfer import MAX_FILES, OptimizedS3Transfer, num_connections
 from wmtp.storage.uri import ModelURI
-from wmtp.untrusted import MAX_LEVELS, first_few, relative_name_fault, show, show_all
+from wmtp.untrusted import MAX_LEVELS, first_few, relative_name_fault, show_all
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class ObjectStore(Store):
     @override
     def stat(self, name: str) -> FileInfo:
         info = self._info(name)
-        return FileInfo(name, info.size_bytes, info.etag or "")
+        return FileInfo(name, info.size_bytes, self._client.version_of(info))
 
     @override
     def read_bytes(self, name: str, *, max_bytes: int) -> bytes:
@@ -67,7 +68,7 @@ class ObjectStore(Store):
         if pinned is None and self._listed is not None:
             self._info(name)  # says that it is not there
         if pinned and pinned.size_bytes <= max_bytes and (path := self._cached(name, pinned)):
-            return path.read_bytes()
+            return _part_of(path, 0, pinned.size_bytes)
         data, info = self._client.get(self._key(name), max_bytes=max_bytes, etag=pinned.etag if pinned else None)
         self._pin(name, info)
         self.confirm(name, sha256_bytes(data))
@@ -149,7 +150,7 @@ class ObjectStore(Store):
         written = self._client.put(self._key(name), source)
         self._pinned[name] = written
         self._listed = None
-        return FileInfo(name, written.size_bytes, written.etag or "")
+        return FileInfo(name, written.size_bytes, self._client.version_of(written))
 
     def delete(self, name: str) -> None:
         """Remove a file."""
@@ -166,7 +167,7 @@ class ObjectStore(Store):
         return path if path and path.name == self._expected.get(name, path.name) else None
 
     def _source(self, name: str, info: ObjectInfo) -> Source:
-        return Source(str(self.uri), name, info.size_bytes, info.etag or "")
+        return Source(str(self.uri), name, info.size_bytes, self._client.version_of(info))
 
     def _named(self, found: Sequence[ObjectInfo]) -> Iterator[FileInfo]:
         """Pin what a listing shows, under names relative to the prefix."""
@@ -177,7 +178,7 @@ class ObjectStore(Store):
                 ill_named.append(name)
             elif name.count("/") <= MAX_LEVELS:
                 self._pin(name, info)
-                yield FileInfo(name, info.size_bytes, info.etag or "")
+                yield FileInfo(name, info.size_bytes, self._client.version_of(info))
         visible = [name for name in ill_named if not any(part.startswith(".") for part in name.split("/"))]
         if visible:
             _logger.warning("%s: left out, for their names: %s", self.uri, ", ".join(first_few(show_all(visible))))
@@ -192,10 +193,9 @@ class ObjectStore(Store):
 
     def _pin(self, name: str, info: ObjectInfo) -> None:
         known = self._pinned.setdefault(name, info)
-        if (known.etag, known.size_bytes) != (info.etag, info.size_bytes):
+        if not known.is_version_of(info):
             raise ChangedError(
-                f"{self.where(name)}: changed while it was being read, from ETag {show(known.etag)} to"
-                f" ETag {show(info.etag)}",
+                f"{self.where(name)}: changed while it was being read, from {known} to {info}",
                 hint="wait until nobody writes to it, and try again",
             )
 
@@ -227,6 +227,6 @@ class ObjectStore(Store):
 
 
 def _part_of(path: Path, start: int, length: int) -> bytes:
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         file.seek(start)
         return file.read(length)

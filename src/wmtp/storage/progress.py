@@ -20,8 +20,6 @@ class Transfer:
 
     Attributes:
         what: What is moved, for a person.
-        num_files: Files in all, as far as is known.
-        num_bytes: Bytes in all, as far as is known.
         num_done: Bytes moved so far; a part that had to be moved again counts again.
         is_over: Whether nothing more will come.
     """
@@ -32,11 +30,13 @@ class Transfer:
         self._started, self._listener, self._lock = time.monotonic(), listener, threading.Lock()
 
     @property
-    def num_files(self) -> int:  # noqa: D102  above
+    def num_files(self) -> int:
+        """Files in all, as far as is known."""
         return len(self._sizes)
 
     @property
-    def num_bytes(self) -> int:  # noqa: D102  above
+    def num_bytes(self) -> int:
+        """Bytes in all, as far as is known."""
         return self._sizes.total()
 
     def expect(self, name: str, num_bytes: int) -> None:

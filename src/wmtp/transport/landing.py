@@ -22,9 +22,10 @@ from wmtp.manifest import digest_path
 from wmtp.storage.cached.partial import PartFile
 from wmtp.storage.local import reading
 from wmtp.storage.progress import Transfer, watching
+from wmtp.storage.replace import replace_file
 from wmtp.storage.store import FileInfo, Store
 from wmtp.transport.claims import Claims, MovedFile
-from wmtp.untrusted import show_all
+from wmtp.untrusted import show, show_all
 
 _COPY_BYTES = 1 << 20
 
@@ -46,11 +47,12 @@ class Landing:
         """Get ready for the files of a store; may be called again with what the store has by then.
 
         Raises:
-            StorageError: If the disk has no room for them.
+            StorageError: If the disk has no room for them, or somebody else put something there.
         """
         self._store, self._claims = store, claims
         for directory in (self._files, self._parts):
             directory.mkdir(exist_ok=True)
+            _refuse_links(directory)
         sizes = {info.name: info.size_bytes for info in wanted}
         for name in self._arrived() - set(sizes):  # of an older version of the checkpoint
             (self._files / name).unlink()
@@ -121,7 +123,7 @@ class Landing:
             part.close()
         final.chmod(self._mode)
         _fsync(final)
-        self._record(key).write_text(part.sha256())
+        replace_file(self._record(key), part.sha256().encode())
         return part.sha256()
 
     def _check(self, info: FileInfo, part: PartFile) -> None:
@@ -161,6 +163,16 @@ def refuse_existing(final: Path) -> None:
         raise StorageError(
             f"{final}: already exists, and is not overwritten", hint="choose another name, or move it away"
         )
+
+
+def _refuse_links(directory: Path) -> None:
+    """Raise StorageError for what no fetch makes: it would lead files, or their removal, to somewhere else."""
+    for path in (directory, *directory.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise StorageError(
+                f"{show(str(path))}: a link or special file, which no fetch makes",
+                hint=f"see who made it, and remove {directory.parent}",
+            )
 
 
 def _append(part: PartFile, chunk: Buffer) -> None:

@@ -72,6 +72,12 @@ class HubClient(ObjectClient):
         return [file.info for name, file in self.files.items() if name.startswith(begin)]
 
     @override
+    def version_of(self, info: ObjectInfo) -> str:
+        from huggingface_hub import constants
+
+        return f"{info.etag} {constants.ENDPOINT}" if info.etag else ""
+
+    @override
     def head(self, key: str) -> ObjectInfo:
         if key not in self.files:
             raise NotFoundError(f"{self._file(key)}: no such file", hint=f"see what is there: wmtp inspect {self.uri}")

@@ -19,14 +19,20 @@ class ObjectInfo:
         key: Its full key in the bucket.
         size_bytes: Its size.
         etag: What tells its versions apart, as the server writes it, quotes included; None where a store has none.
+        modified: Where there is no ETag: when it was written, to the second.
     """
 
     key: str
     size_bytes: int
     etag: str | None
+    modified: str = ""
 
     def __str__(self) -> str:
-        return f"{self.size_bytes:,} bytes with ETag {show(self.etag)}"
+        return f"{self.size_bytes:,} bytes {f'with ETag {show(self.etag)}' if self.etag else f'of {self.modified}'}"
+
+    def is_version_of(self, other: ObjectInfo) -> bool:
+        """Say whether both are one version of the object, as far as the server lets us know."""
+        return (self.size_bytes, self.etag, self.modified) == (other.size_bytes, other.etag, other.modified)
 
 
 class BodyFault(ValueError):
@@ -38,7 +44,8 @@ def info_of(meta: Any, key: str | None = None) -> ObjectInfo:
     etag = meta["e_tag"]
     if etag and not etag.startswith(('"', "W/")):  # Azure's listings leave the quotes out, its other answers do not
         etag = f'"{etag}"'
-    return ObjectInfo(key or meta["path"], meta["size"], etag)
+    modified = "" if etag else meta["last_modified"].isoformat(timespec="seconds")  # listings are more exact
+    return ObjectInfo(key or meta["path"], meta["size"], etag or None, modified)
 
 
 def exact_body(result: Any, num_bytes: int) -> Iterator[bytes]:
