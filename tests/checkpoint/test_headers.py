@@ -1,3 +1,4 @@
+import json
 import struct
 import time
 from contextlib import suppress
@@ -5,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from builders import safetensors_bytes, tensor_entry, tensors_as_bytes
+from wmtp.checkpoint import headers
 from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.store import open_store
@@ -247,3 +249,13 @@ def test_a_directory_without_weights_is_refused(tmp_path):
     with pytest.raises(NotFoundError, match=r"no model\.safetensors and no model\.safetensors\.index\.json") as caught:
         read(tmp_path)
     assert "copy the weights beside metadata.json" in caught.value.hint
+
+
+def test_headers_of_many_shards_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(headers, "_MAX_HEADERS_BYTES", 100)
+    for shard in ("a", "b"):
+        (tmp_path / f"{shard}.safetensors").write_bytes(tensors_as_bytes({shard: ("F32", [2])}))
+    index = {"weight_map": {shard: f"{shard}.safetensors" for shard in ("a", "b")}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FormatError, match=r"the headers of 2 shards claim [\d,]+ bytes together"):
+        read(tmp_path)

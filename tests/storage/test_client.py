@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import Buffer
 
 from servers.environment import use_server
-from servers.faults import etag_ignored, reset, wrong_region
+from servers.faults import etag_ignored, reset, spoken, wrong_region
 from servers.faulty import FaultyServer
 from wmtp.errors import ChangedError, NotFoundError, SettingsError, StorageError
 from wmtp.storage.client import ObjectClient, ObjectInfo, transfer_timeout
@@ -207,3 +207,12 @@ def test_a_forked_process_is_told_that_it_cannot_use_what_its_parent_used():
     os.waitpid(child, 0)
     with open(ours) as told:  # noqa: PTH123  a descriptor
         assert "was forked from one that had used an object store" in told.read()
+
+
+def test_what_a_server_repeats_of_our_own_credentials_is_not_shown(faulty, monkeypatch):
+    token = "short-session-token-1"
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    faulty.put("lab", "k", b"x")
+    faulty.fault(spoken(400, "what do I care for {token}?"), method="*")
+    with pytest.raises(StorageError, match=r"what do I care for \[credentials\]\?"):
+        ObjectClient(parse_uri("s3://lab")).get("k", max_bytes=10)

@@ -15,6 +15,7 @@ from wmtp.untrusted import parse_json_object, show, show_all
 SINGLE_FILE = "model.safetensors"
 
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_HEADERS_BYTES = 200_000_000  # of all shards; a model of a trillion parameters has a tenth of that
 _FIRST_READ_BYTES = 64 << 10  # most headers are shorter: one request each
 _MAX_NAME_BYTES = 512
 _MAX_DIMENSIONS = 64  # as in torch; their product stays a number of a few hundred digits
@@ -98,6 +99,11 @@ def _read_headers(store: Store, files: Sequence[str]) -> list[TensorInfo]:
         length = lengths[file] = int.from_bytes(start[:8], "little")
         if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
             raise _not_safetensors(store.where(file), start, length, size)
+    if sum(lengths.values()) > _MAX_HEADERS_BYTES:
+        raise FormatError(
+            f"{store.uri}: the headers of {len(files)} shards claim {sum(lengths.values()):,} bytes together",
+            hint=f"headers of a whole checkpoint have at most {_MAX_HEADERS_BYTES:,}: {_WRITE_AGAIN}",
+        )
     headers = {file: start[8 : 8 + lengths[file]] for file, start in zip(files, starts, strict=True)}
     long = [file for file in files if len(headers[file]) < lengths[file]]
     headers |= zip(long, store.read_ranges([(file, 8, lengths[file]) for file in long]), strict=True)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, StorageError, WmtpError
-from wmtp.storage.credentials import open_obstore, service_of
+from wmtp.storage.credentials import open_obstore, service_of, without_secrets
 from wmtp.storage.requests.aws import bucket_region
 from wmtp.storage.requests.failures import Failure, expected_errors, read_failure, storage_error
 from wmtp.storage.requests.listing import list_objects, without_markers
@@ -225,6 +225,7 @@ class ObjectClient:
         store, credentials = self._open(for_writing=False)
         if failure.region == "" and self.uri.scheme == "s3":  # obstore keeps to itself what the server said
             failure = replace(failure, region=bucket_region(store.config["endpoint"], self.uri.location))
+        failure = replace(failure, cause=without_secrets(failure.cause, store))
         return storage_error(failure, self._where(key), credentials=credentials, then=then)
 
     def _changed(self, key: str, was: str, now: ObjectInfo) -> ChangedError:

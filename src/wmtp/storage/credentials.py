@@ -21,6 +21,8 @@ from wmtp.untrusted import show
 
 _MEMORY: dict[str, Any] = {}
 # The first variable that is set is the source; obstore asks in this order.
+_SECRET = re.compile("key|token|secret|sas|password")
+_SECRET_LENGTH = 8  # what is shorter is no secret, and may well be a word
 _GOOGLE = (
     "GOOGLE_SERVICE_ACCOUNT",
     "GOOGLE_SERVICE_ACCOUNT_PATH",
@@ -65,6 +67,15 @@ def service_of(store: Any) -> str:
     config = dict(store.config)
     known = " ".join(str(config[key]) for key in ("endpoint", "account_name", "base_url") if key in config)
     return hashlib.sha256(known.encode()).hexdigest()[:16]  # it is written down, and an address can have a secret in it
+
+
+def without_secrets(text: str, store: Any) -> str:
+    """Return a text without the credentials that a client of obstore was given: a server may repeat them."""
+    given = dict(getattr(store, "config", {}))
+    secrets = [str(value) for key, value in given.items() if _SECRET.search(key) and len(str(value)) >= _SECRET_LENGTH]
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[credentials]")
+    return text
 
 
 def _open_memory(uri: ModelURI, for_writing: bool) -> tuple[Any, str]:  # noqa: ARG001
