@@ -11,7 +11,8 @@ import pytest
 
 # Fetches files, and prints where they are or what is wrong with that.
 FETCH = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background has it ignored
 from wmtp.errors import WmtpError
 from wmtp.storage.store import open_store
 
