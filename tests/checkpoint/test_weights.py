@@ -84,9 +84,8 @@ def test_what_is_not_used_is_not_read(store, monkeypatch):
     assert sum(read) == sum(used.tensor.num_bytes for used in planned)
 
 
+@pytest.mark.parametrize("store", ["memory"], indirect=True)  # a lock holds directories: tests/loaders/test_locks.py
 def test_where_a_digest_is_known_the_whole_file_is_held_to_it(store):
-    if store.directory is not None:
-        pytest.skip("locks hold a directory to digests: tests/loaders/test_locks.py")
     data = store.read_bytes("model.safetensors", max_bytes=1 << 20)
     store.expect({"model.safetensors": sha256_bytes(data).removeprefix("sha256:")})
     assert torch.equal(values(store, assignments(store, without=("b", "a")))["c"], TENSORS["c"])

@@ -76,3 +76,14 @@ def test_grow_overwrites_nothing(wmtp, llama, tmp_path):
 
 def test_one_head_is_nothing_to_grow(wmtp, llama, tmp_path):
     assert wmtp("grow", llama, tmp_path / "grown", "--heads", "1").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("init", "s3://lab/m"), ("upgrade", "hf://org/name"), ("grow", "src", "s3://lab/m", "--heads", "2"),
+              ("export", "src", "gs://lab/m"), ("convert", "src", "az://lab/m"), ("push", "s3://lab/m", "s3://lab/n"),
+              ("fetch", "s3://lab/m", "s3://lab/n")]
+)  # fmt: skip
+def test_an_address_where_a_directory_has_to_be_is_wrong_usage(wmtp, words):
+    result = wmtp(*words)
+    assert result.exit_code == 2
+    assert "is an address, and this has to be a directory on this machine" in " ".join(result.stderr.split())

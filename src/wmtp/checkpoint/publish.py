@@ -36,7 +36,7 @@ def publish_directory(final: Path) -> Iterator[Path]:
     Raises:
         StorageError: If something already stands at `final`. It is never overwritten.
     """
-    _refuse_existing(final)
+    refuse_existing(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished_name(final)
     unfinished.mkdir()
@@ -44,12 +44,12 @@ def publish_directory(final: Path) -> Iterator[Path]:
         yield unfinished
         _seal(unfinished)
         # Again, as the block may have taken minutes: rename would silently replace an empty directory.
-        _refuse_existing(final)
+        refuse_existing(final)
         unfinished.rename(final)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _fsync(final.parent)
+    fsync(final.parent)
 
 
 def verify_published(directory: Path) -> Manifest:
@@ -102,11 +102,12 @@ def _unfinished_name(final: Path) -> Path:
     return final.with_name(f"{final.name}.tmp-{uuid.uuid4().hex}")
 
 
-def _refuse_existing(final: Path) -> None:
+def refuse_existing(final: Path) -> None:
+    """Raise StorageError if something has that name."""
     if os.path.lexists(final):
         raise StorageError(
-            f"{final}: already exists, and a published directory is never overwritten",
-            hint="choose another name, or move it away first",
+            f"{final}: already exists, and is not overwritten",
+            hint="choose another name, or move it away",
         )
 
 
@@ -116,10 +117,11 @@ def _seal(directory: Path) -> None:
     manifest = directory / MANIFEST_FILE
     manifest.write_text(Manifest.of_directory(directory, names).model_dump_json(indent=2) + "\n", encoding="utf-8")
     for path in (*paths, manifest, directory):
-        _fsync(path)
+        fsync(path)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or the entries of a directory, are on the disk."""
     # Of a directory this makes its entries durable; Linux and macOS both allow it on a read-only descriptor.
     descriptor = os.open(path, os.O_RDONLY)
     try:

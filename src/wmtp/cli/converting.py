@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wmtp.cli.options import AllowSymlinks, AsJSON
+from wmtp.cli.options import AllowSymlinks, AsJSON, no_address
 from wmtp.cli.output import Output
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -27,7 +27,9 @@ def _bytes(text: str | None) -> int | None:
 def convert(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SRC", help="A directory with weights in .bin, .pt, .pth or .ckpt.")],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.", callback=no_address)
+    ],
     *,
     key: Annotated[
         str | None, typer.Option("--key", metavar="NAME", help="The entry of the pickle that holds the tensors.")

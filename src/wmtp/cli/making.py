@@ -20,6 +20,7 @@ from wmtp.cli.options import (
     NoCache,
     Yes,
     load_options,
+    no_address,
 )
 from wmtp.cli.output import Output
 
@@ -32,7 +33,9 @@ class HeadType(StrEnum):
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]
-Destination = Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")]
+Destination = Annotated[
+    Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.", callback=no_address)
+]
 
 
 def init(ctx: typer.Context, directory: Directory, as_json: AsJSON = False) -> None:

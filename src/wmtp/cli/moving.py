@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wmtp.cli.options import URI, AllowSymlinks, AsJSON, Directory, Lock
+from wmtp.cli.options import URI, AllowSymlinks, AsJSON, Directory, Lock, no_address
 from wmtp.cli.output import Output
 
 
@@ -17,7 +17,10 @@ def fetch(
     directory: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]", help="A directory that does not exist yet; else the cache.", show_default=False
+            metavar="[DIR]",
+            help="A directory that does not exist yet; else the cache.",
+            show_default=False,
+            callback=no_address,
         ),
     ] = None,
     *,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+_ADDRESS = re.compile(r"(s3|gs|az|hf|memory|file):/")  # a Path has lost one of the slashes
 _CONSENT = re.compile(r"(?P<file>[^=]+)=(?P<digest>sha256:[0-9a-f]{64})")
 
 
@@ -28,8 +29,18 @@ def _consent(text: str) -> tuple[str, str]:
     return match["file"], match["digest"]
 
 
+def no_address(path: Path | None) -> Path | None:
+    """Return the path of a directory; an address of an object store in its place is wrong usage."""
+    if path is not None and _ADDRESS.match(str(path)):
+        raise typer.BadParameter(
+            f"{str(path)!r} is an address, and this has to be a directory on this machine;"
+            " 'wmtp fetch' brings a checkpoint here, 'wmtp push' takes one there"
+        )
+    return path
+
+
 URI = Annotated[str, typer.Argument(metavar="URI", help="A checkpoint: a directory, s3://, gs://, az:// or hf://.")]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory on this machine.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory on this machine.", callback=no_address)]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="config.yaml: where the models are.")]

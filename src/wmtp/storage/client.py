@@ -14,9 +14,11 @@ from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, StorageError, WmtpError
 from wmtp.storage.credentials import open_obstore, service_of, without_secrets
+from wmtp.storage.local import reading
 from wmtp.storage.requests.aws import bucket_region
 from wmtp.storage.requests.failures import Failure, expected_errors, read_failure, storage_error
 from wmtp.storage.requests.listing import list_objects, without_markers
+from wmtp.storage.requests.processes import refuse_forked
 from wmtp.storage.requests.retries import Patience, transfer_timeout
 from wmtp.storage.requests.versions import ObjectInfo, exact_body, info_of
 from wmtp.storage.uri import ModelURI
@@ -25,7 +27,6 @@ from wmtp.untrusted import plain, show
 __all__ = ["ObjectClient", "ObjectInfo", "transfer_timeout"]
 
 _T = TypeVar("_T")
-_users: dict[str, int] = {}
 _PROGRESS_BYTES = 1 << 16
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 9_000  # S3 takes 10,000
@@ -161,7 +162,7 @@ class ObjectClient:
         return self._open(for_writing=False)[0]
 
     def _open(self, *, for_writing: bool) -> tuple[Any, str]:
-        _refuse_forked()
+        refuse_forked()
         with self._opening:
             if for_writing not in self._opened:
                 self._opened[for_writing] = open_obstore(self.uri, for_writing=for_writing)
@@ -239,20 +240,8 @@ class ObjectClient:
 
 
 def _size_of(path: Path) -> int:
-    try:
-        with path.open("rb") as file:  # and not only stat(): obstore would not say which side failed
-            return file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}", hint="check the path and its permissions") from error
-
-
-def _refuse_forked() -> None:
-    """Raise StorageError in a process that was forked after the first use: obstore's threads are not in it."""
-    if _users.setdefault("pid", os.getpid()) != os.getpid():
-        raise StorageError(
-            f"process {os.getpid()} was forked from one that had used an object store, and cannot use one itself",
-            hint="start processes with the method 'spawn' (multiprocessing.get_context), or use the store in them only",
-        )
+    with reading(path), path.open("rb") as file:  # and not only stat(): obstore would not say which side failed
+        return file.seek(0, os.SEEK_END)
 
 
 def _failure(error: Exception) -> Failure:

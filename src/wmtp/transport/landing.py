@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 import uuid
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from typing_extensions import Buffer
 
+from wmtp.checkpoint.publish import fsync, refuse_existing
 from wmtp.errors import ChangedError, StorageError, WmtpError
 from wmtp.manifest import digest_path
 from wmtp.storage.cached.partial import PartFile
@@ -97,10 +97,10 @@ class Landing:
                 hint="does it tell upper case from lower case? name a directory on another one",
             )
         for directory in [path for path in self._files.rglob("*") if path.is_dir()] + [self._files]:
-            _fsync(directory)
+            fsync(directory)
         refuse_existing(self._final)  # again, as minutes have passed: rename replaces an empty directory
         self._files.rename(self._final)
-        _fsync(self._final.parent)
+        fsync(self._final.parent)
 
     def _kept(self, name: str, key: str) -> str | None:
         """Return the digest of a file that has arrived before, if it is still what it was then."""
@@ -122,7 +122,7 @@ class Landing:
         finally:
             part.close()
         final.chmod(self._mode)
-        _fsync(final)
+        fsync(final)
         replace_file(self._record(key), part.sha256().encode())
         return part.sha256()
 
@@ -155,14 +155,6 @@ class Landing:
 
     def _arrived(self) -> set[str]:
         return {path.relative_to(self._files).as_posix() for path in self._files.rglob("*") if not path.is_dir()}
-
-
-def refuse_existing(final: Path) -> None:
-    """Raise StorageError if something has that name."""
-    if os.path.lexists(final):
-        raise StorageError(
-            f"{final}: already exists, and is not overwritten", hint="choose another name, or move it away"
-        )
 
 
 def _refuse_links(directory: Path) -> None:
@@ -198,11 +190,3 @@ def _key(store: Store, info: FileInfo, version: str | None) -> str:
     # Where no version is known, nothing tells whether what an earlier fetch left is of the same one.
     text = json.dumps([str(store.uri), info.name, info.size_bytes, version or uuid.uuid4().hex])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wmtp.checkpoint.publish import refuse_existing
 from wmtp.errors import StorageError
 from wmtp.storage.cached.locks import try_lock
 from wmtp.storage.local import reading
 from wmtp.storage.uri import ModelURI
-from wmtp.transport.landing import Landing, refuse_existing
+from wmtp.transport.landing import Landing
 
 _logger = logging.getLogger(__name__)
 
