@@ -1,16 +1,19 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from algorithms.cases import random_case
 from tiny_models import tiny_mtp, tokens
 from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
-from wmtp.algorithms.weighting import weighted_sum
-from wmtp.errors import TrainingError
+from wmtp.algorithms.signals import Signals
+from wmtp.algorithms.weighting import head_prior, weighted_sum
+from wmtp.errors import CheckpointError
 from wmtp.registry import algorithms
 
 NAMES = ("baseline-mtp", "critic-wmtp", "rho1-wmtp")
@@ -33,20 +36,6 @@ def test_an_algorithm_names_the_models_that_it_needs(name, roles):
     assert [(role.name, role.wmtp_type) for role in algorithms.get(name).roles] == roles
 
 
-@pytest.mark.parametrize(("algorithm", "name"), [(Rho1WMTP, "rho1-wmtp"), (CriticWMTP, "critic-wmtp")])
-def test_what_is_not_trained_yet_says_so_in_one_sentence(algorithm, name):
-    sentence = f"{name} can be planned and resolved, but this version of wmtp does not train it yet"
-    assert algorithm.trainable == sentence
-    with pytest.raises(TrainingError) as caught:
-        algorithm().weights(torch.ones(1, 2, 1), torch.ones(1, 2, 1, dtype=torch.bool))
-    assert str(caught.value) == f"{sentence}\nhint: set train.algo: baseline-mtp in the recipe"
-
-
-def test_baseline_can_be_trained():
-    assert BaselineMTP.trainable is None
-    assert BaselineMTP.section is None
-
-
 def test_the_baseline_objective_is_the_mean_cross_entropy_over_heads_and_positions():
     model, ids = tiny_mtp(), tokens(2, 8)
     with torch.no_grad():
@@ -58,7 +47,9 @@ def test_the_baseline_objective_is_the_mean_cross_entropy_over_heads_and_positio
                 if t + k < 8:
                     total -= log_probs[row, t, k - 1, ids[row, t + k]].item()
                     count += 1
-    weights = BaselineMTP().weights(output.ce, output.valid)
+    prior, ones = head_prior("uniform", 3), torch.ones(2, 8, dtype=torch.long)
+    weights = BaselineMTP().weights(Signals(output.ce, output.valid, prior, ones, {}))
+    assert (weights == 1).all()
     assert not weights.requires_grad
     assert output.valid.sum() == count
     assert weighted_sum(output.ce, weights, output.valid).item() / count == pytest.approx(total / count, rel=1e-5)
@@ -74,12 +65,44 @@ def test_the_baseline_objective_is_the_mean_cross_entropy_over_heads_and_positio
         (CriticSection, "gamma", 1.5),
         (CriticSection, "temperature", -1.0),
         (CriticSection, "reward_index", -1),
+        (CriticSection, "value_learning_rate", 0.0),
     ],
 )
 def test_a_value_out_of_range_is_refused(section, field, value):
     with pytest.raises(ValidationError) as caught:
         section(**{field: value})
     assert caught.value.errors()[0]["loc"] == (field,)
+
+
+def test_every_algorithm_gives_the_same_weights_where_tokens_are_equal():
+    signals = replace(
+        random_case(4).signals, scores={"ref_nll": random_case(4).signals.token_ce, "reward": torch.ones(3, 14)}
+    )
+    signals = replace(signals, values=torch.ones(3, 14))
+    baseline = BaselineMTP().weights(signals)
+    for algorithm in (Rho1WMTP(Rho1Section(selection_mode="weighted")), CriticWMTP()):
+        torch.testing.assert_close(algorithm.weights(signals)[signals.valid], baseline[signals.valid])
+
+
+def test_reading_a_section_imports_no_torch():
+    code = """
+import sys
+from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
+from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+CriticWMTP(CriticSection(reward_column='passed')), Rho1WMTP(Rho1Section(scope='ema'))
+print('torch' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("algorithm", [Rho1WMTP, CriticWMTP])
+def test_a_state_is_restored_whole_or_not_at_all(algorithm):
+    state = algorithm().state()
+    name = min(state)
+    for spoiled in ({}, {**state, "more": torch.ones(1)}, {**state, name: torch.ones(state[name].numel() + 1)}):
+        with pytest.raises(CheckpointError, match=f"the state of {algorithm.name} holds"):
+            algorithm().restore(spoiled)
 
 
 @pytest.mark.parametrize("section", [Rho1Section, CriticSection])

@@ -13,6 +13,18 @@ def test_shift_moves_towards_the_front_and_wraps_nothing_round():
     assert shift(LABELS, 9, -100).tolist() == [[-100] * 6]
 
 
+def test_a_shift_below_zero_moves_towards_the_back():
+    assert shift(LABELS, -2, -100).tolist() == [[-100, -100, 5, 6, -100, 8]]
+    assert shift(LABELS, -9, -100).tolist() == [[-100] * 6]
+    assert shift(LABELS.bool(), -5, fill=False).tolist() == [[False] * 5 + [True]]
+
+
+def test_the_gradient_goes_back_to_where_a_shifted_value_came_from():
+    values = torch.arange(4.0).unsqueeze(0).requires_grad_()
+    (shift(values, -1, 0.0) * torch.tensor([[1.0, 10, 100, 1000]])).sum().backward()
+    assert values.grad.tolist() == [[10, 100, 1000, 0]]
+
+
 def test_head_k_at_position_t_must_predict_the_label_at_t_plus_k():
     targets = head_targets(LABELS, 3)
     for t in range(6):

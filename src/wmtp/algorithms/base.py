@@ -1,21 +1,28 @@
 """What an algorithm is: the models it needs, its section in recipe.yaml, and a weight for each token and head.
 
 An algorithm is functions of tensors; it opens no file and knows no trainer and no device. The factory asks it for
-roles, settings for its section, training for weights, and none of them knows any algorithm by name.
+roles, settings for its section, scoring for the scores it reads, training for weights, and none of them knows any
+algorithm by name. A class of a third party that an entry point names is one more algorithm, and nothing else.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from wmtp.errors import CheckpointError
 from wmtp.faults import StrictModel
 from wmtp.metadata.schema import WmtpType
 
 if TYPE_CHECKING:  # torch, only named in annotations: a recipe is read and a run planned without it
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch import Tensor
+
+    from wmtp.algorithms.signals import Signals, ValueStates
+
+RoleName = Literal["base", "ref", "rm"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,34 @@ class Role:
         purpose: What the algorithm does with it, as a phrase for people: "is trained".
     """
 
-    name: Literal["base", "ref", "rm"]
+    name: RoleName
     wmtp_type: WmtpType
     purpose: str
 
 
 BASE = Role("base", "base_model", "is trained")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure beside every token that an algorithm reads.
+
+    Attributes:
+        name: Its key in `Signals.scores`.
+        what: `nll`: -log P(x_j | x_<j) in nats by a model. `reward`: the reward of a document by a model, the same at
+            all of its tokens. `column`: a number of the data, the same at all tokens of a document.
+        role: Whose figure it is; None for `column`.
+        column: The key of JSONL data that holds it; None unless `what` is `column`.
+        label: Which label of a reward model is the reward; None where it must have one only.
+        online: Whether the model runs while training, rather than once before it.
+    """
+
+    name: str
+    what: Literal["nll", "reward", "column"]
+    role: RoleName | None = None
+    column: str | None = None
+    label: int | None = None
+    online: bool = False
 
 
 class Algorithm(ABC):
@@ -42,32 +71,101 @@ class Algorithm(ABC):
     Attributes:
         name: As recipes and metadata.json write it.
         training_algorithm: What the metadata.json of a checkpoint made by it says under that name.
-        roles: The models it needs.
+        roles: The models it needs; may depend on its section.
+        scores: The figures beside the tokens that it reads; may depend on its section.
         section: What its section in recipe.yaml may say; None when it has none.
         section_name: The key of that section.
-        trainable: None when this version can train it, else one sentence that says it cannot.
     """
 
     name: ClassVar[str]
     training_algorithm: ClassVar[Literal["mtp", "baseline", "critic", "rho1"]]
-    roles: ClassVar[tuple[Role, ...]]
+    roles: tuple[Role, ...]
+    scores: tuple[Score, ...] = ()
     section: ClassVar[type[StrictModel] | None] = None
     section_name: ClassVar[str | None] = None
-    trainable: ClassVar[str | None] = None
 
     def __init__(self, section: StrictModel | None = None) -> None:
         self.settings = section
 
     @abstractmethod
-    def weights(
-        self, ce: Float[Tensor, "batch seq future"], valid: Bool[Tensor, "batch seq future"]
-    ) -> Float[Tensor, "batch seq future"]:
+    def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
         """Return a weight for each pair of position and head.
 
         Args:
-            ce: Cross-entropy in nats; 0 where not valid.
-            valid: Where head `k` has a token `t + k` to predict.
+            signals: What is known about the batch.
 
         Returns:
-            fp32, detached, at least 0, with mean 1 over valid pairs. The head prior is not in it.
+            fp32, detached, at least 0. Their mean over valid pairs, each pair counted with its head's prior, is 1, or
+            becomes 1 on average where the algorithm says so. The head prior is not in them.
+        """
+
+    def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:  # noqa: B027  most need nothing
+        """See the scores of all training documents before the first step: those that are one figure a document.
+
+        Raises:
+            TrainingError: If nothing can be learned from them.
+        """
+
+    def end_step(self, total: Callable[[Tensor], Tensor]) -> None:  # noqa: B027  most keep nothing
+        """Take what the micro-batches of an optimizer step have shown into running figures.
+
+        Within a step those figures stand still, so that neither accumulation nor the number of processes changes them.
+
+        Args:
+            total: Returns the sum of a tensor over all processes; every process calls it equally often.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the running figures that a checkpoint has to keep."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` returned; exactly that.
+
+        Raises:
+            CheckpointError: If a figure is missing, unknown, or of another shape.
+        """
+        expected = self.state()
+        shapes = [{name: list(figure.shape) for name, figure in figures.items()} for figures in (state, expected)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the state of {self.name} holds {shapes[0]}, expected {shapes[1]}",
+                hint="take it from a checkpoint that the same algorithm has written",
+            )
+
+
+class ValueAlgorithm(Algorithm):
+    """An algorithm that reads a value head on the trunk: `Signals.values` is there.
+
+    Attributes:
+        fit_steps: Optimizer steps before the first in which only the value head is trained.
+        value_learning_rate: Of the value head, in those steps and after.
+        detach_trunk: Whether the value loss is kept from the trunk.
+    """
+
+    fit_steps: int
+    value_learning_rate: float
+    detach_trunk: bool
+
+    @abstractmethod
+    def value_loss(self, signals: Signals) -> Float[Tensor, ""]:
+        """Return the loss of the value head, a sum over learned tokens, with its coefficient; 0-dim, fp32.
+
+        The trainer divides by the number of learned tokens in the whole optimizer step. Its gradient reaches
+        `signals.values` alone.
+        """
+
+    @abstractmethod
+    def value_states(self, signals: Signals) -> ValueStates:
+        """Return what the value head says of each state before a learned token, and what came true."""
+
+    @abstractmethod
+    def require_fit(self, explained: Sequence[float]) -> None:
+        """Refuse to go on with a value head that has learned nothing.
+
+        Args:
+            explained: Explained variance by relative position: equal parts of a document, the last one its end.
+
+        Raises:
+            TrainingError: If weights from such values would be noise.
         """

@@ -9,12 +9,14 @@ from typing_extensions import override
 from wmtp.algorithms.base import BASE, Algorithm
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch import Tensor
+
+    from wmtp.algorithms.signals import Signals
 
 
 class BaselineMTP(Algorithm):
-    """Plain multi-token prediction.
+    """Plain multi-token prediction: w = 1. How an optimizer step is cut into micro-batches changes nothing.
 
     Source: Gloeckle et al. 2024, "Better & Faster Large Language Models via Multi-token Prediction"
         (arXiv 2404.19737), equation 2. They sum the losses of heads; ours is the mean over pairs of position and head,
@@ -26,9 +28,7 @@ class BaselineMTP(Algorithm):
     roles = (BASE,)
 
     @override
-    def weights(
-        self, ce: Float[Tensor, "batch seq future"], valid: Bool[Tensor, "batch seq future"]
-    ) -> Float[Tensor, "batch seq future"]:
+    def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
         import torch
 
-        return torch.ones_like(ce, dtype=torch.float32, requires_grad=False)
+        return torch.ones_like(signals.ce, dtype=torch.float32, requires_grad=False)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from wmtp.algorithms.base import BASE, Algorithm, Role
+from wmtp.algorithms.base import BASE, Role, Score, ValueAlgorithm
 from wmtp.errors import TrainingError
 from wmtp.faults import StrictModel
+from wmtp.untrusted import show
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch import Tensor
+
+    from wmtp.algorithms.advantage import Response, RewardStandardiser
+    from wmtp.algorithms.running import RunningSums
+    from wmtp.algorithms.signals import Signals, ValueStates
+
+# At the end of a document, where a value head knows the whole of it. Below it weights would be noise.
+LEAST_EXPLAINED = 0.05
 
 
 class CriticSection(StrictModel):
@@ -33,9 +44,10 @@ class CriticSection(StrictModel):
     temperature: float = Field(
         1.0, gt=0, le=100, description="Of the exponential, in standard deviations; higher: more equal weights."
     )
-    value_coefficient: float = Field(0.1, ge=0, le=100, description="Factor of the value loss beside the token loss.")
+    value_coefficient: float = Field(0.1, gt=0, le=100, description="Factor of the value loss beside the token loss.")
     detach_trunk: bool = Field(True, description="Keep the value loss from training the trunk.")
     stage1_steps: int = Field(200, ge=0, description="Optimizer steps in which only the value head is trained.")
+    value_learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of the value head.")
     reward_column: str | None = Field(
         None, min_length=1, description="Column of the data that holds rewards; null: the reward model gives them."
     )
@@ -44,23 +56,175 @@ class CriticSection(StrictModel):
     )
 
 
-class CriticWMTP(Algorithm):
+class CriticWMTP(ValueAlgorithm):
     """Advantage-weighted regression over several heads, with a value head on the trunk.
+
+    A token's advantage, in running or batch deviations, becomes a gate that serves every head that predicts the token.
+    `normalize: batch` is `exp(A / temperature)` within [0.1, 5], then divided by the mean weight; `horizon` is a
+    softmax of A / temperature over the heads of each position.
+
+    How an optimizer step is cut into micro-batches, and over processes, changes nothing in `horizon` and with scope
+    `ema`: deviation and mean weight are those of past steps. With `normalize: batch` and scope `batch` both are the
+    micro-batch's. The value loss and the unit of rewards never depend on it.
+
+    Until there are running figures every token weighs 1: in the first optimizer step, which has no deviation, and with
+    scope `ema` in the next, which has no mean weight.
 
     Source: Peng et al. 2019, "Advantage-Weighted Regression" (arXiv 1910.00177), and Schulman et al. 2016,
         "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (arXiv 1506.02438), equation 16.
-        They weigh actions; here a token's weight serves every head that predicts the token.
+        They weigh actions of a policy by returns that it earned; here tokens of given documents are weighed, lambda is
+        0 for credit, and advantages are divided by their deviation.
     """
 
     name = "critic-wmtp"
     training_algorithm = "critic"
-    roles = (BASE, Role("rm", "reward_model", "scores sequences"))
+    roles: tuple[Role, ...] = (BASE, Role("rm", "reward_model", "scores sequences"))
     section = CriticSection
     section_name = "critic"
-    trainable = "critic-wmtp can be planned and resolved, but this version of wmtp does not train it yet"
+
+    def __init__(self, section: CriticSection | None = None) -> None:
+        super().__init__(section)
+        self.critic = section or CriticSection()
+        column, label = self.critic.reward_column, self.critic.reward_index
+        if column is not None:
+            self.roles = (BASE,)
+            self.scores = (Score("reward", "column", column=column),)
+        else:
+            self.scores = (Score("reward", "reward", role="rm", label=label),)
+        self.fit_steps = self.critic.stage1_steps
+        self.value_learning_rate = self.critic.value_learning_rate
+        self.detach_trunk = self.critic.detach_trunk
 
     @override
-    def weights(
-        self, ce: Float[Tensor, "batch seq future"], valid: Bool[Tensor, "batch seq future"]
-    ) -> Float[Tensor, "batch seq future"]:
-        raise TrainingError(self.trainable, hint="set train.algo: baseline-mtp in the recipe")
+    def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:
+        from wmtp.algorithms.advantage import is_constant
+
+        rewards = scores["reward"]
+        if is_constant(rewards):
+            raise self._constant(rewards.tolist())
+        # A restored value head has learned rewards in the unit that came with it.
+        if not self._standardise.is_fitted:
+            self._standardise.fit(rewards)
+
+    def _constant(self, rewards: list[float]) -> TrainingError:
+        column = self.critic.reward_column
+        source = f"the column {show(column)} of data.train" if column else "the reward model"
+        same = f"the same reward, {rewards[0]:g}, to all" if rewards else "no reward to any"
+        return TrainingError(
+            f"critic-wmtp: {source} gives {same} of the {len(rewards)} training documents",
+            hint="nothing can be learned from it: train on documents with good and bad rewards"
+            + (", or name another critic.reward_column" if column else ", or set critic.reward_index to another label"),
+        )
+
+    @override
+    def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
+        import torch
+
+        from wmtp.algorithms.advantage import in_deviations, squares
+
+        advantage = self._advantage(signals)
+        sums = squares(advantage, signals.learned)
+        mean_square: Tensor | None = sums[0] / sums[1].clamp(min=1)
+        if self.critic.normalize == "horizon" or self.critic.scope == "ema":
+            mean_square = self._squares.mean()
+            self._squares.add(sums)
+        if mean_square is None:
+            return torch.ones_like(signals.ce, dtype=torch.float32)
+        return self._weigh(in_deviations(advantage, mean_square.to(advantage)), signals)
+
+    def _weigh(self, deviations: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq future"]:
+        from wmtp.algorithms.advantage import exponential_gate
+        from wmtp.algorithms.running import by_running_mean
+        from wmtp.algorithms.weighting import head_softmax, normalised, spread
+
+        if self.critic.normalize == "horizon":
+            return head_softmax(deviations / self.critic.temperature, signals.valid, signals.prior)
+        weights = spread(exponential_gate(deviations, self.critic.temperature), signals.valid)
+        if self.critic.scope == "ema":
+            return by_running_mean(weights, signals.valid, signals.prior, self._mean_weight)
+        return normalised(weights, signals.valid, signals.prior)
+
+    def _advantage(self, signals: Signals) -> Float[Tensor, "batch seq"]:
+        from wmtp.algorithms.advantage import advantages
+
+        values, rewards, response = self._read(signals)
+        lambda_ = self.critic.lambda_advantage
+        return advantages(values.detach(), rewards, response, gamma=self.critic.gamma, lambda_=lambda_)
+
+    def _read(self, signals: Signals) -> tuple[Tensor, Tensor, Response]:
+        from wmtp.algorithms.advantage import Response
+
+        assert signals.values is not None
+        rewards = self._standardise(signals.scores["reward"])
+        return signals.values.float(), rewards, Response.of(signals.learned, signals.document_ids)
+
+    @override
+    def value_loss(self, signals: Signals) -> Float[Tensor, ""]:
+        """Return `value_coefficient * sum((V[t] - G[t])^2)` over states before learned tokens; G has no gradient."""
+        import torch
+
+        from wmtp.algorithms.advantage import value_targets
+
+        values, rewards, response = self._read(signals)
+        lambda_ = self.critic.lambda_value
+        targets = value_targets(values.detach(), rewards, response, gamma=self.critic.gamma, lambda_=lambda_)
+        errors = torch.where(signals.valid[..., 0], values - targets, 0)
+        return self.critic.value_coefficient * errors.square().sum()
+
+    @override
+    def value_states(self, signals: Signals) -> ValueStates:
+        from wmtp.algorithms.advantage import states
+
+        return states(signals, self._standardise, "reward")
+
+    @override
+    def require_fit(self, explained: Sequence[float]) -> None:
+        if math.isfinite(explained[-1]) and explained[-1] >= LEAST_EXPLAINED:
+            return
+        curve = " ".join(f"{share:.3f}" for share in explained)
+        raise TrainingError(
+            f"critic-wmtp: the value head explains {explained[-1]:.3f} of the variance of rewards at the end of "
+            f"documents, and at least {LEAST_EXPLAINED} is needed: weights would be noise",
+            hint="raise critic.stage1_steps or critic.value_learning_rate, or give more documents; "
+            "a reward that the text does not tell cannot be used",
+            faults=[f"explained variance from begin to end of documents: {curve}"],
+        )
+
+    @override
+    def end_step(self, total: Callable[[Tensor], Tensor]) -> None:
+        self._squares.end_step(total)
+        self._mean_weight.end_step(total)
+
+    @override
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "reward_figures": self._standardise.figures,
+            "advantage_squares": self._squares.kept,
+            "mean_weight": self._mean_weight.kept,
+        }
+
+    @override
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self._standardise.restore(state["reward_figures"])
+        self._squares.restore(state["advantage_squares"])
+        self._mean_weight.restore(state["mean_weight"])
+
+    # Made when first needed: a run is planned without torch.
+    @cached_property
+    def _standardise(self) -> RewardStandardiser:
+        from wmtp.algorithms.advantage import RewardStandardiser
+
+        return RewardStandardiser()
+
+    @cached_property
+    def _squares(self) -> RunningSums:
+        from wmtp.algorithms.running import RunningSums
+
+        return RunningSums(2)
+
+    @cached_property
+    def _mean_weight(self) -> RunningSums:
+        from wmtp.algorithms.running import RunningSums
+
+        return RunningSums(2)

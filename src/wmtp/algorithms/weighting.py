@@ -1,4 +1,4 @@
-"""The arithmetic that every algorithm shares: prior over heads, the loss sum, and statistics.
+"""The arithmetic that every algorithm shares: prior over heads, weights from gates, the loss sum, and statistics.
 
 Everything is fp32, whatever the model computes in.
 """
@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wmtp.algorithms.grouping import group_sum
 from wmtp.errors import SettingsError
+from wmtp.models.targets import shift
 
 HeadPrior = Literal["uniform"] | Mapping[str, float] | Sequence[float]
 
@@ -45,6 +47,57 @@ def head_prior(spec: HeadPrior, horizon: int) -> Float[Tensor, " future"]:
             f"loss.head_prior is {factors}", hint="give finite factors, none below 0 and at least one above it"
         )
     return prior / prior.mean()
+
+
+def spread(
+    gate: Float[Tensor, "batch seq"], valid: Bool[Tensor, "batch seq future"]
+) -> Float[Tensor, "batch seq future"]:
+    """Return the gate of the token that each head predicts: `w[t, k] = g[t + k]`, 0 where not valid."""
+    moved = torch.stack([shift(gate, k, 0.0) for k in range(1, valid.shape[2] + 1)], dim=2)
+    return torch.where(valid, moved, 0)
+
+
+def normalised(
+    weights: Float[Tensor, "batch seq future"],
+    valid: Bool[Tensor, "batch seq future"],
+    prior: Float[Tensor, "future"],
+    groups: Int[Tensor, "batch seq"] | None = None,
+) -> Float[Tensor, "batch seq future"]:
+    """Return weights with mean 1 over valid pairs, each pair counted with its head's prior.
+
+    `sum(prior * w * valid) == sum(prior * valid)`, over the batch, or over each group of positions. Where weights sum
+    to 0, or nothing is valid, they are 1 at all valid pairs.
+    """
+    counted = prior * valid
+    found, wanted = (counted * weights).sum(2), counted.sum(2)  # [batch, seq]
+    if groups is None:
+        found, wanted = found.sum().expand_as(found), wanted.sum().expand_as(wanted)
+    else:
+        found, wanted = group_sum(found, groups), group_sum(wanted, groups)
+    some = (found > 0).unsqueeze(2)
+    factor = (wanted / torch.where(found > 0, found, 1)).unsqueeze(2)
+    return torch.where(some, weights * factor, valid.float())
+
+
+def head_softmax(
+    scores: Float[Tensor, "batch seq"],
+    valid: Bool[Tensor, "batch seq future"],
+    prior: Float[Tensor, "future"],
+) -> Float[Tensor, "batch seq future"]:
+    """Return a softmax over the heads of each position, of the scores of the tokens that they predict, with mean 1.
+
+    `w[t, k] = exp(s[t+k]) * n / sum_k' exp(s[t+k'])` over the n valid heads of t. With a prior both n and the sum count
+    each head with its prior, and a head whose prior is 0 has weight 0. Nothing of another position has a part in it,
+    so that batching changes nothing; and no position can be dropped, as each has mean 1.
+    """
+    counted = prior * valid
+    logits = torch.stack([shift(scores, k, 0.0) for k in range(1, valid.shape[2] + 1)], dim=2)
+    logits = logits.float().masked_fill(counted == 0, -torch.inf)
+    # Less the largest, which changes nothing; a position without heads has -inf there, and its weights are 0.
+    largest = logits.amax(2, keepdim=True)
+    powers = torch.where(counted > 0, (logits - largest).exp(), 0)
+    total = (counted * powers).sum(2, keepdim=True)
+    return powers * (counted.sum(2, keepdim=True) / torch.where(total > 0, total, 1))
 
 
 def weighted_sum(

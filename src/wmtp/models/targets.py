@@ -17,17 +17,20 @@ IGNORE = -100
 
 
 def shift(values: Tensor, k: int, fill: float) -> Tensor:
-    """Return `values` moved `k` places towards the front along the sequence.
+    """Return `values` moved `k` places towards the front along the sequence, or `-k` places towards the back.
 
     Args:
         values: Anything of shape `[batch, seq, ...]`.
-        k: How far, at least 0: position `t` of the result holds `values[:, t + k]`.
-        fill: What stands where `t + k` lies beyond the row; nothing wraps round.
+        k: How far: position `t` of the result holds `values[:, t + k]`. Below 0 it is what stood before.
+        fill: What stands where `t + k` lies outside the row; nothing wraps round.
     """
     if k == 0:
         return values
     moved = torch.full_like(values, fill)
-    moved[:, :-k] = values[:, k:]
+    if k > 0:
+        moved[:, :-k] = values[:, k:]
+    else:
+        moved[:, -k:] = values[:, :k]
     return moved
 
 
