@@ -6,18 +6,19 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo demo-real test test-slow fuzz check fmt bench bench-s3 bench-trust clean
+.PHONY: demo demo-real test test-slow fuzz check fmt bench bench-s3 bench-trust bench-quality clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       make a small model zoo, train on it, load the result again (a few minutes on 2 cores)"
+	@echo "make demo       make a small model zoo, train every algorithm on it, load the results again (about ten minutes)"
 	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
 	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
-	@echo "make bench      speed and memory against transformers"
+	@echo "make bench      speed and memory of loading and of the loss, against the peers"
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
-	@echo "make bench-trust  hostile and broken checkpoints, against transformers      make clean"
+	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
+	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (an hour)      make clean"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -56,6 +57,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/proof.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/loss.py
 
 bench-s3: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,bench]'
@@ -63,6 +65,9 @@ bench-s3: $(READY)
 
 bench-trust: $(READY)
 	$(BIN)/python benchmarks/trust.py
+
+bench-quality: $(READY)
+	$(BIN)/python benchmarks/quality.py
 
 clean:
 	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

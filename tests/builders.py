@@ -46,7 +46,7 @@ def write_code_file(path: Path, repeats: int = 4) -> Path:
     return path
 
 
-def write_mtp_checkpoint(directory: Path, model, tokenizer=None) -> Path:
+def write_mtp_checkpoint(directory: Path, model, tokenizer=None, fits=("baseline-mtp",)) -> Path:
     """The checkpoint of an MTPForCausalLM with a tokenizer, as `wmtp grow` would write it."""
     from wmtp.checkpoint.write import write_model_directory
     from wmtp.metadata.schema import ModelMetadata
@@ -64,7 +64,7 @@ def write_mtp_checkpoint(directory: Path, model, tokenizer=None) -> Path:
             "model_class_name": "MTPForCausalLM",
             "required_files": ["config.json"],
         },
-        "algorithm_compatibility": ["baseline-mtp"],
+        "algorithm_compatibility": list(fits),
         "mtp": {"n_future_tokens": model.num_heads, "head_type": model.head_type},
     }
     write_model_directory(

@@ -105,7 +105,7 @@ def resolve_models(config: Config, recipe: Recipe) -> Resolution:
     name = recipe.train.algo
     chosen: dict[str, Candidate] = {}
     rejected: list[Rejection] = []
-    roles: tuple[Role, ...] = algorithms.get(name).roles
+    roles = ComponentFactory.create_algorithm(recipe).roles
     for role in roles:
         candidates: list[str] = getattr(config.paths.models, role.name)
         for uri in candidates:

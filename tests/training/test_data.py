@@ -7,9 +7,9 @@ from wmtp.settings.data import DataSource
 from wmtp.training.data import Document, hold_out, read_documents
 
 
-def read(*files, **fields):
+def read(*files, columns=None, **fields):
     source = DataSource.model_validate({"files": [str(file) for file in files], **fields})
-    return read_documents(source, field="data.train")
+    return read_documents(source, field="data.train", columns=columns or {})
 
 
 def write_lines(path, *entries):
@@ -92,6 +92,46 @@ def test_a_bad_line_is_named(tmp_path, line, fault):
     path.write_text('{"text": "good"}\n\n' + line + "\n")
     with pytest.raises(DataError, match=rf"a\.jsonl:3: .*{fault}"):
         read(path)
+
+
+def test_numbers_of_the_data_become_scores_of_documents(tmp_path):
+    values = [1, 0.25, True, False, -3]
+    path = write_lines(tmp_path / "a.jsonl", *({"text": "a", "passed": value} for value in values))
+    documents = read(path, columns={"reward": "passed"})
+    assert [document.scores for document in documents] == [{"reward": float(value)} for value in values]
+
+
+def test_a_line_without_its_score_names_line_key_and_keys_found(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"text": "a", "passed": 1}, {"text": "b", "pased": 0})
+    with pytest.raises(DataError) as caught:
+        read(path, columns={"reward": "passed"})
+    assert caught.value.problem == (
+        f"{path}:2: the key 'passed' is missing, which holds a score of the document; keys found: 'text', 'pased'"
+    )
+    assert caught.value.hint.endswith("name the key that holds it in the recipe (did you mean 'pased'?)")
+
+
+@pytest.mark.parametrize("value", ["null", '"0.5"', "[1]", "1e39", "-1e300"])
+def test_a_score_that_is_no_finite_number_is_named(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a", "passed": {value}}}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: 'passed' is .*, expected a finite number, or true or false"):
+        read(path, columns={"reward": "passed"})
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_a_score_that_is_no_json_is_named(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a", "passed": {value}}}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: .*(which is not JSON|which overflows)"):
+        read(path, columns={"reward": "passed"})
+
+
+def test_a_text_file_cannot_have_scores(tmp_path):
+    write_lines(tmp_path / "a.jsonl", {"text": "a", "passed": 1})
+    (tmp_path / "b.txt").write_text("b")
+    with pytest.raises(DataError, match=r"b\.txt: a text file has no key 'passed', which holds a score"):
+        read(tmp_path, columns={"reward": "passed"})
 
 
 def test_data_without_a_document_is_refused(tmp_path):

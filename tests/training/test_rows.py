@@ -120,3 +120,50 @@ def test_the_fingerprint_changes_with_anything_that_is_learned():
     }
     assert len(fingerprints) == 4
     assert RowDataset([(example(3),)]).fingerprint() == RowDataset([(example(3),)]).fingerprint()
+
+
+def scored(length, reward, num_prompt_tokens=0):
+    scores = {"reward": torch.tensor(reward), "nll": torch.arange(length, dtype=torch.float32)}
+    return Example(torch.arange(1, length + 1, dtype=torch.int32), num_prompt_tokens, scores)
+
+
+def test_packed_rows_have_each_documents_scores_beside_its_tokens_and_zero_on_padding():
+    rows = RowDataset([(scored(3, 0.5), scored(2, -1.0))], packed_length=8)
+    batch = rows.collate([rows[0]])
+    assert batch["reward"].tolist() == [[0.5, 0.5, 0.5, -1, -1, 0, 0, 0]]
+    assert batch["nll"].tolist() == [[0, 1, 2, 0, 1, 0, 0, 0]]
+    assert batch["reward"].dtype == batch["nll"].dtype == torch.float32
+
+
+def test_padded_rows_have_scores_beside_their_tokens():
+    rows = RowDataset([(scored(3, 2.0),), (scored(1, 4.0),)])
+    batch = rows.collate(rows.rows)
+    assert batch["reward"].tolist() == [[2, 2, 2], [4, 0, 0]]
+    assert batch["nll"].tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_scores_are_attached_in_the_order_of_documents():
+    rows = RowDataset([(example(3), example(2)), (example(1),)], packed_length=8)
+    tokens = rows.with_scores("nll", [torch.full((len(e),), float(n)) for n, e in enumerate(rows.examples)])
+    both = tokens.with_scores("reward", [torch.tensor(float(n)) for n in range(3)])
+    assert both.collate(both.rows)["nll"].tolist() == [[0, 0, 0, 1, 1, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0]]
+    assert both.document_scores().keys() == {"reward"}
+    assert both.document_scores()["reward"].tolist() == [0, 1, 2]
+    assert both.fingerprint() == rows.fingerprint()
+    assert rows.document_scores() == {}
+
+
+def test_scores_that_do_not_fit_their_documents_are_a_mistake_of_the_caller():
+    rows = RowDataset([(example(3),), (example(2),)])
+    with pytest.raises(ValueError, match=r"nll: figures of shape \(2,\) for 3 tokens"):
+        rows.with_scores("nll", [torch.zeros(2), torch.zeros(3)])
+    with pytest.raises(ValueError, match="shorter"):
+        rows.with_scores("nll", [torch.zeros(3)])
+
+
+def test_every_piece_of_a_document_has_the_score_that_the_data_gives_it(tokenizer):
+    documents = [Document("x" * 25, scores={"reward": 0.75}), Document("y" * 20, prompt="z", scores={"reward": 0.25})]
+    rows = rows_of(documents, tokenizer, max_length=10, packing=False)
+    assert len(rows) == 4
+    assert rows.document_scores()["reward"].tolist() == [0.75, 0.75, 0.75, 0.25]
+    assert rows.longest_example() == 10

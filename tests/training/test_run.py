@@ -192,7 +192,7 @@ def test_metadata_receipt_and_provenance_say_where_a_checkpoint_comes_from(tmp_p
 def test_only_the_newest_checkpoints_and_the_best_are_kept(tmp_path, base):
     recipe = make_recipe(tmp_path, train={"save_total_limit": 2})
     loaded = wmtp.load(base)
-    writer = CheckpointWriter(tmp_path / "run", loaded, BaselineMTP(), recipe, {}, carried_files(loaded))
+    writer = CheckpointWriter(tmp_path / "run", loaded, BaselineMTP(), recipe, {}, carried_files(loaded), bytes)
     kept = []
     for step, best_step in ((8, None), (9, 9), (10, 9), (11, 9), (12, 12)):
         writer.save_step(step, best_step)
@@ -279,12 +279,6 @@ def test_float16_weights_are_refused_rather_than_trained(tmp_path):
 def test_resuming_is_refused(tmp_path, base):
     with pytest.raises(TrainingError, match="cannot resume a run: its checkpoints hold no optimizer state"):
         train(make_config(tmp_path, base), make_recipe(tmp_path), resume=True)
-
-
-def test_an_algorithm_that_is_not_trained_yet_is_refused_before_anything_loads(tmp_path):
-    recipe = make_recipe(tmp_path, train={"algo": "rho1-wmtp"})
-    with pytest.raises(TrainingError, match="rho1-wmtp can be planned and resolved, but"):
-        train(make_config(tmp_path, tmp_path / "absent"), recipe)
 
 
 def test_more_heads_than_the_model_has_are_refused(tmp_path):

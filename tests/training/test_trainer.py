@@ -9,38 +9,31 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from scored_rows import INVARIANT, VARIANT, build_algorithm, uneven_rows
 from tiny_models import tiny_mtp
-from wmtp.algorithms.baseline_mtp import BaselineMTP
+from wmtp.algorithms.base import ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import trainable
-from wmtp.training.rows import Example, RowDataset
+from wmtp.models.value_head import WithValueHead
+from wmtp.training.rows import RowDataset
 from wmtp.training.trainer import WMTPTrainer
 
 VOCAB = 128
-
-# Rows with 1 to 31 targets: a mean of the means of micro-batches would be far from the mean over the step.
-PROMPTS = (3, 28, 10, 30, 1, 25, 29, 16)
 
 
 def build_model(heads):
     return tiny_mtp("llama", heads, "linear", vocab_size=VOCAB)
 
 
-def uneven_rows(count=16, length=32, packed=False):
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(2, 90, (count, length), generator=generator, dtype=torch.int32)
-    if packed:
-        parts = [(4, 2), (length - 10, 12)]
-        rows = [tuple(Example(row[:n], min(p, PROMPTS[i % 8] % n)) for n, p in parts) for i, row in enumerate(tokens)]
-        return RowDataset(rows, packed_length=length)
-    return RowDataset([(Example(row, PROMPTS[index % 8]),) for index, row in enumerate(tokens)])
-
-
 def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior="uniform", horizon=3, **fields):
     model = trainable(model or build_model(horizon))
     defaults = {"learning_rate": 1e-2, "max_steps": 2, "logging_steps": 1, "optim": "adamw_torch", "seed": 1}
     rows = rows or uneven_rows()
+    algorithm = build_algorithm(fields.pop("algorithm", "baseline"), rows)
+    if isinstance(algorithm, ValueAlgorithm):
+        torch.manual_seed(0)
+        model = with_learned_values(WithValueHead(model, 32, detach_trunk=algorithm.detach_trunk))
     arguments = TrainingArguments(
         output_dir=str(directory),
         use_cpu=True,
@@ -60,10 +53,21 @@ def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior
         train_dataset=rows,
         eval_dataset=RowDataset(rows.rows[:7], rows.packed_length),
         data_collator=rows.collate,
-        algorithm=BaselineMTP(),
+        algorithm=algorithm,
         head_prior=head_prior(prior, horizon),
         save=save_nothing,
     )
+
+
+def with_learned_values(model):
+    """The value head as if it had learned something: values that are all zero would hide mistakes."""
+    torch.nn.init.normal_(model.value_head.output.weight, std=0.2)
+    return model
+
+
+def model_inputs(rows):
+    batch = rows.collate(rows.rows)
+    return {name: batch[name] for name in ("input_ids", "labels", "attention_mask")}
 
 
 def save_nothing(step, best_step):
@@ -92,29 +96,49 @@ def test_batch_and_accumulation_give_the_same_parameters(tmp_path, optim, learni
     assert (after[0] - after[2]).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", list(INVARIANT))
+def test_every_mode_that_promises_it_gives_the_same_parameters_however_a_step_is_divided(tmp_path, name, packed):
+    changes = {"optim": "sgd", "algorithm": name, "rows": uneven_rows(packed=packed), "max_steps": 4}
+    shapes = ((8, 1), (2, 4), (1, 8))
+    after = [parameters_after(make_trainer(tmp_path, batch=b, accumulation=a, **changes)) for b, a in shapes]
+    assert (after[0] - after[1]).abs().max() < 1e-6
+    assert (after[0] - after[2]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", list(VARIANT))
+def test_a_mode_of_batch_scope_depends_on_the_micro_batch_as_the_documentation_says(tmp_path, name):
+    changes = {"optim": "sgd", "algorithm": name, "max_steps": 2}
+    shapes = ((8, 1), (2, 4))
+    whole, parts = (parameters_after(make_trainer(tmp_path, batch=b, accumulation=a, **changes)) for b, a in shapes)
+    assert (whole - parts).abs().max() > 1e-6
+
+
 def test_a_step_is_the_gradient_of_the_sum_over_valid_pairs_by_their_number(tmp_path):
     rows = uneven_rows(count=8)
     trainer = make_trainer(tmp_path, batch=2, accumulation=4, rows=rows, optim="sgd", max_steps=1, max_grad_norm=0)
     model = build_model(3)
-    output = model(**rows.collate(rows.rows))
+    output = model(**model_inputs(rows))
     assert len({int(n) for n in output.valid.sum((1, 2))}) > 1
     (output.ce.sum() / output.valid.sum()).backward()
     expected = torch.cat([(p - 1e-2 * p.grad).detach().flatten() for p in model.parameters()])
     assert torch.allclose(parameters_after(trainer), expected, atol=1e-6, rtol=0)
 
 
-def test_two_processes_give_the_same_parameters_as_one(tmp_path):
-    alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, optim="sgd"))
+@pytest.mark.parametrize("name", ["baseline", "rho1 token_skip ema", "critic ema", "critic horizon"])
+def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
+    changes = {"optim": "sgd", "algorithm": name, "max_steps": 3}
+    alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     places = {"PYTHONPATH": f"{script.parent}:{script.parent.parent}"}
-    command.append(str(tmp_path))
+    command += [str(tmp_path), name]
     ran = subprocess.run(command, check=False, timeout=120, capture_output=True, text=True, env=os.environ | places)
     assert ran.returncode == 0, ran.stderr
     together = torch.load(tmp_path / "parameters.pt", weights_only=True)
     logs = json.loads((tmp_path / "logs.json").read_text())
     assert (alone - together).abs().max() < 1e-6
-    trainer = make_trainer(tmp_path, batch=8, accumulation=1, optim="sgd")
+    trainer = make_trainer(tmp_path, batch=8, accumulation=1, **changes)
     trainer.train()
     expected = trainer.evaluate()
     assert logs["train"] == pytest.approx(trainer.state.log_history[0], rel=1e-5)
@@ -138,7 +162,7 @@ def test_logs_have_the_cross_entropy_of_every_head_and_perplexity(tmp_path):
     trainer.train()
     logged = trainer.state.log_history[0]
     with torch.no_grad():
-        output = build_model(3)(**rows.collate(rows.rows))
+        output = build_model(3)(**model_inputs(rows))
     for k in (1, 2, 3):
         ce, valid = output.ce[..., k - 1], output.valid[..., k - 1]
         assert logged[f"ce_{k}"] == pytest.approx(float(ce.sum() / valid.sum()), rel=1e-5)
@@ -157,7 +181,7 @@ def test_evaluation_is_per_token_whatever_the_batch_size(tmp_path):
     ]
     assert results[0] == pytest.approx(results[1], rel=1e-5)
     with torch.no_grad():
-        output = build_model(3)(**rows.collate(rows.rows), with_top1=True)
+        output = build_model(3)(**model_inputs(rows), with_top1=True)
     top1 = output.top1.sum((0, 1)) / output.valid.sum((0, 1))
     assert [results[0][f"eval_top1_{k}"] for k in (1, 2, 3)] == pytest.approx(top1.tolist())
     assert results[0]["eval_loss"] == pytest.approx(float(output.ce.sum() / output.valid.sum()), rel=1e-5)

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from test_trainer import make_trainer, parameters_after
 
-directory = Path(sys.argv[1])
+directory, algorithm = Path(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
-trainer = make_trainer(directory, batch=4, accumulation=1, optim="sgd", ddp_backend="gloo")
+changes = {"optim": "sgd", "algorithm": algorithm, "max_steps": 3}
+trainer = make_trainer(directory, batch=4, accumulation=1, ddp_backend="gloo", **changes)
 parameters = parameters_after(trainer)
 logs = {"train": trainer.state.log_history[0], "eval": trainer.evaluate()}
 if trainer.is_world_process_zero():

@@ -25,6 +25,7 @@ class MTPOutput(ModelOutput):
         logits: Without labels.
         hidden_states: The trunk's final hidden state; position t has consumed tokens 0..t. None where a foreign model
             gives none.
+        state_values: With a value head: the expected reward after tokens 0..t, fp32.
     """
 
     ce: Float[Tensor, "batch seq future"] | None = None
@@ -32,6 +33,7 @@ class MTPOutput(ModelOutput):
     top1: Bool[Tensor, "batch seq future"] | None = None
     logits: Float[Tensor, "batch seq future vocab"] | None = None
     hidden_states: Float[Tensor, "batch seq dim"] | None = None
+    state_values: Float[Tensor, "batch seq"] | None = None
 
     @classmethod
     def of_targets(

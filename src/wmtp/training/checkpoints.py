@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from wmtp.algorithms.base import Algorithm
 from wmtp.authoring.export import export_module
 from wmtp.authoring.grow import parent_record
 from wmtp.authoring.init import small_files
+from wmtp.checkpoint.algorithm_state import ALGORITHM_STATE_FILE
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.checkpoint.publish import publish_directory, remove_published, verify_published
@@ -49,6 +50,7 @@ class CheckpointWriter:
         data: Fingerprint of the tokens of each data set, by its name.
         carried: Files of the base model that every checkpoint needs: tokenizer, code. Read when the run starts, as
             they may change or go while it lasts.
+        state: Returns what the algorithm keeps beside the weights, as `write_state` does.
     """
 
     directory: Path
@@ -57,6 +59,7 @@ class CheckpointWriter:
     recipe: Recipe
     data: Mapping[str, str]
     carried: Mapping[str, bytes]
+    state: Callable[[], bytes]
 
     def save_step(self, step: int, best_step: int | None) -> None:
         """Publish `step-<step>`; once it verifies, remove the oldest checkpoints beyond `train.save_total_limit`.
@@ -89,13 +92,14 @@ class CheckpointWriter:
             )
 
     def _publish(self, name: str, step: int) -> None:
+        state = self.state()
         with publish_directory(self.directory / name) as directory:
             write_model_directory(
                 directory,
                 state_dict=self.base.model.state_dict(),
                 config=self.base.checkpoint.config,
                 metadata=self._metadata(step),
-                extra_files=self.carried,
+                extra_files={**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})},
                 receipt=self.base.receipt,
             )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from wmtp.errors import DataError
+from wmtp.training.score_columns import read_number, refuse_columns
 from wmtp.untrusted import MAX_INDEX_BYTES, JSONFault, did_you_mean, parse_json, show, show_all
 
 if TYPE_CHECKING:
@@ -33,11 +36,13 @@ class Document:
         text: What is learned.
         prompt: What comes before it and is only read; empty for plain text.
         where: File, and line for JSONL, for messages.
+        scores: Numbers that the data has of it, by the name of the score.
     """
 
     text: str
     prompt: str = ""
     where: str = ""
+    scores: Mapping[str, float] = attribute(default_factory=dict, hash=False)
 
     @property
     def prompt_text(self) -> str:
@@ -50,7 +55,9 @@ class Document:
         return self.prompt_text + self.text.lstrip("\n") if self.prompt else self.text
 
 
-def read_documents(source: DataSource, *, field: str) -> list[Document]:
+def read_documents(
+    source: DataSource, *, field: str, columns: Mapping[str, str] = MappingProxyType({})
+) -> list[Document]:
     """Return every document of a data source, in the order of its files.
 
     A directory is read recursively: every file whose suffix is one of `TEXT_SUFFIXES`, or `*.jsonl` for prompts and
@@ -60,6 +67,7 @@ def read_documents(source: DataSource, *, field: str) -> list[Document]:
     Args:
         source: Which files, and how they are read.
         field: The recipe's section that `source` comes from, for messages: `data.train`.
+        columns: Numbers that every document must have: the name of the score, and the key of JSONL that holds it.
 
     Raises:
         DataError: If a pattern matches no file, a file or line cannot be used, or there is no document at all.
@@ -71,9 +79,10 @@ def read_documents(source: DataSource, *, field: str) -> list[Document]:
         if text is None:
             num_skipped += 1
         elif source.format == "text" and path.suffix != ".jsonl":
+            refuse_columns(path, columns)
             documents += [Document(text, where=str(path))] if text.strip() else []
         else:
-            documents += [_document(entry, source, field, where) for entry, where in _json_lines(text, path)]
+            documents += [_document(entry, source, field, where, columns) for entry, where in _json_lines(text, path)]
     if num_skipped:
         logger.warning("%s: skipped %d files that are not UTF-8 text", field, num_skipped)
     if not documents:
@@ -167,13 +176,16 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         yield entry, where
 
 
-def _document(entry: dict[str, Any], source: DataSource, field: str, where: str) -> Document:
+def _document(
+    entry: dict[str, Any], source: DataSource, field: str, where: str, columns: Mapping[str, str]
+) -> Document:
     def value(name: str) -> str:
         return _value(entry, getattr(source, name), f"{field}.{name}", where)
 
+    scores = {score: read_number(entry, key, where) for score, key in columns.items()}
     if source.format == "text":
-        return Document(value("text"), where=where)
-    return Document(value("completion"), prompt=value("prompt"), where=where)
+        return Document(value("text"), where=where, scores=scores)
+    return Document(value("completion"), prompt=value("prompt"), where=where, scores=scores)
 
 
 def _value(entry: dict[str, Any], key: str, field: str, where: str) -> str:

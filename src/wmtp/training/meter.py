@@ -63,6 +63,30 @@ class HeadMeter:
         self._sums = total(self._sums)
 
 
+class WeightMeter:
+    """Statistics of weights over the micro-batches seen since the last report."""
+
+    def __init__(self) -> None:
+        self._entries: list[dict[str, float]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added yet."""
+        return not self._entries
+
+    def add(self, statistics: dict[str, float]) -> None:
+        """Add what `weight_statistics` returned."""
+        self._entries.append(statistics)
+
+    def figures(self) -> dict[str, float]:
+        """Return `weight_<name>`: the mean of each statistic over micro-batches; of the maximum, the largest."""
+        gathered = {name: [entry[name] for entry in self._entries] for name in self._entries[0]}
+        return {
+            f"weight_{name}": max(values) if name == "max" else sum(values) / len(values)
+            for name, values in gathered.items()
+        }
+
+
 def _numbered(name: str, values: Tensor) -> dict[str, float]:
     return {f"{name}_{k}": value for k, value in enumerate(values.tolist(), start=1)}
 

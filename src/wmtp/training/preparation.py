@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 
-from wmtp.algorithms.base import Algorithm
+from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
-from wmtp.errors import DataError, TrainingError
-from wmtp.factory import ComponentFactory, create_model_loader
+from wmtp.errors import TrainingError
+from wmtp.factory import ComponentFactory, Resolution, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.models.value_head import WithValueHead
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
 from wmtp.training.arguments import check_trackers, training_arguments, training_device, training_dtype
 from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
-from wmtp.training.data import Document, hold_out, read_documents
-from wmtp.training.rows import RowDataset, build_rows
-from wmtp.training.trainer import WMTPTrainer
+from wmtp.training.corpus import check_positions, check_vocabulary, read_corpus
+from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
+from wmtp.training.rows import RowDataset
+from wmtp.training.scoring import ScoringModels, online_scorers, score_rows
+from wmtp.training.trainer import OnlineScore, WMTPTrainer
+from wmtp.training.value_stage import fit_values
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,11 @@ class PreparedRun:
     Attributes:
         directory: The run's directory; it holds no checkpoint yet.
         base: The model to train, as it was loaded.
-        model: The same behind the one interface of training, on its device.
+        model: The same behind the one interface of training, on its device, with a value head where one is needed.
         algorithm: What weighs tokens.
         head_prior: One factor for each head that is trained.
-        rows: What is learned.
+        rows: What is learned, with the scores that the algorithm reads.
+        online: Scores that are computed while training, by name.
         held_out: What is measured on; None: nothing.
         writer: Publishes its checkpoints.
         arguments: What `transformers.Trainer` is told.
@@ -45,50 +52,67 @@ class PreparedRun:
 
     directory: Path
     base: LoadResult
-    model: MTPForCausalLM | ForeignModel
+    model: TrainedModel
     algorithm: Algorithm
     head_prior: Float[Tensor, " future"]
     rows: RowDataset
+    online: Mapping[str, OnlineScore]
     held_out: RowDataset | None
     writer: CheckpointWriter
     arguments: TrainingArguments
 
     def build_trainer(self, callbacks: list[TrainerCallback]) -> WMTPTrainer:
         """Return the trainer of this run."""
+        return self._trainer(self.arguments, self.rows, eval_dataset=self.held_out, callbacks=callbacks)
+
+    def fit_values(self) -> list[float] | None:
+        """Fit the value head where the algorithm has one; returns the explained variance by relative position.
+
+        Raises:
+            TrainingError: If it learns nothing.
+        """
+        if not isinstance(self.algorithm, ValueAlgorithm) or self.algorithm.fit_steps == 0:
+            return None
+        build = partial(self._trainer, values_only=True)
+        assert isinstance(self.model, WithValueHead)
+        return fit_values(self.algorithm, self.model, self.rows, self.arguments, build)
+
+    def _trainer(self, arguments: TrainingArguments, rows: RowDataset, **more: Any) -> WMTPTrainer:
         return WMTPTrainer(
             model=self.model,
-            args=self.arguments,
-            train_dataset=self.rows,
-            eval_dataset=self.held_out,
-            data_collator=self.rows.collate,
-            callbacks=callbacks,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=rows.collate,
             algorithm=self.algorithm,
             head_prior=self.head_prior,
+            online=self.online,
             save=self.writer.save_step,
+            **more,
         )
 
 
 def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> PreparedRun:
-    """Resolve, load and check everything that a run needs; takes and raises what `train` does."""
-    algorithm = _trainable_algorithm(recipe)
+    """Resolve, load, score and check everything that a run needs; takes and raises what `train` does."""
+    algorithm = ComponentFactory.create_algorithm(recipe)
     check_trackers(config)
     directory = _unused_directory(config, recipe)
-    base = create_model_loader(_for_training(config, allow_code), recipe).load()
+    config = _for_training(config, allow_code)
+    resolution = resolve_models(config, recipe)
+    base = create_model_loader(config).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     model = trainable(base.model, backend=recipe.loss.backend).to(arguments.device)
-    heads, vocab_size = _probe(model)
+    heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
-    rows, held_out = _read_rows(recipe, base, vocab_size)
-    writer = _writer(directory, base, algorithm, recipe, {"train": rows, "validation": held_out})
-    return PreparedRun(directory, base, model, algorithm, prior, rows, held_out, writer, arguments)
-
-
-def _trainable_algorithm(recipe: Recipe) -> Algorithm:
-    algorithm = ComponentFactory.create_algorithm(recipe)
-    if algorithm.trainable is not None:
-        raise TrainingError(algorithm.trainable, hint="'wmtp plan' shows what it would use; train.algo: baseline-mtp")
-    return algorithm
+    rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
+    fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
+    trained = restore_algorithm(algorithm, model, base, width)
+    rows, online = _scored(rows, algorithm, config, resolution, base)
+    algorithm.begin(rows.document_scores())
+    writer = CheckpointWriter(
+        directory, base, algorithm, recipe, fingerprints, carried_files(base), partial(kept_state, algorithm, trained)
+    )
+    return PreparedRun(directory, base, trained, algorithm, prior, rows, online, held_out, writer, arguments)
 
 
 def _unused_directory(config: Config, recipe: Recipe) -> Path:
@@ -118,11 +142,12 @@ def _refuse_float16(base: LoadResult) -> None:
 
 
 @torch.no_grad()
-def _probe(model: MTPForCausalLM | ForeignModel) -> tuple[int, int]:
-    """Return heads and vocabulary size as the model itself has them; not every metadata.json says."""
+def _probe(model: MTPForCausalLM | ForeignModel) -> tuple[int, int, int | None]:
+    """Return heads, vocabulary size and width of the hidden state as the model itself has them."""
     device = next(model.parameters()).device
-    _, _, heads, vocab_size = model(torch.zeros(1, 1, dtype=torch.long, device=device)).logits.shape
-    return heads, vocab_size
+    output = model(torch.zeros(1, 1, dtype=torch.long, device=device))
+    _, _, heads, vocab_size = output.logits.shape
+    return heads, vocab_size, None if output.hidden_states is None else output.hidden_states.shape[-1]
 
 
 def _horizon(model: MTPForCausalLM | ForeignModel, heads: int, recipe: Recipe) -> int:
@@ -143,40 +168,20 @@ def _horizon(model: MTPForCausalLM | ForeignModel, heads: int, recipe: Recipe) -
     return horizon
 
 
-def _read_rows(recipe: Recipe, base: LoadResult, vocab_size: int) -> tuple[RowDataset, RowDataset | None]:
-    if base.tokenizer is None:
-        raise DataError(
-            f"{base.checkpoint.where}: the base model has no tokenizer",
-            hint="put its tokenizer.json and tokenizer_config.json beside its weights",
-        )
-    source, validation = recipe.data.train, recipe.data.validation
-    documents, held_out = read_documents(source, field="data.train"), list[Document]()
-    if validation is not None and validation.fraction is not None:
-        documents, held_out = hold_out(documents, validation.fraction)
-    elif validation is not None:
-        held_out = read_documents(validation, field="data.validation")
-    rows = build_rows(documents, base.tokenizer, source, name="data.train")
-    if (largest := rows.largest_token()) >= vocab_size:
-        raise DataError(
-            f"{base.checkpoint.where}: its tokenizer makes token {largest}, and the model knows {vocab_size} tokens",
-            hint="put the tokenizer beside the weights that they were trained with",
-        )
-    _check_positions(rows, base)
-    return rows, build_rows(held_out, base.tokenizer, validation, name="data.validation") if validation else None
+def _read_rows(
+    recipe: Recipe, base: LoadResult, algorithm: Algorithm, vocab_size: int
+) -> tuple[RowDataset, RowDataset | None]:
+    where = base.checkpoint.where
+    columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
+    rows, held_out = read_corpus(recipe, base.tokenizer, where, columns)
+    check_vocabulary(rows, where, vocab_size)
+    check_positions(rows, where, base.checkpoint.config)
+    return rows, held_out
 
 
-def _check_positions(rows: RowDataset, base: LoadResult) -> None:
-    limit = base.checkpoint.config.get("max_position_embeddings") or base.checkpoint.config.get("n_positions")
-    longest = max(len(example) for row in rows.rows for example in row)
-    if isinstance(limit, int) and longest > limit:
-        raise DataError(
-            f"{base.checkpoint.where}: it knows {limit} positions, and the longest document has {longest} tokens",
-            hint=f"set data.train.max_length: {limit}, or less",
-        )
-
-
-def _writer(
-    directory: Path, base: LoadResult, algorithm: Algorithm, recipe: Recipe, data: Mapping[str, RowDataset | None]
-) -> CheckpointWriter:
-    fingerprints = {name: rows.fingerprint() for name, rows in data.items() if rows is not None}
-    return CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried_files(base))
+def _scored(
+    rows: RowDataset, algorithm: Algorithm, config: Config, resolution: Resolution, base: LoadResult
+) -> tuple[RowDataset, Mapping[str, OnlineScore]]:
+    models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
+    scored = score_rows(rows, algorithm.scores, models, name="data.train")
+    return scored, online_scorers(algorithm.scores, models, training_device(config.devices))

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wmtp.errors import DataError
+from wmtp.training.collation import IGNORED, packed_row, padded_row, stacked
 from wmtp.training.data import Document
 
 if TYPE_CHECKING:
     from wmtp.settings.data import DataSource
 
-IGNORED = -100
-# Padding is told by labels and masks, never by its id, so any id that every vocabulary has will do.
-_FILLER = 0
 # More open rows pack a little tighter and take longer to search; beyond some dozens nothing is gained.
 _MAX_OPEN_ROWS = 32
 
@@ -34,10 +32,12 @@ class Example:
     Attributes:
         input_ids: Its tokens, as int32 to halve what the data set takes in memory.
         num_prompt_tokens: How many of them, from the start, are read but not learned.
+        scores: Figures by name, fp32: one for each token, or 0-dim where it is one for all of them.
     """
 
     input_ids: Int[Tensor, "tokens"]
     num_prompt_tokens: int = 0
+    scores: Mapping[str, Float[Tensor, "..."]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.input_ids.numel()
@@ -92,8 +92,41 @@ class RowDataset:
         """Return the highest token id, which the model's vocabulary must reach."""
         return max(int(example.input_ids.max()) for row in self.rows for example in row)
 
+    @property
+    def examples(self) -> Iterator[Example]:
+        """Every document, row by row."""
+        return (example for row in self.rows for example in row)
+
+    def longest_example(self) -> int:
+        """Return the tokens of the longest document, which a model's positions must reach."""
+        return max(len(example) for example in self.examples)
+
+    def with_scores(self, name: str, values: Sequence[Float[Tensor, "..."]]) -> RowDataset:
+        """Return the same rows with one more score.
+
+        Args:
+            name: What batches call it.
+            values: For each of `examples`, in that order, a figure for each token, or one for all of them (0-dim).
+
+        Raises:
+            ValueError: If they do not fit the examples.
+        """
+        scored = []
+        for example, value in zip(self.examples, values, strict=True):
+            if value.shape not in ((), (len(example),)):
+                raise ValueError(f"{name}: figures of shape {tuple(value.shape)} for {len(example)} tokens")
+            scored.append(replace(example, scores={**example.scores, name: value}))
+        rest = iter(scored)
+        return replace(self, rows=[tuple(next(rest) for _ in row) for row in self.rows])
+
+    def document_scores(self) -> dict[str, Float[Tensor, "documents"]]:
+        """Return the scores that are one figure a document, by name, in the order of `examples`."""
+        names = next(self.examples).scores
+        columns = {name: [example.scores[name] for example in self.examples] for name in names}
+        return {name: torch.stack(column) for name, column in columns.items() if column[0].dim() == 0}
+
     def fingerprint(self) -> str:
-        """Return `sha256:<hex>` over what is learned: tokens, prompts, document and row boundaries."""
+        """Return `sha256:<hex>` over what is learned: tokens, prompts, document and row boundaries; no scores."""
         digest = hashlib.sha256()
         for row in self.rows:
             digest.update(b"row")
@@ -107,12 +140,13 @@ class RowDataset:
 
         Packed: `input_ids`, `labels`, `position_ids` that restart with each document, and `document_ids` that tell
         documents apart; the rest of a row is one more document, of padding. Otherwise: `input_ids`, `labels` and
-        `attention_mask`, padded on the right. Labels are -100 on prompts and padding.
+        `attention_mask`, padded on the right. Labels are -100 on prompts and padding. Each score stands beside the
+        tokens under its name, fp32, 0 on padding.
         """
         if self.packed_length is not None:
-            return _stack([_packed(row, self.packed_length) for row in rows])
+            return stacked([packed_row(row, self.packed_length) for row in rows])
         longest = max(len(row[0]) for row in rows)
-        return _stack([_padded(row[0], longest) for row in rows])
+        return stacked([padded_row(row[0], longest) for row in rows])
 
 
 def build_rows(documents: Sequence[Document], tokenizer: Any, source: DataSource, *, name: str) -> RowDataset:
@@ -160,12 +194,13 @@ def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
     wholes = _encode([document.whole_text for document in documents], tokenizer)
     prompts = _encode([document.prompt_text for document in documents], tokenizer)
     examples = []
-    for whole, prompt in zip(wholes, prompts, strict=True):
+    for document, whole, prompt in zip(documents, wholes, prompts, strict=True):
         # A tokenizer may merge the end of a prompt with what follows: such a token belongs to the completion.
         num_prompt_tokens = _shared_length(prompt, whole)
         end = [] if whole[-1:] == [eos] else [eos]
         input_ids = torch.tensor([*begin, *whole, *end], dtype=torch.int32)
-        examples.append(Example(input_ids, len(begin) + num_prompt_tokens if prompt else 0))
+        scores = {name: torch.tensor(score, dtype=torch.float32) for name, score in document.scores.items()}
+        examples.append(Example(input_ids, len(begin) + num_prompt_tokens if prompt else 0, scores))
     return examples
 
 
@@ -188,9 +223,11 @@ def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
 
 
 def _fit(example: Example, max_length: int) -> Iterable[Example]:
+    # What the data says of a document it says of each of its pieces.
     if example.num_prompt_tokens:
-        return [Example(example.input_ids[:max_length], min(example.num_prompt_tokens, max_length))]
-    return [Example(piece) for piece in example.input_ids.split(max_length)]
+        cut = example.input_ids[:max_length]
+        return [Example(cut, min(example.num_prompt_tokens, max_length), example.scores)]
+    return [Example(piece, scores=example.scores) for piece in example.input_ids.split(max_length)]
 
 
 def _pack(examples: Sequence[Example], length: int) -> list[Row]:
@@ -208,29 +245,3 @@ def _pack(examples: Sequence[Example], length: int) -> list[Row]:
         if room[place] == 0 or len(room) > _MAX_OPEN_ROWS:
             del room[min(room, key=lambda row: room[row])]
     return [tuple(row) for row in rows]
-
-
-def _packed(row: Row, length: int) -> Batch:
-    lengths = [len(example) for example in row]
-    padding = length - sum(lengths)
-    if padding:
-        lengths.append(padding)
-    return {
-        "input_ids": torch.cat([*(e.input_ids.long() for e in row), torch.full((padding,), _FILLER)]),
-        "labels": torch.cat([*(e.labels for e in row), torch.full((padding,), IGNORED)]),
-        "position_ids": torch.cat([torch.arange(n) for n in lengths]),
-        "document_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
-    }
-
-
-def _padded(example: Example, length: int) -> Batch:
-    padding = length - len(example)
-    return {
-        "input_ids": torch.cat([example.input_ids.long(), torch.full((padding,), _FILLER)]),
-        "labels": torch.cat([example.labels, torch.full((padding,), IGNORED)]),
-        "attention_mask": (torch.arange(length) < len(example)).long(),
-    }
-
-
-def _stack(rows: Sequence[Batch]) -> Batch:
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

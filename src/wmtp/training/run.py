@@ -40,6 +40,8 @@ class TrainResult:
             the like; empty without validation data.
         final_metrics: The same after the last step.
         best_step: The validated step with the lowest next-token cross-entropy; None without validation data.
+        explained_variance: What stage 1 of an algorithm with a value head has reached, from the begin to the end of
+            documents in ten parts; None without such a stage.
         seconds: Of training, with validation and the writing of checkpoints.
         receipt: How the base model was loaded.
         model: The trained model as it is in memory, in eval mode.
@@ -52,6 +54,7 @@ class TrainResult:
     initial_metrics: dict[str, float]
     final_metrics: dict[str, float]
     best_step: int | None
+    explained_variance: list[float] | None
     seconds: float
     receipt: LoadReceipt
     model: nn.Module = field(repr=False)
@@ -64,6 +67,8 @@ class TrainResult:
     def summary(self) -> list[str]:
         """Return the result in a few lines for a person."""
         lines = [f"{self.steps} steps in {self.seconds:.1f} s"]
+        if self.explained_variance is not None:
+            lines.append(f"value head: explains {self.explained_variance[-1]:.3f} of the reward's variance at the end")
         for name, before in self.initial_metrics.items():
             if name.startswith("eval_ce_"):
                 head, after = name.removeprefix("eval_ce_"), self.final_metrics[name]
@@ -101,9 +106,10 @@ def train(
         )
     run = prepare(config, recipe, allow_code or {})
     progress = ProgressReport()
+    started = time.monotonic()
+    explained = run.fit_values()
     trainer = run.build_trainer(callbacks=[progress])
     trainer.on_first_process(lambda: _begin(run.directory, config, recipe))
-    started = time.monotonic()
     try:
         trainer.train()
         history = trainer.evaluations()
@@ -119,6 +125,7 @@ def train(
         initial_metrics=_figures(history[:1]),
         final_metrics=_figures(history[-1:]),
         best_step=int(min(history, key=lambda entry: entry["eval_ce_1"])["step"]) if history else None,
+        explained_variance=explained,
         seconds=time.monotonic() - started,
         receipt=run.base.receipt,
         model=run.base.model.eval(),

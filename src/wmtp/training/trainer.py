@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -12,27 +12,37 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from typing_extensions import override
 
-from wmtp.algorithms.base import Algorithm
+from wmtp.algorithms.base import Algorithm, ValueAlgorithm
+from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import weight_statistics, weighted_sum
 from wmtp.errors import TrainingError
+from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.models.targets import Rows as RowBounds
-from wmtp.training.meter import HeadMeter, row_sums
+from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.rows import Batch
+
+# What a model's forward takes; whatever else a batch has is a score.
+_MODEL_INPUTS = ("input_ids", "labels", "attention_mask", "position_ids", "document_ids")
+
+OnlineScore = Callable[[Batch], Tensor]
 
 
 class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
-    """Minimises `sum(prior[k] * w[t,k] * CE[t,k]) / N` over valid pairs.
+    """Minimises `sum(prior[k] * w[t,k] * CE[t,k]) / N` over valid pairs, and beside it the loss of a value head.
 
-    N is `sum_k prior[k] * (valid pairs of head k)` over the whole optimizer step: all micro-batches and all ranks.
-    Batch size, accumulation and number of processes therefore change nothing but the time a step takes. (Except at the
-    end of an epoch whose rows do not divide evenly: processes then repeat rows, so that all have work.)
+    N is `sum_k prior[k] * (valid pairs of head k)` over the whole optimizer step: all micro-batches and all ranks. The
+    value loss is divided by the learned tokens of the step. Batch size, accumulation and number of processes therefore
+    change nothing but the time a step takes, where the algorithm's weights do not depend on them either. (Except at
+    the end of an epoch whose rows do not divide evenly: processes then repeat rows, so that all have work.)
 
     Args:
         algorithm: Gives the weights w.
         head_prior: One factor a head; its length is the number of heads trained.
         save: Called on the first process when a checkpoint is due before the end, with the step and the best step
             so far: the validated one with the lowest next-token cross-entropy.
+        online: Scores that are computed while training, by name.
+        values_only: Train the value head alone, on its own loss.
         arguments: What `transformers.Trainer` takes.
     """
 
@@ -46,22 +56,34 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         algorithm: Algorithm,
         head_prior: Float[Tensor, "future"],
         save: Callable[[int, int | None], None],
+        online: Mapping[str, OnlineScore] | None = None,
+        values_only: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_StopBeforeDamage(self))
+        self.add_callback(_AroundOptimizerStep(self))
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self.step_losses: list[Tensor] = []
+        self._step_pairs = self._step_tokens = 1.0
+        self._online = online or {}
+        self._values_only = values_only
         self._publish = save
         self._meter = HeadMeter(len(head_prior))
-        self._weights: list[dict[str, float]] = []
+        self._weights = WeightMeter()
 
     @property
     def horizon(self) -> int:
         """Heads that are trained."""
         return len(self.head_prior)
+
+    @override
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if isinstance(self.algorithm, ValueAlgorithm):
+            _give_own_rate(optimizer, list(cast("Any", self.model).value_head.parameters()), self.algorithm)
+        return optimizer
 
     @override
     def get_batch_samples(
@@ -72,9 +94,11 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         for batch in batches:
             counts += self._count_valid(batch)
         self.step_losses.clear()
-        pairs = (self._total(counts) * self.head_prior.cpu().double()).sum()
+        counts = self.total(counts)
         # Nothing valid in the whole step: the loss is 0, not 0 / 0.
-        return batches, torch.where(pairs > 0, pairs, 1.0).float().to(device)
+        self._step_tokens = max(float(counts[0]), 1.0)
+        self._step_pairs = float((counts * self.head_prior.cpu().double()).sum()) or 1.0
+        return batches, torch.tensor(self._step_pairs, device=device)
 
     @override
     def compute_loss(
@@ -84,15 +108,44 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        output = model(**inputs)
-        ce, valid = output.ce[..., : self.horizon], output.valid[..., : self.horizon]
-        weights = self.algorithm.weights(ce.detach(), valid) * self.head_prior
-        # Gradients are averaged over ranks afterwards, and N already counts the pairs of all of them.
-        loss = weighted_sum(ce, weights, valid) * self.accelerator.num_processes / num_items_in_batch
+        output: MTPOutput = model(**_model_inputs(inputs))
+        signals = self._signals(inputs, output)
+        weights = self.algorithm.weights(signals)
+        loss = torch.zeros((), device=self.args.device)
+        if not self._values_only:
+            ce = cast("Tensor", output.ce)[..., : self.horizon]
+            loss = weighted_sum(ce, weights * self.head_prior, signals.valid) / self._step_pairs
+            self._meter.add(row_sums(signals.ce, signals.valid))
+            self._weights.add(weight_statistics(weights * self.head_prior, signals.valid))
+        if isinstance(self.algorithm, ValueAlgorithm):
+            loss = loss + self.algorithm.value_loss(signals) / self._step_tokens
+        # Gradients are averaged over ranks afterwards, and the divisors already count what all of them have.
+        loss = loss * self.accelerator.num_processes
         self.step_losses.append(loss.detach())
-        self._meter.add(row_sums(ce.detach(), valid))
-        self._weights.append(weight_statistics(weights, valid))
         return (loss, output) if return_outputs else loss
+
+    def signals(self, batch: Batch) -> Signals:
+        """Return what the algorithm sees of a batch, computed by the model as it is."""
+        inputs = self._prepare_inputs(batch)
+        return self._signals(inputs, self.model(**_model_inputs(inputs)))
+
+    def _signals(self, inputs: Batch, output: MTPOutput) -> Signals:
+        ce, valid = cast("Tensor", output.ce), cast("Tensor", output.valid)
+        documents = _bounds(inputs).document_ids
+        return Signals(
+            ce=ce[..., : self.horizon].detach().float(),
+            valid=valid[..., : self.horizon],
+            prior=self.head_prior,
+            document_ids=torch.zeros_like(inputs["input_ids"]) if documents is None else documents,
+            scores=self._scores(inputs),
+            values=output.state_values,
+            step=self.state.global_step,
+        )
+
+    def _scores(self, inputs: Batch) -> dict[str, Tensor]:
+        asked = {score.name for score in self.algorithm.scores}
+        computed = {name: score(_model_inputs(inputs)) for name, score in self._online.items()}
+        return {name: inputs[name] for name in asked - set(computed)} | computed
 
     @override
     def evaluate(
@@ -102,7 +155,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self.model.eval()
         with torch.no_grad():
             for inputs in self.get_eval_dataloader(eval_dataset):
-                output = self.model(**self._prepare_inputs(inputs), with_top1=True)
+                output = self.model(**_model_inputs(self._prepare_inputs(inputs)), with_top1=True)
                 rows = row_sums(output.ce, output.valid, output.top1)[..., : self.horizon]
                 meter.add(self.accelerator.gather_for_metrics(rows))
         figures = {"loss": meter.mean_ce(self.head_prior), **meter.figures(with_top1=True)}
@@ -113,10 +166,10 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._weights:
-            self._meter.reduce(self._total)
-            logs |= self._meter.figures() | _mean_statistics(self._weights)
-            self._meter, self._weights = HeadMeter(self.horizon), []
+        if "loss" in logs and not self._weights.is_empty:
+            self._meter.reduce(self.total)
+            logs |= self._meter.figures() | self._weights.figures()
+            self._meter, self._weights = HeadMeter(self.horizon), WeightMeter()
         super().log(logs, start_time)
 
     @override
@@ -140,19 +193,18 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return measured
 
     def _count_valid(self, batch: Batch) -> Tensor:
-        bounds = RowBounds.of(batch.get("attention_mask"), batch.get("position_ids"), batch.get("document_ids"))
-        targets = bounds.targets(batch["labels"], self.horizon)
-        return (targets != IGNORE).sum((0, 1)).cpu()
+        return (_bounds(batch).targets(batch["labels"], self.horizon) != IGNORE).sum((0, 1)).cpu()
 
-    def _total(self, values: Tensor) -> Tensor:
+    def total(self, values: Tensor) -> Tensor:
         """Return the sum over all processes, which exchange it through their devices."""
         if self.accelerator.num_processes == 1:
             return values
-        return self.accelerator.reduce(values.to(self.args.device), reduction="sum").cpu()
+        exchanged = self.accelerator.reduce(values.to(self.args.device), reduction="sum")
+        return cast("Tensor", exchanged.to(values.device))
 
 
-class _StopBeforeDamage(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Stops before an optimizer step whose loss or gradient is not finite: it would destroy every weight."""
+class _AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Stops before a step whose loss or gradient is not finite, which would destroy every weight; tells of its end."""
 
     def __init__(self, trainer: WMTPTrainer) -> None:
         self._trainer = trainer
@@ -169,6 +221,10 @@ class _StopBeforeDamage(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if not math.isfinite(norm):
             _stop(f"step {step}: the norm of the gradient is {norm}")
 
+    @override
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.algorithm.end_step(self._trainer.total)
+
 
 def _stop(problem: str) -> NoReturn:
     raise TrainingError(
@@ -177,10 +233,18 @@ def _stop(problem: str) -> NoReturn:
     )
 
 
-def _mean_statistics(statistics: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each statistic over micro-batches; of a maximum, the largest."""
-    gathered = {name: [entry[name] for entry in statistics] for name in statistics[0]}
-    return {
-        f"weight_{name}": max(values) if name == "max" else sum(values) / len(values)
-        for name, values in gathered.items()
-    }
+def _model_inputs(batch: Batch) -> Batch:
+    return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+
+
+def _bounds(batch: Batch) -> RowBounds:
+    return RowBounds.of(batch.get("attention_mask"), batch.get("position_ids"), batch.get("document_ids"))
+
+
+def _give_own_rate(optimizer: torch.optim.Optimizer, parameters: list[Tensor], algorithm: ValueAlgorithm) -> None:
+    """Move parameters to a group of their own: a rate that fine-tunes a trunk would leave a value head as it began."""
+    own = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+    optimizer.add_param_group({"params": parameters, "lr": algorithm.value_learning_rate, "weight_decay": 0.0})

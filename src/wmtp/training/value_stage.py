@@ -1,0 +1,102 @@
+"""The first stage of an algorithm with a value head: the head alone is fitted, and shown to have learned something."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from transformers import IntervalStrategy, SchedulerType, TrainingArguments
+
+from wmtp.algorithms.advantage import explained_variance
+from wmtp.algorithms.base import ValueAlgorithm
+from wmtp.algorithms.signals import ValueStates
+from wmtp.models.value_head import WithValueHead
+from wmtp.training.rows import RowDataset
+from wmtp.training.trainer import WMTPTrainer
+
+logger = logging.getLogger("wmtp")
+
+PARTS = 10
+_EVERY = 5
+_MAX_MEASURED = 256
+
+BuildTrainer = Callable[[TrainingArguments, RowDataset], WMTPTrainer]
+
+
+def fit_values(
+    algorithm: ValueAlgorithm,
+    model: WithValueHead,
+    rows: RowDataset,
+    arguments: TrainingArguments,
+    build_trainer: BuildTrainer,
+) -> list[float]:
+    """Train the value head with the trunk frozen, and measure it on rows that it has not seen.
+
+    Every fifth row is measured and not trained on in this stage, up to 256 of them.
+
+    Args:
+        algorithm: Gives the value loss, the number of steps and the rate.
+        model: Its value head is trained; nothing else of it changes.
+        rows: The training rows, with scores.
+        arguments: Those of the whole run.
+        build_trainer: Returns a trainer of the value head alone, for arguments and rows.
+
+    Returns:
+        Explained variance by relative position in a document: ten equal parts, the last one its end.
+
+    Raises:
+        TrainingError: If the value head has learned nothing, so that weights would be noise.
+    """
+    learned, measured = _split(rows)
+    frozen = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        trainer = build_trainer(_stage_arguments(arguments, algorithm), learned)
+        trainer.train()
+        explained = explained_by_position(trainer, measured)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    curve = " ".join(f"{share:.3f}" for share in explained)
+    logger.info(
+        "value head, %d steps: explained variance from begin to end of documents: %s", algorithm.fit_steps, curve
+    )
+    algorithm.require_fit(explained)
+    return explained
+
+
+@torch.no_grad()
+def explained_by_position(trainer: WMTPTrainer, rows: RowDataset) -> list[float]:
+    """Return explained variance of the reward by relative position, over rows; NaN where no state lies."""
+    algorithm = trainer.algorithm
+    assert isinstance(algorithm, ValueAlgorithm)
+    size = trainer.args.per_device_eval_batch_size
+    batches = [rows.rows[start : start + size] for start in range(0, len(rows), size)]
+    trainer.model.eval()
+    states = [algorithm.value_states(trainer.signals(rows.collate(batch))) for batch in batches]
+    trainer.model.train()
+    return explained_variance(ValueStates.joined(states), parts=PARTS)
+
+
+def _split(rows: RowDataset) -> tuple[RowDataset, RowDataset]:
+    """Return the rows to learn and those to measure on; the same ones where there are too few for both."""
+    measured = range(0, min(len(rows), _EVERY * _MAX_MEASURED), _EVERY)
+    learned = [row for index, row in enumerate(rows.rows) if index not in measured]
+    if not learned:
+        return rows, rows
+    return replace(rows, rows=learned), replace(rows, rows=[rows.rows[index] for index in measured])
+
+
+def _stage_arguments(arguments: TrainingArguments, algorithm: ValueAlgorithm) -> TrainingArguments:
+    stage = copy.deepcopy(arguments)
+    stage.max_steps, stage.learning_rate = algorithm.fit_steps, algorithm.value_learning_rate
+    stage.lr_scheduler_type, stage.warmup_steps = SchedulerType.CONSTANT, 0
+    stage.eval_strategy, stage.eval_on_start = IntervalStrategy.NO, False
+    stage.save_strategy, stage.report_to = IntervalStrategy.NO, []
+    stage.metric_for_best_model = None
+    stage.activation_checkpointing = False  # nothing flows back through the trunk
+    return stage

@@ -1,0 +1,128 @@
+"""critic-wmtp from a recipe to a checkpoint: the fit of its value head, what is kept, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import wmtp
+from builders import write_mtp_checkpoint
+from tiny_models import tiny_mtp
+from wmtp.checkpoint.algorithm_state import ALGORITHM_STATE_FILE, read_state
+from wmtp.errors import CheckpointError, DataError, TrainingError
+from wmtp.storage.store import open_store
+from wmtp.training import preparation
+from wmtp.training.value_stage import fit_values
+
+GOOD, BAD = "def total(values): return sum(values)", "while True: print('again and again')"
+RECIPE = """
+run: {{name: {name}}}
+data: {{train: {{files: [data.jsonl], max_length: 64, packing: {packing}}}}}
+train: {{algo: critic-wmtp, learning_rate: 1e-3, max_steps: 3, per_device_train_batch_size: 4,
+        gradient_accumulation_steps: 2, logging_steps: 1}}
+critic: {{reward_column: passed, stage1_steps: {steps}, value_learning_rate: 1e-2, normalize: {normalize}}}
+"""
+
+
+@pytest.fixture
+def base(tmp_path):
+    model = tiny_mtp("llama", 2, "linear", vocab_size=128)
+    return write_mtp_checkpoint(tmp_path / "base", model, fits=["critic-wmtp"])
+
+
+def write_data(tmp_path, rewards=(1, 0)):
+    entries = [{"text": (GOOD, BAD)[i % 2], "passed": rewards[i % 2]} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def run(tmp_path, base, *, name="run", steps=30, normalize="batch", packing="true"):
+    recipe = RECIPE.format(name=name, steps=steps, normalize=normalize, packing=packing)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    paths = {"models": {"base": [str(base)]}, "output_dir": str(tmp_path / "runs")}
+    config = {"paths": paths, "devices": {"device": "cpu"}, "tracking": {"report_to": []}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    return wmtp.train(wmtp.load_config(tmp_path / "config.yaml"), wmtp.load_recipe(tmp_path / "recipe.yaml"))
+
+
+@pytest.mark.parametrize(("normalize", "packing"), [("batch", "true"), ("horizon", "false")])
+def test_a_value_head_is_fitted_then_used_and_kept_in_the_checkpoint(tmp_path, base, normalize, packing):
+    write_data(tmp_path)
+    result = run(tmp_path, base, normalize=normalize, packing=packing)
+    assert len(result.explained_variance) == 10
+    assert result.explained_variance[-1] > 0.5
+    figures, head = read_state(open_store(result.final_checkpoint))
+    assert figures
+    assert head["output.weight"].any()
+    assert wmtp.load_metadata(result.final_checkpoint).training_algorithm == "critic"
+    assert not torch.equal(wmtp.load_model(base).trunk.lm_head.weight, result.model.trunk.lm_head.weight)
+
+
+def test_the_first_stage_changes_nothing_but_the_value_head(tmp_path, base, monkeypatch):
+    write_data(tmp_path)
+    changed = []
+
+    def fit_and_compare(algorithm, model, *rest):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        explained = fit_values(algorithm, model, *rest)
+        changed.extend(name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor))
+        return explained
+
+    monkeypatch.setattr(preparation, "fit_values", fit_and_compare)
+    run(tmp_path, base)
+    assert changed
+    assert all(name.startswith("value_head.") for name in changed)
+
+
+def test_a_further_run_begins_with_the_value_head_that_the_checkpoint_has(tmp_path, base):
+    write_data(tmp_path)
+    first = run(tmp_path, base)
+    again = run(tmp_path, first.final_checkpoint, name="again", steps=0)
+    assert again.explained_variance is None
+    kept, later = (read_state(open_store(each.final_checkpoint)) for each in (first, again))
+    assert torch.allclose(kept[1]["hidden.weight"], later[1]["hidden.weight"], atol=0.1)
+    assert {name: kept[0][name] for name in kept[0] if "reward" in name}
+    assert all(torch.equal(kept[0][name], later[0][name]) for name in kept[0] if "reward" in name)
+
+
+def test_without_a_value_head_and_without_a_first_stage_the_run_is_refused(tmp_path, base):
+    write_data(tmp_path)
+    with pytest.raises(TrainingError, match="has no value head of an earlier run, and critic-wmtp is to fit none"):
+        run(tmp_path, base, steps=0)
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "unknown"])
+def test_a_state_that_does_not_fit_is_refused_by_name(tmp_path, base, damage):
+    write_data(tmp_path)
+    first = run(tmp_path, base)
+    path = tmp_path / "runs" / "run" / "final" / ALGORITHM_STATE_FILE
+    tensors = load_file(path)
+    name = "value_head.output.weight"
+    kept = tensors.pop(name)
+    changed = {"missing": {}, "shape": {name: torch.ones(1, 5)}, "unknown": {name: kept, "value_head.x": kept + 1}}
+    save_file(tensors | changed[damage], path)
+    with pytest.raises(CheckpointError, match="the value head in it does not fit this model"):
+        run(tmp_path, first.final_checkpoint, name="again", steps=0)
+
+
+def test_equal_rewards_are_refused_before_anything_is_trained(tmp_path, base):
+    write_data(tmp_path, rewards=(1, 1))
+    with pytest.raises(TrainingError, match="reward"):
+        run(tmp_path, base)
+    assert not (tmp_path / "runs" / "run").exists()
+
+
+def test_a_value_head_that_learns_nothing_stops_the_run_before_the_trunk_is_touched(tmp_path, base):
+    entries = [{"text": f"value_{i % 7} = {i % 5}", "passed": (i * 7919) % 11 % 2} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    with pytest.raises(TrainingError, match="noise"):
+        run(tmp_path, base, steps=2)
+    assert not list((tmp_path / "runs").rglob("final"))
+
+
+def test_a_missing_reward_is_named_with_its_line(tmp_path, base):
+    write_data(tmp_path)
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write('{"text": "x = 1"}\n')
+    with pytest.raises(DataError, match=r"data.jsonl:41: the key 'passed' is missing"):
+        run(tmp_path, base)
