@@ -9,7 +9,7 @@ import wmtp
 from builders import write_code_file, write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from wmtp.checkpoint.algorithm_state import read_state
-from wmtp.errors import DataError
+from wmtp.errors import DataError, TrainingError
 from wmtp.storage.store import open_store
 
 RECIPE = """
@@ -79,3 +79,8 @@ def test_a_reference_that_cannot_score_the_length_is_named_before_anything_is_tr
     with pytest.raises(DataError, match=r"short.*16 positions"):
         run(tmp_path, models)
     assert not (tmp_path / "runs" / "run").exists()
+
+
+def test_a_run_does_not_take_the_name_of_where_scores_are_kept(tmp_path, models):
+    with pytest.raises(TrainingError, match=r"run.name is 'scores', and .*scores is where scores are kept"):
+        run(tmp_path, models, name="scores")

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainingArguments
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
 from wmtp.errors import TrainingError
-from wmtp.factory import ComponentFactory, Resolution, create_model_loader, resolve_models
+from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
@@ -28,7 +28,7 @@ from wmtp.training.checkpoints import CheckpointWriter, carried_files, published
 from wmtp.training.corpus import check_positions, check_vocabulary, read_corpus
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
 from wmtp.training.rows import RowDataset
-from wmtp.training.scoring import ScoringModels, online_scorers, score_rows
+from wmtp.training.scoring import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
 from wmtp.training.value_stage import fit_values
 
@@ -96,19 +96,22 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     algorithm = ComponentFactory.create_algorithm(recipe)
     check_trackers(config)
     directory = _unused_directory(config, recipe)
-    config = _for_training(config, allow_code)
+    config = _with_consent(config, allow_code)
     resolution = resolve_models(config, recipe)
-    base = create_model_loader(config).load(resolution.chosen["base"].uri)
+    base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
-    model = trainable(base.model, backend=recipe.loss.backend).to(arguments.device)
+    model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
     trained = restore_algorithm(algorithm, model, base, width)
-    rows, online = _scored(rows, algorithm, config, resolution, base)
+    models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
+    rows = score_rows(rows, algorithm.scores, models, name="data.train")
     algorithm.begin(rows.document_scores())
+    # Only now: while a model scores, the one to train is not beside it on the device.
+    trained, online = trained.to(arguments.device), online_scorers(algorithm.scores, models, str(arguments.device))
     writer = CheckpointWriter(
         directory, base, algorithm, recipe, fingerprints, carried_files(base), partial(kept_state, algorithm, trained)
     )
@@ -117,6 +120,11 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
 
 def _unused_directory(config: Config, recipe: Recipe) -> Path:
     directory = Path(config.paths.output_dir) / recipe.run.name
+    if recipe.run.name == SCORES_DIRECTORY:
+        raise TrainingError(
+            f"run.name is {recipe.run.name!r}, and {directory} is where scores are kept, which runs share",
+            hint="choose another run.name",
+        )
     if found := [path.name for path in published_checkpoints(directory)]:
         raise TrainingError(
             f"{directory}: already holds checkpoints of a run: {', '.join(found)}",
@@ -125,12 +133,14 @@ def _unused_directory(config: Config, recipe: Recipe) -> Path:
     return directory
 
 
-def _for_training(config: Config, allow_code: Mapping[str, str]) -> Config:
-    # Loaded on the CPU, as the training arguments know which device belongs to this process.
+def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:
+    return config.model_copy(update={"trust": Trust(allow_code={**config.trust.allow_code, **allow_code})})
+
+
+def _on_cpu(config: Config) -> Config:
+    # The training arguments know which device belongs to this process.
     training_device(config.devices)
-    devices = Devices(device="cpu", dtype=training_dtype(config.devices))
-    trust = Trust(allow_code={**config.trust.allow_code, **allow_code})
-    return config.model_copy(update={"devices": devices, "trust": trust})
+    return config.model_copy(update={"devices": Devices(device="cpu", dtype=training_dtype(config.devices))})
 
 
 def _refuse_float16(base: LoadResult) -> None:
@@ -177,11 +187,3 @@ def _read_rows(
     check_vocabulary(rows, where, vocab_size)
     check_positions(rows, where, base.checkpoint.config)
     return rows, held_out
-
-
-def _scored(
-    rows: RowDataset, algorithm: Algorithm, config: Config, resolution: Resolution, base: LoadResult
-) -> tuple[RowDataset, Mapping[str, OnlineScore]]:
-    models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
-    scored = score_rows(rows, algorithm.scores, models, name="data.train")
-    return scored, online_scorers(algorithm.scores, models, training_device(config.devices))
