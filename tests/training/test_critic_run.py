@@ -58,6 +58,12 @@ def test_a_value_head_is_fitted_then_used_and_kept_in_the_checkpoint(tmp_path, b
     assert not torch.equal(wmtp.load_model(base).trunk.lm_head.weight, result.model.trunk.lm_head.weight)
 
 
+def test_the_same_seed_gives_the_same_model(tmp_path, base):
+    write_data(tmp_path)
+    one, other = (read_state(open_store(run(tmp_path, base, name=name).final_checkpoint)) for name in ("one", "other"))
+    assert all(torch.equal(one[1][name], other[1][name]) for name in one[1])
+
+
 def test_the_first_stage_changes_nothing_but_the_value_head(tmp_path, base, monkeypatch):
     write_data(tmp_path)
     changed = []

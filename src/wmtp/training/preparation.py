@@ -106,7 +106,7 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
-    trained = restore_algorithm(algorithm, model, base, width)
+    trained = restore_algorithm(algorithm, model, base, width, recipe.run.seed)
     models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
     rows = score_rows(rows, algorithm.scores, models, name="data.train")
     algorithm.begin(rows.document_scores())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
@@ -19,7 +20,7 @@ TrainedModel = MTPForCausalLM | ForeignModel | WithValueHead
 
 
 def restore_algorithm(
-    algorithm: Algorithm, model: MTPForCausalLM | ForeignModel, base: LoadResult, width: int | None
+    algorithm: Algorithm, model: MTPForCausalLM | ForeignModel, base: LoadResult, width: int | None, seed: int
 ) -> TrainedModel:
     """Give an algorithm what an earlier run of it left in the base model's checkpoint, and the value head it needs.
 
@@ -28,6 +29,7 @@ def restore_algorithm(
         model: What is trained.
         base: Where the model comes from.
         width: Of the model's hidden state; None when it gives none.
+        seed: What a new value head begins from.
 
     Returns:
         The model, with a value head on it where the algorithm needs one.
@@ -51,7 +53,9 @@ def restore_algorithm(
             f"{base.checkpoint.where}: its class returns logits and no hidden states, so no value head can stand on it",
             hint="give the class forward_heads and unembedding; docs/extending.md shows both",
         )
-    wrapped = WithValueHead(model, width, detach_trunk=algorithm.detach_trunk)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = WithValueHead(model, width, detach_trunk=algorithm.detach_trunk)
     if kept is not None:
         _load_strictly(wrapped.value_head, kept[1], base.checkpoint.store.where(ALGORITHM_STATE_FILE))
     return wrapped.to(next(model.parameters()).device)
