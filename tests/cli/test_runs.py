@@ -45,6 +45,7 @@ def test_plan_counts_bytes_and_memory(wmtp, settings):
         "gradients": stored,
         "optimizer": 2 * stored,
         "other_models": 0,
+        "value_head": 0,
         "logits": 0,
     }
 
@@ -54,17 +55,6 @@ def test_overrides_reach_config_and_recipe(wmtp, settings):
     facts = json.loads(wmtp("plan", *settings, *words, "--json").stdout)
     assert facts["memory"]["weights"] == 2 * facts["models"]["base"]["num_parameters"]
     assert facts["memory"]["optimizer"] == 0
-
-
-def test_an_algorithm_that_cannot_be_trained_yet_is_planned_with_a_note(wmtp, settings, edit_metadata, tmp_path):
-    edit_metadata(tmp_path / "mtp", algorithm_compatibility=["rho1-wmtp"])
-    planned = wmtp("plan", *settings, "train.algo=rho1-wmtp")
-    assert planned.exit_code == 0
-    assert "does not train it yet" in planned.stdout
-    for words in (["--dry-run"], []):
-        refused = wmtp("train", *settings, "train.algo=rho1-wmtp", *words)
-        assert refused.exit_code == 1
-        assert refused.stderr.startswith("error: rho1-wmtp can be planned and resolved")
 
 
 def test_no_model_that_fits_is_an_error_with_reasons(wmtp, settings):

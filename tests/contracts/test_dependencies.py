@@ -17,7 +17,6 @@ NEEDED_BY = {
     "accelerate": "transformers' Trainer",
     "gguf": "transformers, to read GGUF files",
     "numpy": "torch.Tensor.numpy",
-    "tensorboard": "the Trainer, with tracking.report_to as it is by default",
     "pyOpenSSL": "model-signing, which does not declare it",
     "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",

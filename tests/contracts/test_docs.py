@@ -184,11 +184,13 @@ def test_the_algorithm_example_is_found_by_name_and_weighs_as_it_promises(tmp_pa
 import sys
 from wmtp.registry import algorithms
 focal = algorithms.get("focal-mtp")
+weigher = focal(focal.section(gamma=1.5))
 assert "torch" not in sys.modules
 import torch
-ce, valid = torch.rand(2, 5, 3) * 4, torch.rand(2, 5, 3) > 0.3
-weights = focal(focal.section(gamma=1.5)).weights(ce * valid, valid)
-torch.testing.assert_close(weights[valid].mean(), torch.tensor(1.0))
+from wmtp.algorithms.signals import Signals
+ce, valid, prior = torch.rand(2, 5, 3) * 4, torch.rand(2, 5, 3) > 0.3, torch.tensor([1.8, 0.9, 0.3])
+weights = weigher.weights(Signals(ce * valid, valid, prior, torch.ones(2, 5), {}))
+torch.testing.assert_close((prior * weights * valid).sum(), (prior * valid).sum())
 assert weights.dtype == torch.float32 and not weights[~valid].any() and (weights >= 0).all()
 hard = torch.where(valid, ce, -1).argmax()
 assert weights.argmax() == hard

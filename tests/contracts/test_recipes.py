@@ -10,7 +10,16 @@ from wmtp.settings.config import Config, load_config
 from wmtp.settings.recipe import RecipeFields, TrainSection, load_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ["baseline_mtp", "critic_wmtp", "rho1_tokenskip", "rho1_wmtp"]
+RECIPES = [
+    "baseline_mtp",
+    "critic_column",
+    "critic_horizon",
+    "critic_wmtp",
+    "rho1_horizon",
+    "rho1_online",
+    "rho1_tokenskip",
+    "rho1_wmtp",
+]
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> set[str]:
@@ -42,9 +51,27 @@ def test_no_recipe_escapes_this_test() -> None:
     assert found == {*(f"{name}.yaml" for name in RECIPES), "config.example.yaml"}
 
 
-def test_the_two_rho1_recipes_differ_in_how_they_select() -> None:
-    sections = [load_recipe(ROOT / "recipes" / f"rho1_{name}.yaml").algorithm_section for name in ("tokenskip", "wmtp")]
-    assert [section.model_dump()["selection_mode"] for section in sections] == ["token_skip", "weighted"]
+def section(name: str) -> dict[str, Any]:
+    return load_recipe(ROOT / "recipes" / f"{name}.yaml").algorithm_section.model_dump()
+
+
+def test_the_rho1_recipes_differ_in_how_they_select() -> None:
+    found = {name: section(f"rho1_{name}") for name in ("tokenskip", "wmtp", "horizon", "online")}
+    modes = {name: values["selection_mode"] for name, values in found.items()}
+    assert modes == {"tokenskip": "token_skip", "wmtp": "weighted", "horizon": "horizon", "online": "token_skip"}
+    assert [name for name, values in found.items() if values["online"]] == ["online"]
+
+
+def test_the_critic_recipes_differ_in_how_they_weigh_and_where_rewards_come_from() -> None:
+    found = {name: section(f"critic_{name}") for name in ("wmtp", "horizon", "column")}
+    assert {name: values["normalize"] for name, values in found.items()} == {
+        "wmtp": "batch",
+        "horizon": "horizon",
+        "column": "batch",
+    }
+    assert {name: values["reward_column"] for name, values in found.items() if values["reward_column"]} == {
+        "column": "tests_passed"
+    }
 
 
 def test_the_example_config_parses(monkeypatch: pytest.MonkeyPatch) -> None:

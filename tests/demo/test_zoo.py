@@ -7,6 +7,7 @@ import torch
 
 import wmtp
 from wmtp.demo.completion import complete_line
+from wmtp.demo.modes import MODES
 from wmtp.demo.run import check_equal, run_demo
 from wmtp.demo.zoo import CODE_FILE, EXHIBITS, make_zoo, stdlib_sources
 from wmtp.errors import TrainingError, TrustError
@@ -71,3 +72,12 @@ def test_the_whole_demo_keeps_its_promises(tmp_path):
     assert result.steps == 300
     assert any("equal those of the trained model in memory, bit for bit" in line for line in lines)
     assert sum("not base:" in line for line in lines) == 3  # the model that fits nothing, for each algorithm
+    assert [line.strip() for line in lines if line.startswith("  -- ")] == [
+        f"-- {mode.algorithm}, {mode.name}" for mode in MODES
+    ]
+    assert sum("loads again, equal to the model in memory" in line for line in lines) == len(MODES)
+    assert sum("scored:" in line for line in lines) == len(MODES)
+    reference = wmtp.load_metadata(result.run_directory / "reference")
+    assert (reference.wmtp_type, reference.algorithm_compatibility) == ("reference_model", ["rho1-wmtp"])
+    for name in ("batch", "horizon"):
+        assert (result.run_directory.parent / f"demo-1-critic-{name}/final/algorithm_state.safetensors").exists()

@@ -96,7 +96,7 @@ def test_top1_says_where_the_most_probable_token_is_right():
 def test_auto_falls_back_to_eager_and_says_so_when_the_kernel_disagrees(monkeypatch, caplog):
     losses._torch_agrees_with_eager.cache_clear()
     monkeypatch.setattr(losses, "_torch_rows", lambda *inputs: losses._eager_rows(*inputs) * 1.01)
-    assert losses._fitting_backend(torch.zeros(1)) == "eager"
+    assert losses.fitting_backend(torch.zeros(1)) == "eager"
     assert "linear_cross_entropy differs from plain PyTorch on cpu" in caplog.text
     losses._torch_agrees_with_eager.cache_clear()
 
@@ -105,7 +105,7 @@ def test_the_self_test_runs_inside_inference_mode_and_leaves_the_random_state_al
     losses._torch_agrees_with_eager.cache_clear()
     before = torch.get_rng_state()
     with torch.inference_mode():
-        assert losses._fitting_backend(torch.zeros(1)) == "torch"
+        assert losses.fitting_backend(torch.zeros(1)) == "torch"
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -31,7 +31,11 @@ COMMANDS = {
     **dict.fromkeys(("fetch", "push"), "wmtp.cli.moving"),
     "cache": "wmtp.cli.caching",
     "lock": "wmtp.cli.locking",
-    **dict.fromkeys(("plan", "train", "schema", "env", "demo"), "wmtp.cli.runs"),
+    "plan": "wmtp.cli.runs",
+    "score": "wmtp.cli.scoring",
+    "train": "wmtp.cli.runs",
+    "selftest": "wmtp.cli.selftest",
+    **dict.fromkeys(("schema", "env", "demo"), "wmtp.cli.runs"),
 }
 
 

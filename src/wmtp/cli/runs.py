@@ -62,11 +62,11 @@ def plan(
     recipe: RecipeFile,
     as_json: AsJSON = False,
 ) -> None:
-    """Show which models a run would use and why, bytes and memory."""
+    """Show which models a run would use and why, what it scores, and what that costs in compute and memory."""
     from wmtp.cli.run_plan import plan_run
 
     out = Output.of(ctx, as_json=as_json)
-    found = plan_run(*_settings(config, recipe, overrides))
+    found = plan_run(*read_settings(config, recipe, overrides))
     out.result(found.to_dict(), found.summary())
 
 
@@ -85,7 +85,7 @@ def train(  # noqa: PLR0913  each option of the contract is one
 ) -> None:
     """Train a model; options of torchrun may follow behind '--'."""
     out = Output.of(ctx, as_json=as_json)
-    settings = _settings(config, recipe, overrides)
+    settings = read_settings(config, recipe, overrides)
     if dry_run:
         _show_plan(out, settings, _torchrun(ctx, out))
         return
@@ -103,7 +103,8 @@ def train(  # noqa: PLR0913  each option of the contract is one
         out.result(result.to_dict(), result.summary())
 
 
-def _settings(config: Path, recipe: Path, overrides: list[str] | None) -> tuple[Config, Recipe]:
+def read_settings(config: Path, recipe: Path, overrides: list[str] | None) -> tuple[Config, Recipe]:
+    """Return what the two files and the values on the command line say."""
     from wmtp.settings.config import load_config
     from wmtp.settings.recipe import load_recipe, split_overrides
 
@@ -113,12 +114,8 @@ def _settings(config: Path, recipe: Path, overrides: list[str] | None) -> tuple[
 
 def _show_plan(out: Output, settings: tuple[Config, Recipe], command: list[str]) -> None:
     from wmtp.cli.run_plan import plan_run
-    from wmtp.errors import TrainingError
-    from wmtp.registry import algorithms
 
     found = plan_run(*settings)
-    if untrained := algorithms.get(found.resolution.algorithm).trainable:
-        raise TrainingError(untrained, hint="'wmtp plan' shows what the run would use; train.algo: baseline-mtp trains")
     lines = [*found.summary(), *([f"would run {shlex.join(command)}"] if command else [])]
     out.result({**found.to_dict(), "command": command}, lines)
 

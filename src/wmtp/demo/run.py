@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from wmtp.demo.completion import complete_line
+from wmtp.demo.modes import run_modes
 from wmtp.demo.zoo import CODE_FILE, EXHIBITS, make_zoo, stdlib_sources
 from wmtp.errors import IncompatibleModelError, TrainingError
 from wmtp.factory import resolve_models
@@ -27,13 +28,14 @@ from wmtp.training.run import TrainResult, train
 
 Tell = Callable[[str], None]
 
+_MODE_STEPS = 60
 _ALGORITHMS = ("baseline-mtp", "rho1-wmtp", "critic-wmtp")
 _LINES = ("    def __init__(self", "if __name__ ==", "else")
 _CONFIG = """\
 # Written by `wmtp demo`. Where models live, and whose code may run.
 paths:
   models:
-    base: [./llama-plain, ./gpt2-mtp, ./llama-mtp]
+    base: [./llama-plain, ./llama-mtp, ./gpt2-mtp]
     ref: [./llama-ref]
     rm: [./gpt2-mtp, ./mistral-rm]
   output_dir: ./runs
@@ -65,15 +67,18 @@ train:
 
 
 def run_demo(directory: Path, tell: Tell, *, max_steps: int = 300) -> TrainResult:
-    """Make the zoo, show which models fit which recipe, train, and load the result again.
+    """Make the zoo, show which models fit which recipe, train, load the result again, and try each way to weigh tokens.
 
     Args:
         directory: Where everything goes; a zoo that is already there is used.
         tell: Called with each line for the person who watches.
-        max_steps: Optimizer steps.
+        max_steps: Optimizer steps of the first run; those after it have at most 60.
+
+    Returns:
+        The result of the first run.
 
     Raises:
-        TrainingError: If the result is not what the demo promises.
+        TrainingError: If a result is not what the demo promises.
     """
     tell(f"== 1. A zoo of checkpoints in {directory}, each with a metadata.json")
     _write_zoo(directory, tell)
@@ -84,7 +89,8 @@ def run_demo(directory: Path, tell: Tell, *, max_steps: int = 300) -> TrainResul
     changes = [f"run.name={_free_name(config)}", f"train.max_steps={max_steps}", f"train.save_steps={max_steps}"]
     recipe = load_recipe(_recipe_path(directory, "baseline-mtp"), changes)
     tell(f"\n== 3. Train baseline-mtp for {recipe.train.max_steps} steps on the standard library's sources")
-    result = train(config, recipe)
+    # Of the built-in class, whose next-token head can become a reference; an older zoo prefers another.
+    result = train(load_config(directory / "config.yaml", ["paths.models.base=./llama-mtp"]), recipe)
     for line in result.summary():
         tell(line)
     tell("\n== 4. What was learned")
@@ -94,6 +100,9 @@ def run_demo(directory: Path, tell: Tell, *, max_steps: int = 300) -> TrainResul
     check_equal(result.model, reloaded, tell)
     for start in _LINES:
         tell(f"  {start!r} -> {complete_line(reloaded.model, reloaded.tokenizer, start)!r}")
+    steps = min(max_steps, _MODE_STEPS)
+    tell(f"\n== 6. Weighted training: {steps} steps of each mode of rho1-wmtp and critic-wmtp")
+    run_modes(directory, result, lambda line: tell(f"  {line}"), max_steps=steps)
     tell(f"\nLook around: wmtp ls {directory}    wmtp inspect {result.final_checkpoint}")
     return result
 

@@ -45,10 +45,10 @@ def per_head_cross_entropy(
             gets fp32; `eager` is the same in plain PyTorch and in the dtype of the model. `auto` takes `torch` where
             everything is fp32 and it agrees with `eager` on eight tokens, else `eager`.
     """
-    per_head = [
-        _cross_entropy(hidden, unembedding(k), targets[..., k - 1], backend) for k, hidden in enumerate(head_hidden, 1)
-    ]
-    return torch.stack(per_head, dim=2)
+    runs = _runs_of_one_unembedding([unembedding(k) for k in range(1, len(head_hidden) + 1)])
+    return torch.cat(
+        [_cross_entropy(head_hidden[run], shared, targets[..., run], backend) for run, shared in runs], dim=2
+    )
 
 
 @torch.no_grad()
@@ -63,16 +63,39 @@ def per_head_top1(
     )
 
 
+def _runs_of_one_unembedding(
+    unembeddings: Sequence[tuple[Tensor, Tensor | None]],
+) -> list[tuple[slice, tuple[Tensor, Tensor | None]]]:
+    """Return the heads that follow each other with the very same weight and bias.
+
+    They are computed together: the gradient of a shared weight is as large as the weight, and otherwise there would be
+    a second one while the heads are added up.
+    """
+    runs: list[tuple[slice, tuple[Tensor, Tensor | None]]] = []
+    for k, found in enumerate(unembeddings):
+        if runs and found[0] is runs[-1][1][0] and found[1] is runs[-1][1][1]:
+            runs[-1] = (slice(runs[-1][0].start, k + 1), found)
+        else:
+            runs.append((slice(k, k + 1), found))
+    return runs
+
+
 def _cross_entropy(
-    hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor, backend: Backend
+    head_hidden: Sequence[Tensor], unembedding: tuple[Tensor, Tensor | None], targets: Tensor, backend: Backend
 ) -> Tensor:
-    # Only valid rows meet the vocabulary: with the loss on completions that is often a small share of them.
-    rows = (targets.flatten() != IGNORE).nonzero().squeeze(1)  # n
     weight, bias = unembedding
-    compute = _BACKENDS[_fitting_backend(weight) if backend == "auto" else backend]
-    ce = compute(hidden.flatten(0, 1).index_select(0, rows), weight, bias, targets.flatten()[rows])  # n
-    empty = torch.zeros(targets.numel(), dtype=torch.float32, device=hidden.device)
-    return empty.index_copy(0, rows, ce.float()).view_as(targets)
+    per_head = targets.movedim(2, 0).flatten(1)  # future, batch * seq
+    # Only valid rows meet the vocabulary: with the loss on completions that is often a small share of them.
+    valid = per_head != IGNORE
+    rows = [
+        hidden.flatten(0, 1).index_select(0, head.nonzero().squeeze(1))
+        for hidden, head in zip(head_hidden, valid, strict=True)
+    ]
+    compute = _BACKENDS[fitting_backend(weight) if backend == "auto" else backend]
+    ce = compute(rows[0] if len(rows) == 1 else torch.cat(rows), weight, bias, per_head[valid])  # n
+    empty = torch.zeros(targets.numel(), dtype=torch.float32, device=weight.device)
+    filled = empty.index_copy(0, valid.flatten().nonzero().squeeze(1), ce.float())
+    return filled.view(targets.shape[2], *targets.shape[:2]).movedim(0, 2)
 
 
 def _top1(hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor) -> Tensor:
@@ -106,7 +129,8 @@ def _chunk(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -
 _BACKENDS = {"torch": _torch_rows, "eager": _eager_rows}
 
 
-def _fitting_backend(weight: Tensor) -> Literal["torch", "eager"]:
+def fitting_backend(weight: Tensor) -> Literal["torch", "eager"]:
+    """Return what `auto` takes for an unembedding; see `per_head_cross_entropy`."""
     if weight.dtype != torch.float32 or torch.is_autocast_enabled(weight.device.type):
         return "eager"
     return "torch" if _torch_agrees_with_eager(weight.device) else "eager"

@@ -74,7 +74,7 @@ def read_documents(
     """
     documents: list[Document] = []
     num_skipped = 0
-    for path, is_found in _find_files(source, field):
+    for path, is_found in find_files(source, field):
         text = _read_text(path, may_skip=is_found)
         if text is None:
             num_skipped += 1
@@ -118,8 +118,12 @@ def hold_out(documents: Sequence[Document], fraction: float) -> tuple[list[Docum
     return [d for d, digest in pairs if digest not in held], [d for d, digest in pairs if digest in held]
 
 
-def _find_files(source: DataSource, field: str) -> Iterator[tuple[Path, bool]]:
-    """Yield each file once, and whether it was found in a directory rather than asked for."""
+def find_files(source: DataSource, field: str) -> Iterator[tuple[Path, bool]]:
+    """Yield each file of a data source once, and whether it was found in a directory rather than asked for.
+
+    Raises:
+        DataError: If a pattern matches no file.
+    """
     suffixes = TEXT_SUFFIXES if source.format == "text" else frozenset({".jsonl"})
     seen: set[Path] = set()
     for pattern in source.files:

@@ -1,0 +1,79 @@
+"""The command `score`: reference losses and rewards of the training data, before a run needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from wmtp.cli.options import AllowCode, AsJSON, ConfigFile, RecipeFile, consents
+from wmtp.cli.output import Output
+from wmtp.cli.runs import Overrides, read_settings
+from wmtp.untrusted import plain
+
+if TYPE_CHECKING:
+    from wmtp.settings.config import Config
+    from wmtp.settings.recipe import Recipe
+    from wmtp.training.scoring import ScoredColumn
+
+_UNITS = {"nll": "nats a token", "reward": "a document", "column": "a document"}
+
+
+def score(
+    ctx: typer.Context,
+    overrides: Overrides = None,
+    *,
+    config: ConfigFile,
+    recipe: RecipeFile,
+    allow_code: AllowCode = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Compute the reference losses or rewards that a run reads, once; 'train' does the same before it begins."""
+    out = Output.of(ctx, as_json=as_json)
+    wanted_config, wanted_recipe = read_settings(config, recipe, overrides)
+    out.start_logging()
+    found = _scored(_with_consent(wanted_config, consents(allow_code)), wanted_recipe)
+    out.result({"scores": [column.to_dict() for column in found]}, _lines(found, wanted_recipe.train.algo))
+
+
+def _with_consent(config: Config, allow_code: dict[str, str]) -> Config:
+    trust = config.trust.model_copy(update={"allow_code": {**config.trust.allow_code, **allow_code}})
+    return config.model_copy(update={"trust": trust})
+
+
+def _scored(config: Config, recipe: Recipe) -> list[ScoredColumn]:
+    from wmtp.factory import ComponentFactory, resolve_models
+
+    algorithm = ComponentFactory.create_algorithm(recipe)
+    if not algorithm.scores:
+        return []
+    from wmtp.checkpoint.contents import open_checkpoint
+    from wmtp.loaders.tokenizer import load_tokenizer
+    from wmtp.training.corpus import read_corpus
+    from wmtp.training.scoring import ScoringModels, score_columns
+
+    resolution = resolve_models(config, recipe)
+    base = open_checkpoint(resolution.chosen["base"].uri, cache_dir=config.paths.cache_dir)
+    tokenizer = load_tokenizer(base)
+    columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
+    rows, _ = read_corpus(recipe, tokenizer, base.where, columns)
+    models = ScoringModels.of(config, resolution, base, tokenizer)
+    return score_columns(rows, algorithm.scores, models, name="data.train")
+
+
+def _lines(found: Sequence[ScoredColumn], algorithm: str) -> Iterator[str]:
+    if not found:
+        yield f"nothing has to be scored before training: {algorithm}, as the recipe has it, reads no such score"
+    for column in found:
+        yield f"{column.score.name}: mean {column.mean:.4f} {_UNITS[column.score.what]}, {_origin(column)}"
+        if column.where:
+            yield f"  kept in {plain(column.where)}"
+
+
+def _origin(column: ScoredColumn) -> str:
+    facts: dict[str, Any] = column.to_dict()
+    if column.score.what == "column":
+        return f"from the key {plain(column.score.column)} of {facts['figures']:,} documents and pieces of documents"
+    how = f"computed in {column.seconds:.1f} s" if column.is_computed else "computed before, and read"
+    return f"{facts['figures']:,} figures by {plain(column.model)}, {how}"

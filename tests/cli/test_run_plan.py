@@ -1,0 +1,170 @@
+"""What plan says of data, scores, compute and memory, before anything runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builders import CODE_LINES, write_llama_checkpoint, write_mtp_checkpoint
+from tiny_models import tiny_mtp
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*_*.yaml"))
+CONFIG = """
+paths: {models: {base: ./zoo/mtp, ref: ./zoo/ref, rm: ./zoo/rm}, output_dir: ./runs}
+devices: {device: cpu}
+"""
+ALL = ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A model for each role; plan reads headers and metadata alone, so a llama can stand for a reward model."""
+    directory = tmp_path_factory.mktemp("plan") / "zoo"
+    write_mtp_checkpoint(directory / "mtp", tiny_mtp(vocab_size=98, heads=4))
+    write_llama_checkpoint(directory / "ref")
+    write_llama_checkpoint(directory / "rm")
+    for name, wmtp_type in (("mtp", "base_model"), ("ref", "reference_model"), ("rm", "reward_model")):
+        path = directory / name / "metadata.json"
+        changes = {"wmtp_type": wmtp_type, "algorithm_compatibility": ALL}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return directory
+
+
+@pytest.fixture
+def plan(wmtp, zoo, tmp_path):
+    """Plan a shipped recipe on small data; returns the result of the command."""
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("./zoo", str(zoo)))
+    lines = [{"text": "task", "code": text, "tests_passed": n % 2} for n in range(10) for text in CODE_LINES]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def run(recipe, *words):
+        settings = ["--config", tmp_path / "config.yaml", "--recipe", RECIPES[0].with_name(f"{recipe}.yaml")]
+        files = f"data.train.files=[{tmp_path}/data.jsonl]"
+        return wmtp("plan", *settings, files, "data.train.max_length=64", *words)
+
+    return run
+
+
+def facts(result):
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
+def test_every_shipped_recipe_plans_against_a_zoo(plan, recipe):
+    found = facts(plan(recipe, "--json"))
+    assert found["algorithm"].startswith(recipe.partition("_")[0])
+    assert found["cost"]["steps"] == 3000
+    assert plan(recipe).exit_code == 0
+
+
+def test_data_is_estimated_from_its_bytes(plan, tmp_path):
+    found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
+    text = 10 * sum(len(line) + len("task") for line in CODE_LINES)
+    assert (found["documents"], found["tokens"]) == (40, 40 + -(-text // 4))
+    assert found["stored_bytes"] == (tmp_path / "data.jsonl").stat().st_size
+    assert found["rows"] == -(-found["tokens"] // 64)
+    half = facts(plan("baseline_mtp", "--json", "data.validation.fraction=0.5"))["data"]
+    assert half["documents"] == 20
+
+
+def test_only_the_first_lines_of_a_large_file_are_read(plan, tmp_path):
+    line = json.dumps({"text": "a" * 400, "code": "b" * 500, "note": "c" * 100}) + "\n"
+    (tmp_path / "data.jsonl").write_text(line * 500 + "this is never read")
+    found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
+    assert found["documents"] == pytest.approx(500, abs=1)
+    assert found["tokens"] == pytest.approx(500 + 500 * 900 / 4, rel=1e-2)
+
+
+def test_reference_losses_are_computed_before_and_the_reference_is_not_in_memory(plan, zoo, tmp_path):
+    found = facts(plan("rho1_tokenskip", "--json"))
+    (score,) = found["scores"]
+    assert (score["what"], score["role"], score["uri"], score["online"]) == ("nll", "ref", f"{zoo}/ref", False)
+    assert (score["data"], score["tokens"]) == ("data.train", found["data"]["tokens"])
+    assert score["kept_in"] == f"{tmp_path}/runs/scores"
+    assert found["cost"]["scoring"] == 2 * found["models"]["ref"]["num_parameters"] * score["tokens"]
+    assert found["memory"]["other_models"] == 0
+
+
+def test_a_reference_that_runs_while_training_is_in_memory_and_costs_compute(plan):
+    found, offline = facts(plan("rho1_online", "--json")), facts(plan("rho1_tokenskip", "--json"))
+    parameters = found["models"]["ref"]["num_parameters"]
+    assert found["memory"]["other_models"] == 4 * parameters
+    assert (found["cost"]["scoring"], found["scores"][0]["kept_in"]) == (0, None)
+    assert found["cost"]["training"] - offline["cost"]["training"] == found["cost"]["beside"]
+    assert found["cost"]["beside"] == 2 * parameters * found["cost"]["tokens"]
+
+
+def test_training_costs_six_for_each_parameter_and_token_of_all_steps(plan):
+    found = facts(plan("baseline_mtp", "--json", "train.max_steps=10"))
+    cost, data = found["cost"], found["data"]
+    assert cost["rows_in_step"] == min(16, data["rows"])
+    assert cost["tokens"] == 10 * cost["rows_in_step"] * data["row_tokens"]
+    assert cost["training"] == 6 * found["models"]["base"]["num_parameters"] * cost["tokens"]
+    assert (cost["scoring"], cost["value_steps"], cost["value_stage"]) == (0, 0, 0)
+
+
+def test_epochs_become_optimizer_steps(plan):
+    words = ["train.max_steps=null", "train.num_train_epochs=3", "train.per_device_train_batch_size=1"]
+    found = facts(plan("baseline_mtp", "--json", *words, "train.gradient_accumulation_steps=2"))
+    assert found["cost"]["steps"] == 3 * -(-found["data"]["rows"] // 2)
+
+
+def test_a_value_head_has_a_stage_of_its_own_and_is_in_memory(plan):
+    found = facts(plan("critic_column", "--json"))
+    assert list(found["chosen"]) == ["base"]
+    assert found["memory"]["value_head"] == 4 * 4 * (32 * 32 + 4 * 32 + 1)
+    cost = found["cost"]
+    tokens = 200 * cost["rows_in_step"] * found["data"]["row_tokens"]
+    assert (cost["value_steps"], cost["value_stage"]) == (200, 2 * found["models"]["base"]["num_parameters"] * tokens)
+    assert facts(plan("rho1_wmtp", "--json"))["memory"]["value_head"] == 0
+
+
+def test_a_person_reads_what_is_scored_and_what_it_costs(plan, zoo):
+    lines = plan("critic_wmtp").stdout.splitlines()
+    assert any(line.startswith(f"  reward: the reward of each document by rm ({zoo}/rm), about ") for line in lines)
+    assert any(line.startswith("  value head alone: ") and "200 optimizer steps" in line for line in lines)
+    assert "  reward: the number 'tests_passed' of each document in data.train" in plan("critic_column").stdout
+    assert "of each batch while training" in plan("rho1_online").stdout
+
+
+def test_a_pattern_that_matches_nothing_is_named(plan, tmp_path):
+    for field in ("train", "validation"):
+        result = plan(
+            "baseline_mtp", f"data.{field}={{files: [{tmp_path}/*.txt], format: text}}", "data.train.text=text"
+        )
+        assert result.exit_code == 1
+        assert f"data.{field}.files: '{tmp_path}/*.txt' matches no file" in result.stderr
+
+
+def test_a_reward_column_that_is_missing_is_named_with_the_keys_found(plan, tmp_path):
+    result = plan("critic_column", "critic.reward_column=test_passed")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/data.jsonl:1: the key 'test_passed' is missing" in result.stderr
+    assert "did you mean 'tests_passed'?" in result.stderr
+
+
+def test_a_key_of_the_data_that_is_missing_is_named(plan, tmp_path):
+    result = plan("baseline_mtp", "data.train.completion=solution")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/data.jsonl:1: the key 'solution' is missing; keys found: 'text', 'code'" in result.stderr
+    assert "set data.train.completion in the recipe" in result.stderr
+
+
+def test_plain_text_has_no_reward_column(plan, tmp_path):
+    (tmp_path / "code.txt").write_text(CODE_LINES[0])
+    source = f"{{files: [{tmp_path}/code.txt], format: text}}"
+    result = plan("critic_column", "data.validation=null", f"data.train={source}")
+    assert result.exit_code == 1
+    assert "a text file has no key 'tests_passed'" in result.stderr
+
+
+def test_planning_imports_no_torch(plan, tmp_path):
+    assert plan("critic_wmtp").exit_code == 0  # writes config and data
+    words = ["plan", "--config", tmp_path / "config.yaml", "--recipe", RECIPES[0].with_name("critic_wmtp.yaml")]
+    code = "import sys\nfrom wmtp.cli.main import app\ntry:\n    app()\nfinally:\n    print(*sys.modules)"
+    command = [sys.executable, "-c", code, *map(str, words), f"data.train.files=[{tmp_path}/data.jsonl]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers"} & set(done.stdout.splitlines()[-1].split())
