@@ -193,7 +193,7 @@ def test_a_restored_critic_keeps_its_unit_of_rewards_and_its_figures():
     first, second, cases = critic(scope="ema"), CriticWMTP(CriticSection(scope="ema")), [random_case(1), random_case(2)]
     after_steps(first, cases, 3)
     second.restore({name: tensor.clone() for name, tensor in first.state().items()})
-    second.begin({"reward": torch.tensor([10.0, 50.0])})
+    second.begin({"reward": torch.tensor([0.5, 1.5])})
     assert torch.equal(first.weights(cases[1].signals), second.weights(cases[1].signals))
     assert torch.equal(first.state()["reward_figures"], second.state()["reward_figures"])
     assert set(first.state()) == {"reward_figures", "advantage_squares", "mean_weight"}

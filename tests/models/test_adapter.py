@@ -144,3 +144,10 @@ def test_an_answer_of_another_form_is_named(answer, message):
 def test_recomputing_activations_is_refused_where_the_model_cannot():
     with pytest.raises(TrainingError, match="ForeignLogits has no method activation_checkpointing_enable"):
         trainable(ForeignLogits()).activation_checkpointing_enable()
+
+
+def test_logits_that_are_not_finite_are_named_where_packing_is_proven():
+    model = trainable(tiny_mtp("llama", 2))
+    torch.nn.init.constant_(model.trunk.lm_head.weight, torch.nan)
+    with pytest.raises(TrainingError, match="MTPForCausalLM: its logits for eight tokens are not finite"):
+        check_packing(model)

@@ -111,6 +111,44 @@ def test_a_state_that_does_not_fit_is_refused_by_name(tmp_path, base, damage):
         run(tmp_path, first.final_checkpoint, name="again", steps=0)
 
 
+def damaged(tmp_path, **figures):
+    path = tmp_path / "runs" / "run" / "final" / ALGORITHM_STATE_FILE
+    save_file(load_file(path) | {f"algorithm.{name}": torch.tensor(figure) for name, figure in figures.items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("figures", "problem"),
+    [
+        ({"reward_figures": [40.0, 0.5, -0.5]}, "reward_figures are 40 documents, mean 0.5, deviation -0.5"),
+        ({"mean_weight": [-1.0, 1.0]}, "a running sum is below 0 or not finite"),
+        ({"mean_weight": [1.0]}, "the state of critic-wmtp holds"),
+        ({"mean_weight": [1, 1]}, "cannot be restored"),
+    ],
+)
+def test_figures_that_no_run_leaves_are_refused(tmp_path, base, figures, problem):
+    write_data(tmp_path)
+    first = run(tmp_path, base)
+    damaged(tmp_path, **figures)
+    with pytest.raises(CheckpointError, match=problem):
+        run(tmp_path, first.final_checkpoint, name="again", steps=0)
+
+
+def test_rewards_in_another_unit_than_the_value_head_has_learned_are_refused(tmp_path, base):
+    write_data(tmp_path)
+    first = run(tmp_path, base)
+    write_data(tmp_path, rewards=(150, 100))
+    with pytest.raises(TrainingError, match="rewards are 100 to 150, and the value head of the base model has learned"):
+        run(tmp_path, first.final_checkpoint, name="again", steps=0)
+
+
+def test_a_mode_that_shares_weight_between_heads_needs_two_of_them(tmp_path):
+    model = tiny_mtp("llama", 1, "linear", vocab_size=128)
+    single = write_mtp_checkpoint(tmp_path / "single", model, fits=["critic-wmtp"])
+    write_data(tmp_path)
+    with pytest.raises(TrainingError, match="shares weight between the heads of a position here, and 1 is trained"):
+        run(tmp_path, single, normalize="horizon")
+
+
 def test_equal_rewards_are_refused_before_anything_is_trained(tmp_path, base):
     write_data(tmp_path, rewards=(1, 1))
     with pytest.raises(TrainingError, match="reward"):

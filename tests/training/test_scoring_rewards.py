@@ -149,6 +149,13 @@ def test_a_text_too_long_for_the_reward_model_is_named(zoo):
         rewards(zoo)
 
 
+@pytest.mark.parametrize("own_tokenizer", [True, False])
+def test_tokens_that_the_reward_model_does_not_know_are_named(zoo, own_tokenizer):
+    rewrite(zoo, build_tokenizer(vocab_size=150, begins_texts=True) if own_tokenizer else None, vocab_size=40)
+    with pytest.raises(DataError, match=r"rm: its tokenizer makes token \d+, and the model knows 40 tokens"):
+        rewards(zoo)
+
+
 def test_a_model_with_another_tokenizer_and_none_of_its_own_is_refused(zoo):
     (zoo / "rm" / "tokenizer.json").unlink()
     with pytest.raises(IncompatibleModelError, match="rm: the reward model has no tokenizer"):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +135,26 @@ def test_a_file_that_is_missing_is_as_good_as_damaged(zoo, name, caplog):
     assert column(zoo).is_computed
     assert "damaged, and computed again" in caplog.text
     assert not column(zoo).is_computed
+
+
+def test_figures_that_no_digest_holds_are_as_good_as_damaged(zoo, caplog):
+    column(zoo)
+    path = kept(zoo)[0] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = [entry for entry in manifest["files"] if entry["path"] != "scores.safetensors"]
+    path.write_text(json.dumps(manifest))
+    assert column(zoo).is_computed
+    assert "its manifest does not list its files" in caplog.text
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.parent)])
+def test_a_link_or_a_file_where_scores_are_kept_is_named_before_anything_is_computed(zoo, make):
+    place = Path(column(zoo).where)
+    shutil.rmtree(place)
+    make(place)
+    with pytest.raises(DataError, match="is a link or a file, and scores are kept in a directory of their own"):
+        column(zoo)
+    assert not place.with_name(f"{place.name}.parts").exists()
 
 
 def test_figures_of_something_else_under_this_name_are_an_error_that_names_both(zoo):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wmtp.algorithms.grouping import counts, documents, num_before
 from wmtp.algorithms.signals import Signals, ValueStates
+from wmtp.errors import CheckpointError
 from wmtp.models.targets import shift
 
 # In standard deviations: a single outlier must not become the whole batch.
@@ -154,8 +155,23 @@ class RewardStandardiser:
         exact = rewards.double().cpu()
         self.figures = torch.stack([torch.tensor(float(len(exact))).double(), exact.mean(), exact.std(correction=0)])
 
+    def share_clipped(self, rewards: Float[Tensor, "documents"]) -> float:
+        """Return how many of the rewards lie beyond what is told apart, as a share."""
+        _, mean, deviation = map(float, self.figures)
+        return float((((rewards.double() - mean) / deviation).abs() > REWARD_CLIP).double().mean())
+
     def restore(self, figures: Float[Tensor, "3"]) -> None:
-        """Take over the figures of another one."""
+        """Take over the figures of another one.
+
+        Raises:
+            CheckpointError: If they are none that rewards can have.
+        """
+        count, mean, deviation = map(float, figures)
+        if not (count >= 2 and deviation > 0 and math.isfinite(mean)):
+            raise CheckpointError(
+                f"reward_figures are {count:g} documents, mean {mean:g}, deviation {deviation:g}",
+                hint="take the state again from the checkpoint that the run has published",
+            )
         self.figures = figures.detach().to(self.figures, copy=True)
 
     def __call__(self, rewards: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -197,7 +213,7 @@ def explained_variance(states: ValueStates, parts: int = 10) -> list[float]:
     found = []
     for number in range(parts):
         chosen = part == number
-        returns, values = states.returns[chosen].double(), states.values[chosen].double()
+        returns, values = states.returns[chosen].cpu().double(), states.values[chosen].cpu().double()
         spread = float(returns.var(correction=0)) if len(returns) else 0.0
         left = float((returns - values).var(correction=0)) if len(returns) else 0.0
         found.append(1 - left / spread if spread > 0 else math.nan)

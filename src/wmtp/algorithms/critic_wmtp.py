@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from wmtp.algorithms.running import RunningSums
     from wmtp.algorithms.signals import Signals, ValueStates
 
+# Of rewards in the unit of a restored value head: more of them beyond its range, and they are other rewards.
+MOST_CLIPPED = 0.25
 # At the end of a document, where a value head knows the whole of it. Below it weights would be noise.
 LEAST_EXPLAINED = 0.05
 
@@ -68,7 +70,7 @@ class CriticWMTP(ValueAlgorithm):
     micro-batch's. The value loss and the unit of rewards never depend on it.
 
     Until there are running figures every token weighs 1: in the first optimizer step, which has no deviation, and with
-    scope `ema` in the next, which has no mean weight.
+    scope `ema` in the next, which has no mean weight. Stage 1 counts: after one, they are there.
 
     Source: Peng et al. 2019, "Advantage-Weighted Regression" (arXiv 1910.00177), and Schulman et al. 2016,
         "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (arXiv 1506.02438), equation 16.
@@ -91,6 +93,7 @@ class CriticWMTP(ValueAlgorithm):
             self.scores = (Score("reward", "column", column=column),)
         else:
             self.scores = (Score("reward", "reward", role="rm", label=label),)
+        self.least_heads = 2 if self.critic.normalize == "horizon" else 1
         self.fit_steps = self.critic.stage1_steps
         self.value_learning_rate = self.critic.value_learning_rate
         self.detach_trunk = self.critic.detach_trunk
@@ -102,9 +105,19 @@ class CriticWMTP(ValueAlgorithm):
         rewards = scores["reward"]
         if is_constant(rewards):
             raise self._constant(rewards.tolist())
-        # A restored value head has learned rewards in the unit that came with it.
         if not self._standardise.is_fitted:
             self._standardise.fit(rewards)
+        elif self._standardise.share_clipped(rewards) > MOST_CLIPPED:
+            raise self._other_unit(rewards)
+
+    def _other_unit(self, rewards: Float[Tensor, "documents"]) -> TrainingError:
+        # A restored value head has learned rewards in the unit that came with it.
+        _, mean, deviation = self._standardise.figures.tolist()
+        return TrainingError(
+            f"critic-wmtp: rewards are {rewards.min():g} to {rewards.max():g}, and the value head of the base model has"
+            f" learned rewards around {mean:g} with a deviation of {deviation:g}",
+            hint="use the rewards that it was fitted to, or a base model without algorithm_state.safetensors",
+        )
 
     def _constant(self, rewards: list[float]) -> TrainingError:
         column = self.critic.reward_column

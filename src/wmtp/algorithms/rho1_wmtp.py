@@ -71,6 +71,7 @@ class Rho1WMTP(Algorithm):
     def __init__(self, section: Rho1Section | None = None) -> None:
         super().__init__(section)
         self.rho1 = section or Rho1Section()
+        self.least_heads = 2 if self.rho1.selection_mode == "horizon" else 1
         self.scores = (Score("ref_nll", "nll", role="ref", online=self.rho1.online),)
 
     @override

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wmtp.errors import CheckpointError
+
 # About the last twenty optimizer steps count: enough tokens for a steady figure, few enough to follow the model.
 DECAY = 0.95
 
@@ -48,7 +50,16 @@ class RunningSums:
         return self.kept[0] / self.kept[1] if self.kept[1] > 0 else None
 
     def restore(self, kept: Float[Tensor, "size"]) -> None:
-        """Go on from sums that were kept elsewhere, and from the begin of an optimizer step."""
+        """Go on from sums that were kept elsewhere, and from the begin of an optimizer step.
+
+        Raises:
+            CheckpointError: If one is below 0 or not finite: all are sums of counts, weights and squares.
+        """
+        if not bool((kept.isfinite() & (kept >= 0)).all()):
+            raise CheckpointError(
+                "a running sum is below 0 or not finite",
+                hint="take the state again from the checkpoint that the run has published",
+            )
         self._added = []
         self.kept = kept.detach().to(self.kept, copy=True)
 

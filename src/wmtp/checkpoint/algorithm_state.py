@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ALGORITHM_STATE_FILE = "algorithm_state.safetensors"
 _FIGURES, _VALUE_HEAD = "algorithm.", "value_head."
+_DTYPES = ("torch.float32", "torch.float64")
 _MAX_BYTES = 1 << 30
 _HINT = "take the file again from where the checkpoint was published, or train from a checkpoint without one"
 
@@ -45,9 +46,11 @@ def read_state(store: Store) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     where = store.where(ALGORITHM_STATE_FILE)
     tensors = _parse(store.read_bytes(ALGORITHM_STATE_FILE, max_bytes=_MAX_BYTES), where)
     unknown = [name for name in tensors if not name.startswith((_FIGURES, _VALUE_HEAD))]
-    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-    if unknown or broken:
+    wrong = {name: str(tensor.dtype) for name, tensor in tensors.items() if str(tensor.dtype) not in _DTYPES}
+    broken = [name for name, tensor in tensors.items() if name not in wrong and not bool(tensor.isfinite().all())]
+    if unknown or wrong or broken:
         faults = [f"{show(name)} is neither a running figure nor of a value head" for name in unknown]
+        faults += [f"{show(name)} is {dtype}, expected {' or '.join(_DTYPES)}" for name, dtype in wrong.items()]
         faults += [f"{show(name)} has a value that is not finite" for name in broken]
         raise CheckpointError(f"{where}: cannot be restored", hint=_HINT, faults=first_few(faults))
     return _below(tensors, _FIGURES), _below(tensors, _VALUE_HEAD)

@@ -187,6 +187,11 @@ def check_packing(model: MTPForCausalLM | ForeignModel) -> None:
     model.eval()  # dropout would differ between the two
     first, second = (model(ids, document_ids=documents).logits[:, half:].float() for ids in (tokens, other))
     model.train(was_training)
+    if not bool(first.isfinite().all() and second.isfinite().all()):
+        raise TrainingError(
+            f"{type(unwrapped(model)).__name__}: its logits for eight tokens are not finite",
+            hint="look for NaN or Inf among its weights: 'wmtp validate --deep'",
+        )
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
         raise TrainingError(
             f"{type(unwrapped(model)).__name__}: documents packed into one row see each other",

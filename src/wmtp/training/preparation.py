@@ -104,6 +104,7 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
+    _require_heads(algorithm, len(prior))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
     trained = restore_algorithm(algorithm, model, base, width, recipe.run.seed)
@@ -176,6 +177,15 @@ def _horizon(model: MTPForCausalLM | ForeignModel, heads: int, recipe: Recipe) -
     if recipe.data.train.packing:
         check_packing(model)
     return horizon
+
+
+def _require_heads(algorithm: Algorithm, horizon: int) -> None:
+    if horizon < algorithm.least_heads:
+        raise TrainingError(
+            f"{algorithm.name} shares weight between the heads of a position here, and {horizon} is trained:"
+            " it would be equal weights",
+            hint="train more heads ('wmtp grow' makes them), or choose a mode that weighs tokens",
+        )
 
 
 def _read_rows(

@@ -77,8 +77,8 @@ def _kept_by_same_algorithm(
 
 def _load_strictly(head: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     expected = head.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = {name: (str(tensor.dtype), *tensor.shape) for name, tensor in expected.items()}
+    found = {name: (str(tensor.dtype), *tensor.shape) for name, tensor in tensors.items()}
     faults = [
         f"{show(name)}: found {found.get(name, 'nothing')}, expected {shapes.get(name, 'nothing')}"
         for name in sorted({*shapes, *found})

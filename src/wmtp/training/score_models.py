@@ -121,6 +121,8 @@ class Reward(Kind):
         check_label(scored.checkpoint.where, declared_labels(scored.checkpoint), scored.score.label)
         if scored.shares_tokenizer:
             check_positions(rows, scored.checkpoint.where, scored.checkpoint.config)
+            if isinstance(size := scored.checkpoint.config.get("vocab_size"), int):
+                check_vocabulary(rows, scored.checkpoint.where, size)
 
     @override
     def texts(self, rows: RowDataset) -> list[Tensor]:
@@ -128,7 +130,7 @@ class Reward(Kind):
         if self.scored.shares_tokenizer:
             return ids
         texts = self._encoded(self.scored.tokenizer.batch_decode(ids, skip_special_tokens=True))
-        self._check_lengths(texts)
+        self._check_texts(texts)
         return texts
 
     @override
@@ -144,8 +146,14 @@ class Reward(Kind):
             )
         return [torch.tensor(ids, dtype=torch.int32) for ids in tokenizer(texts, verbose=False)["input_ids"]]
 
-    def _check_lengths(self, texts: Sequence[Tensor]) -> None:
+    def _check_texts(self, texts: Sequence[Tensor]) -> None:
         config, where = self.scored.checkpoint.config, self.scored.checkpoint.where
+        largest, size = max(int(text.max()) for text in texts if len(text)), config.get("vocab_size")
+        if isinstance(size, int) and largest >= size:
+            raise DataError(
+                f"{where}: its tokenizer makes token {largest}, and the model knows {size} tokens",
+                hint="put the tokenizer beside the weights that they were trained with",
+            )
         limit = config.get("max_position_embeddings") or config.get("n_positions")
         for number, text in enumerate(texts, start=1):
             if len(text) == 0 or (isinstance(limit, int) and len(text) > limit):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -89,11 +90,16 @@ class ScoreStore:
         Raises:
             DataError: If the directory says that it holds figures of something else.
         """
-        if not self.path.is_dir():
+        if not os.path.lexists(self.path):
             return None
+        if self.path.is_symlink() or not self.path.is_dir():
+            raise DataError(
+                f"{self.path}: is a link or a file, and scores are kept in a directory of their own",
+                hint="move it away; the scores are computed again",
+            )
         try:
             self._check_facts()
-            verify_published(self.path)
+            self._check_digests()
             figures = _column((self.path / COLUMN_FILE).read_bytes(), self.path / COLUMN_FILE)
         except (IntegrityError, OSError) as error:
             logger.warning("%s: damaged, and computed again: %s", self.path, error)
@@ -169,6 +175,10 @@ class ScoreStore:
                 hint="remove the directory, or give it back its own name; what is missing is computed again",
                 faults=[f"{name} is {show(found.get(name))}, asked for {show(asked[name])}" for name in different],
             )
+
+    def _check_digests(self) -> None:
+        if not {COLUMN_FILE, FACTS_FILE} <= {entry.path for entry in verify_published(self.path).files}:
+            raise IntegrityError(f"{self.path}: its manifest does not list its files", hint="remove the directory")
 
     def _part_names(self) -> list[str]:
         return sorted(path.name for path in self._parts.glob("*")) if self._parts.is_dir() else []

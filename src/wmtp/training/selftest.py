@@ -47,10 +47,10 @@ ORACLES: tuple[Oracle, ...] = (
     model_oracles.backends_agree,
 )
 
-# Documents longer than this prove nothing more, and take longer. With padding they stay within 64 positions.
-_MAX_TOKENS = 64 - NUM_PADDING
+# Documents longer than this prove nothing more, and take longer. With padding they stay within 32 positions.
+_MAX_TOKENS = 32 - NUM_PADDING
 # Of random documents: some shorter than the heads reach, some that fill a row.
-_LENGTHS = (5, _MAX_TOKENS, 19, 33, 3, 47, 12, 28)
+_LENGTHS = (5, _MAX_TOKENS, 19, 23, 3, 27, 12, 16)
 
 
 _END = "<|endoftext|>"

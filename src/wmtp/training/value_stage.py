@@ -20,7 +20,6 @@ from wmtp.training.trainer import WMTPTrainer
 logger = logging.getLogger("wmtp")
 
 PARTS = 10
-_EVERY = 5
 _MAX_MEASURED = 256
 
 BuildTrainer = Callable[[TrainingArguments, RowDataset], WMTPTrainer]
@@ -35,7 +34,7 @@ def fit_values(
 ) -> list[float]:
     """Train the value head with the trunk frozen, and measure it on rows that it has not seen.
 
-    Every fifth row is measured and not trained on in this stage, up to 256 of them.
+    A fifth of the rows is measured and not trained on in this stage, up to 256 of them.
 
     Args:
         algorithm: Gives the value loss, the number of steps and the rate.
@@ -82,13 +81,15 @@ def explained_by_position(trainer: WMTPTrainer, rows: RowDataset) -> list[float]
     return explained_variance(ValueStates.joined(states), parts=PARTS)
 
 
-def _split(rows: RowDataset) -> tuple[RowDataset, RowDataset]:
+def _split(rows: RowDataset) -> tuple[RowDataset, ...]:
     """Return the rows to learn and those to measure on; the same ones where there are too few for both."""
-    measured = range(0, min(len(rows), _EVERY * _MAX_MEASURED), _EVERY)
-    learned = [row for index, row in enumerate(rows.rows) if index not in measured]
-    if not learned:
+    # At random, but always the same: data may come in a pattern, of which every fifth row would be one part.
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    num_measured = min(max(1, len(rows) // 5), _MAX_MEASURED)
+    if len(rows) == num_measured:
         return rows, rows
-    return replace(rows, rows=learned), replace(rows, rows=[rows.rows[index] for index in measured])
+    measured, learned = order[:num_measured], sorted(order[num_measured:])
+    return tuple(replace(rows, rows=[rows.rows[index] for index in part]) for part in (learned, measured))
 
 
 def _stage_arguments(arguments: TrainingArguments, algorithm: ValueAlgorithm) -> TrainingArguments:
