@@ -6,7 +6,15 @@ import torch
 from algorithms import plain
 from algorithms.cases import as_dict, random_case
 from wmtp.algorithms.grouping import documents
-from wmtp.algorithms.weighting import head_prior, head_softmax, normalised, spread, weight_statistics, weighted_sum
+from wmtp.algorithms.weighting import (
+    describe_weights,
+    head_prior,
+    head_softmax,
+    normalised,
+    spread,
+    weight_sums,
+    weighted_sum,
+)
 from wmtp.errors import SettingsError
 
 
@@ -56,7 +64,7 @@ def test_weights_of_a_batch_without_valid_pairs_are_zero_and_finite():
     ce, weights, valid = random_pairs()
     nothing = torch.zeros_like(valid)
     assert weighted_sum(ce, weights, nothing) == 0
-    assert set(weight_statistics(weights, nothing).values()) == {0.0}
+    assert set(describe_weights(weight_sums(weights, nothing)).values()) == {0.0}
 
 
 def test_the_weighted_sum_is_the_sum_over_valid_pairs():
@@ -86,7 +94,7 @@ def test_statistics_equal_their_definitions():
     weights = torch.where(weights > 0.4, weights, 0)
     kept = [w for w, v in pairs(weights, valid) if v]
     n, total = len(kept), sum(kept)
-    assert weight_statistics(weights, valid) == pytest.approx(
+    assert describe_weights(weight_sums(weights, valid)) == pytest.approx(
         {
             "mean": total / n,
             "max": max(kept),
@@ -101,7 +109,7 @@ def test_statistics_equal_their_definitions():
 @pytest.mark.parametrize("num_pairs", [1, 7])
 def test_equal_weights_are_as_spread_as_can_be(num_pairs):
     ones = torch.ones(1, num_pairs, 1)
-    found = weight_statistics(ones, ones.bool())
+    found = describe_weights(weight_sums(ones, ones.bool()))
     assert found == pytest.approx({"mean": 1, "max": 1, "entropy": 1, "effective_share": 1, "share_kept": 1})
 
 

@@ -80,15 +80,31 @@ def test_the_first_stage_changes_nothing_but_the_value_head(tmp_path, base, monk
     assert all(name.startswith("value_head.") for name in changed)
 
 
+def test_running_figures_are_those_of_training_not_of_the_fit(tmp_path, base, monkeypatch):
+    write_data(tmp_path)
+    seen = {}
+
+    def fit_and_look(algorithm, *rest):
+        explained = fit_values(algorithm, *rest)
+        seen.update(algorithm.state())
+        return explained
+
+    monkeypatch.setattr(preparation, "fit_values", fit_and_look)
+    result = run(tmp_path, base, normalize="horizon")
+    assert not seen["advantage_squares"].any()
+    assert read_state(open_store(result.final_checkpoint))[0]["advantage_squares"].all()
+
+
 def test_a_further_run_begins_with_the_value_head_that_the_checkpoint_has(tmp_path, base):
     write_data(tmp_path)
     first = run(tmp_path, base)
+    write_data(tmp_path, rewards=(0.9, 0.2))
     again = run(tmp_path, first.final_checkpoint, name="again", steps=0)
     assert again.explained_variance is None
     kept, later = (read_state(open_store(each.final_checkpoint)) for each in (first, again))
     assert torch.allclose(kept[1]["hidden.weight"], later[1]["hidden.weight"], atol=0.1)
-    assert {name: kept[0][name] for name in kept[0] if "reward" in name}
-    assert all(torch.equal(kept[0][name], later[0][name]) for name in kept[0] if "reward" in name)
+    assert torch.equal(kept[0]["reward_figures"], later[0]["reward_figures"])
+    assert kept[0]["reward_figures"].tolist() == [40, 0.5, 0.5]
 
 
 def test_without_a_value_head_and_without_a_first_stage_the_run_is_refused(tmp_path, base):
@@ -151,7 +167,9 @@ def test_a_mode_that_shares_weight_between_heads_needs_two_of_them(tmp_path):
 
 def test_equal_rewards_are_refused_before_anything_is_trained(tmp_path, base):
     write_data(tmp_path, rewards=(1, 1))
-    with pytest.raises(TrainingError, match="reward"):
+    with pytest.raises(
+        TrainingError, match=r"the column 'passed' of data\.train gives the same reward, 1, to all of the"
+    ):
         run(tmp_path, base)
     assert not (tmp_path / "runs" / "run").exists()
 

@@ -15,24 +15,26 @@ from wmtp.storage.store import open_store
 RECIPE = """
 run: {{name: {name}}}
 data: {{train: {{files: [data], max_length: 32, packing: {packing}}}}}
-train: {{algo: rho1-wmtp, learning_rate: 1e-3, max_steps: 4, per_device_train_batch_size: 4,
+train: {{algo: {algo}, learning_rate: 1e-3, max_steps: 4, per_device_train_batch_size: 4,
         gradient_accumulation_steps: 1, logging_steps: 1, optim: sgd}}
-rho1: {{keep_ratio: 0.5, online: {online}, selection_mode: {mode}, scope: {scope}}}
 """
+SECTION = "rho1: {{keep_ratio: 0.5, online: {online}, selection_mode: {mode}, scope: {scope}}}"
 
 
 @pytest.fixture
 def models(tmp_path):
     model = tiny_mtp("llama", 2, "linear", vocab_size=128)
-    base = write_mtp_checkpoint(tmp_path / "base", model, fits=["rho1-wmtp"])
+    base = write_mtp_checkpoint(tmp_path / "base", model, fits=["rho1-wmtp", "baseline-mtp"])
     for number in range(4):
         (tmp_path / "data").mkdir(exist_ok=True)
         write_code_file(tmp_path / "data" / f"{number}.py", repeats=number + 1)
     return {"base": [str(base)], "ref": [str(write_llama_checkpoint(tmp_path / "ref", vocab_size=128))]}
 
 
-def run(tmp_path, models, *, name="run", packing="true", online="false", mode="token_skip", scope="batch"):
-    recipe = RECIPE.format(name=name, packing=packing, online=online, mode=mode, scope=scope)
+def run(tmp_path, models, *, name="run", algo="rho1-wmtp", packing="true", **rho1):
+    recipe = RECIPE.format(name=name, packing=packing, algo=algo)
+    if algo == "rho1-wmtp":
+        recipe += SECTION.format(**{"online": "false", "mode": "token_skip", "scope": "batch"} | rho1)
     (tmp_path / "recipe.yaml").write_text(recipe)
     config = {"paths": {"models": models, "output_dir": str(tmp_path / "runs")}, "tracking": {"report_to": []}}
     (tmp_path / "config.yaml").write_text(json.dumps(config | {"devices": {"device": "cpu"}}))
@@ -56,6 +58,8 @@ def test_reference_losses_give_the_same_model_whether_computed_before_training_o
 )
 def test_every_mode_trains_from_a_recipe_and_its_checkpoint_loads_again(tmp_path, models, mode, scope):
     result = run(tmp_path, models, mode=mode, scope=scope)
+    baseline = run(tmp_path, models, name="baseline", algo="baseline-mtp")
+    assert (parameters(result) - parameters(baseline)).abs().max() > 1e-6
     ids = torch.arange(20).view(1, 20)
     assert torch.equal(wmtp.load_model(result.final_checkpoint)(ids).logits, result.model(ids).logits)
     assert wmtp.load_metadata(result.final_checkpoint).training_algorithm == "rho1"

@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 changes = {"optim": "sgd", "algorithm": algorithm, "max_steps": 3}
 trainer = make_trainer(directory, batch=4, accumulation=1, ddp_backend="gloo", **changes)
 parameters = parameters_after(trainer)
-logs = {"train": trainer.state.log_history[0], "eval": trainer.evaluate()}
+logs = {"train": trainer.state.log_history[2], "eval": trainer.evaluate()}
 if trainer.is_world_process_zero():
     torch.save(parameters, directory / "parameters.pt")
     (directory / "logs.json").write_text(json.dumps(logs))

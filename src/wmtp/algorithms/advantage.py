@@ -152,7 +152,7 @@ class RewardStandardiser:
 
     def fit(self, rewards: Float[Tensor, "documents"]) -> None:
         """Take mean and (population) deviation from the rewards of documents, of which at least two differ."""
-        exact = rewards.double().cpu()
+        exact = rewards.cpu().double()
         self.figures = torch.stack([torch.tensor(float(len(exact))).double(), exact.mean(), exact.std(correction=0)])
 
     def share_clipped(self, rewards: Float[Tensor, "documents"]) -> float:

@@ -141,7 +141,7 @@ class ValueAlgorithm(Algorithm):
 
     Attributes:
         fit_steps: Optimizer steps before the first in which only the value head is trained.
-        value_learning_rate: Of the value head, in those steps and after.
+        value_learning_rate: Of the value head: in those steps throughout, and after them the peak of the schedule.
         detach_trunk: Whether the value loss is kept from the trunk.
     """
 

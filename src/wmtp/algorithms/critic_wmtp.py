@@ -49,7 +49,9 @@ class CriticSection(StrictModel):
     value_coefficient: float = Field(0.1, gt=0, le=100, description="Factor of the value loss beside the token loss.")
     detach_trunk: bool = Field(True, description="Keep the value loss from training the trunk.")
     stage1_steps: int = Field(200, ge=0, description="Optimizer steps in which only the value head is trained.")
-    value_learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of the value head.")
+    value_learning_rate: float = Field(
+        1e-3, gt=0, le=1, description="Learning rate of the value head; in stage 2 the peak of the common schedule."
+    )
     reward_column: str | None = Field(
         None, min_length=1, description="Column of the data that holds rewards; null: the reward model gives them."
     )
@@ -70,7 +72,7 @@ class CriticWMTP(ValueAlgorithm):
     micro-batch's. The value loss and the unit of rewards never depend on it.
 
     Until there are running figures every token weighs 1: in the first optimizer step, which has no deviation, and with
-    scope `ema` in the next, which has no mean weight. Stage 1 counts: after one, they are there.
+    scope `ema` in the next, which has no mean weight.
 
     Source: Peng et al. 2019, "Advantage-Weighted Regression" (arXiv 1910.00177), and Schulman et al. 2016,
         "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (arXiv 1506.02438), equation 16.

@@ -48,7 +48,7 @@ def top_share(
         keep_ratio: Above 0, at most 1, and taken as the decimal number that it is written as.
         groups: Numbers from 0, at most as many as tokens; tokens with the same number are one group.
 
-    Source: Lin et al. 2024 (arXiv 2404.07965), equation 4; they leave open how the share is rounded and ties fall.
+    Source: Lin et al. 2024 (arXiv 2404.07965), equations 4 and 5; how the share is rounded and ties fall is ours.
     """
     flat = scores.flatten()
     # Stable sorts, least important first: by index (as they come), by score, learned before others, by group.

@@ -113,27 +113,40 @@ def weighted_sum(
     return torch.where(valid, ce.float() * weights.detach().float(), 0).sum()
 
 
-def weight_statistics(
+def weight_sums(
     weights: Float[Tensor, "batch seq future"], valid: Bool[Tensor, "batch seq future"]
-) -> dict[str, float]:
-    """Describe how unequal weights are, over valid pairs; all 0 when there is none.
+) -> Float[Tensor, "6"]:
+    """Return what describes the weights of valid pairs, on their device; of several batches all but the last add up.
+
+    Their number, and the sums of `w`, `w^2`, `w log w` and `w > 0`; the last is the largest weight.
+    """
+    counted = torch.where(valid, weights.detach().float(), 0)
+    sums = [
+        valid.sum(),
+        counted.sum(),
+        counted.square().sum(),
+        torch.xlogy(counted, counted).sum(),
+        (counted > 0).sum(),
+    ]
+    return torch.stack([*(each.float() for each in sums), counted.amax()])
+
+
+def describe_weights(sums: Float[Tensor, "6"]) -> dict[str, float]:
+    """Describe how unequal weights are, from `weight_sums`; all 0 when there is none.
 
     Returns:
         `mean` and `max` of the weights. `entropy` of the weights as a distribution, as a share of its largest possible
         value: 1 when all are equal. `effective_share`: effective sample size `(Σw)² / Σw²` as a share of the pairs.
         `share_kept`: pairs with a weight above 0, as a share of the pairs.
     """
-    kept = weights.detach().float()[valid]
-    if kept.numel() == 0 or not bool(kept.any()):
+    num_pairs, total, squares, logs, kept, largest = sums.tolist()
+    if total == 0:
         return dict.fromkeys(("mean", "max", "entropy", "effective_share", "share_kept"), 0.0)
-    total, num_pairs = kept.sum(), kept.numel()
-    share = kept / total
-    found = {
+    return {
         "mean": total / num_pairs,
-        "max": kept.max(),
-        # xlogy is 0 at 0, where a product would be NaN; of a single pair the largest entropy is 0 too.
-        "entropy": -torch.xlogy(share, share).sum() / math.log(num_pairs) if num_pairs > 1 else torch.ones_like(total),
-        "effective_share": total.square() / kept.square().sum() / num_pairs,
-        "share_kept": (kept > 0).float().mean(),
+        "max": largest,
+        # Of a single pair the largest entropy is 0 too.
+        "entropy": (math.log(total) - logs / total) / math.log(num_pairs) if num_pairs > 1 else 1.0,
+        "effective_share": total**2 / squares / num_pairs,
+        "share_kept": kept / num_pairs,
     }
-    return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))

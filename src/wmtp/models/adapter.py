@@ -20,7 +20,7 @@ from typing_extensions import override
 from wmtp.errors import TrainingError
 from wmtp.models.losses import CHUNK_ROWS, Backend
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.models.output import MTPOutput
+from wmtp.models.output import MTPOutput, Wanted
 from wmtp.models.targets import IGNORE, Rows
 
 _PROBE_TOKENS = 8
@@ -52,14 +52,15 @@ class ForeignModel(nn.Module):
         labels: Tensor | None = None,
         document_ids: Tensor | None = None,
         with_top1: bool = False,
+        with_ce: bool = True,
     ) -> MTPOutput:
         """Return what `MTPForCausalLM.forward` returns; raises TrainingError for an answer of another form."""
         rows = Rows.of(attention_mask, position_ids, document_ids)
         with _caches_off(self.module):
-            return self._answer(input_ids, self._arguments(rows), rows, labels, with_top1)
+            return self._answer(input_ids, self._arguments(rows), rows, labels, Wanted(with_top1, with_ce))
 
     def _answer(
-        self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, with_top1: bool
+        self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, wanted: Wanted
     ) -> MTPOutput:
         raise NotImplementedError  # nn.Module is no ABC; both subclasses answer
 
@@ -95,7 +96,7 @@ class HeadsModel(ForeignModel):
 
     @override
     def _answer(
-        self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, with_top1: bool
+        self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, wanted: Wanted
     ) -> MTPOutput:
         model = cast("Any", self.module)
         hidden, stacked = model.forward_heads(input_ids, **arguments)
@@ -110,7 +111,7 @@ class HeadsModel(ForeignModel):
             model.unembedding,
             rows.targets(labels, len(head_hidden)),
             backend=self.loss_backend,
-            with_top1=with_top1,
+            wanted=wanted,
             hidden_states=hidden,
         )
 
@@ -120,7 +121,7 @@ class LogitsModel(ForeignModel):
 
     @override
     def _answer(
-        self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, with_top1: bool
+        self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, wanted: Wanted
     ) -> MTPOutput:
         logits = self._logits(self.module(input_ids, **arguments), input_ids)
         if labels is None:
@@ -129,7 +130,7 @@ class LogitsModel(ForeignModel):
         return MTPOutput(
             ce=_cross_entropy_of_logits(logits, targets),
             valid=targets != IGNORE,
-            top1=logits.argmax(dim=-1) == targets if with_top1 else None,
+            top1=logits.argmax(dim=-1) == targets if wanted.top1 else None,
         )
 
     def _logits(self, output: Any, input_ids: Tensor) -> Tensor:

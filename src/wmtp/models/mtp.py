@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead, find_parts
 from wmtp.models.losses import Backend
-from wmtp.models.output import MTPOutput
+from wmtp.models.output import MTPOutput, Wanted
 from wmtp.models.targets import Rows
 
 _HEADS: dict[str, type[LinearHead | TransformerHead]] = {"linear": LinearHead, "transformer": TransformerHead}
@@ -106,6 +106,7 @@ class MTPForCausalLM(nn.Module):
         labels: Int[Tensor, "batch seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
         with_top1: bool = False,
+        with_ce: bool = True,
     ) -> MTPOutput:
         """Return per-token cross-entropy when labels are given, else logits.
 
@@ -116,6 +117,7 @@ class MTPForCausalLM(nn.Module):
             labels: Unshifted token ids; -100 on prompt and padding.
             document_ids: Equal within a document of a packed row. Follows from `position_ids` when absent.
             with_top1: Also say where each head's most probable token is right.
+            with_ce: False: with labels say only what is valid; nothing meets the vocabulary.
 
         Raises:
             TrainingError: If `attention_mask` and `document_ids` are both given.
@@ -131,7 +133,7 @@ class MTPForCausalLM(nn.Module):
             self.unembedding,
             rows.targets(labels, self.num_heads),
             backend=self.loss_backend,
-            with_top1=with_top1,
+            wanted=Wanted(with_top1, with_ce),
             hidden_states=hidden,
         )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
@@ -13,13 +15,20 @@ from wmtp.models.losses import Backend, Unembedding, per_head_cross_entropy, per
 from wmtp.models.targets import IGNORE
 
 
+class Wanted(NamedTuple):
+    """What is asked of an answer to labels: where the most probable token is right, and cross-entropy."""
+
+    top1: bool
+    ce: bool
+
+
 # A ModelOutput, not a plain dataclass: FSDP2 looks for the output's tensors in it to prepare the backward pass.
 @dataclass
 class MTPOutput(ModelOutput):
     """Losses or logits of every head; which fields are set depends on what was asked.
 
     Attributes:
-        ce: With labels: -log P_k(token t + k) in nats, fp32; 0 where not valid.
+        ce: With labels: -log P_k(token t + k) in nats, fp32; 0 where not valid, and everywhere without `with_ce`.
         valid: With labels: where there is such a token to predict.
         top1: With `with_top1`: where the most probable token is the right one.
         logits: Without labels.
@@ -43,13 +52,15 @@ class MTPOutput(ModelOutput):
         targets: Int[Tensor, "batch seq future"],
         *,
         backend: Backend,
-        with_top1: bool,
+        wanted: Wanted,
         hidden_states: Float[Tensor, "batch seq dim"] | None = None,
     ) -> MTPOutput:
-        """Return losses and validity from what each head's unembedding is applied to."""
+        """Return losses and validity from what each head's unembedding is applied to; without losses, zeros."""
         return cls(
-            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend),
+            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend)
+            if wanted.ce
+            else torch.zeros(targets.shape, device=targets.device),
             valid=targets != IGNORE,
-            top1=per_head_top1(head_hidden, unembedding, targets) if with_top1 else None,
+            top1=per_head_top1(head_hidden, unembedding, targets) if wanted.top1 else None,
             hidden_states=hidden_states,
         )

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wmtp.models.targets import IGNORE
+
 if TYPE_CHECKING:
     from wmtp.training.rows import Example
 
-IGNORED = -100
 # Padding is told by labels and masks, never by its id, so any id that every vocabulary has will do.
 _FILLER = 0
 
@@ -25,7 +26,7 @@ def packed_row(row: Sequence[Example], length: int) -> dict[str, Tensor]:
         lengths.append(padding)
     return {
         "input_ids": torch.cat([*(e.input_ids.long() for e in row), torch.full((padding,), _FILLER)]),
-        "labels": torch.cat([*(e.labels for e in row), torch.full((padding,), IGNORED)]),
+        "labels": torch.cat([*(e.labels for e in row), torch.full((padding,), IGNORE)]),
         "position_ids": torch.cat([torch.arange(n) for n in lengths]),
         "document_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
         **_scores(row, padding),
@@ -37,7 +38,7 @@ def padded_row(example: Example, length: int) -> dict[str, Tensor]:
     padding = length - len(example)
     return {
         "input_ids": torch.cat([example.input_ids.long(), torch.full((padding,), _FILLER)]),
-        "labels": torch.cat([example.labels, torch.full((padding,), IGNORED)]),
+        "labels": torch.cat([example.labels, torch.full((padding,), IGNORE)]),
         "attention_mask": (torch.arange(length) < len(example)).long(),
         **_scores([example], padding),
     }

@@ -54,10 +54,15 @@ def check_vocabulary(rows: RowDataset, where: str, vocab_size: int) -> None:
 
 def check_positions(rows: RowDataset, where: str, config: Mapping[str, Any]) -> None:
     """Raise DataError if a document is longer than the positions that a model's config.json names."""
-    limit = config.get("max_position_embeddings") or config.get("n_positions")
-    longest = rows.longest_example()
-    if isinstance(limit, int) and longest > limit:
+    limit, longest = position_limit(config), rows.longest_example()
+    if limit is not None and longest > limit:
         raise DataError(
             f"{where}: it knows {limit} positions, and the longest document has {longest} tokens",
             hint=f"set data.train.max_length: {limit}, or less",
         )
+
+
+def position_limit(config: Mapping[str, Any]) -> int | None:
+    """Return how many positions a model's config.json names; None when it names none."""
+    limit = config.get("max_position_embeddings") or config.get("n_positions")
+    return limit if isinstance(limit, int) else None

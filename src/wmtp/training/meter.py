@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wmtp.algorithms.weighting import describe_weights
+
 _SUMS = ("ce", "valid", "positions", "top1")
 
 
@@ -64,27 +66,32 @@ class HeadMeter:
 
 
 class WeightMeter:
-    """Statistics of weights over the micro-batches seen since the last report."""
+    """Statistics of weights over any number of batches."""
 
     def __init__(self) -> None:
-        self._entries: list[dict[str, float]] = []
+        self._sums = torch.zeros(6, dtype=torch.float64)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was added yet."""
-        return not self._entries
+        return not bool(self._sums.any())
 
-    def add(self, statistics: dict[str, float]) -> None:
-        """Add what `weight_statistics` returned."""
-        self._entries.append(statistics)
+    def add(self, sums: Float[Tensor, "6"]) -> None:
+        """Add what `weight_sums` returned."""
+        found = sums.cpu().double()
+        largest = torch.maximum(self._sums[-1], found[-1])
+        self._sums = torch.cat([(self._sums + found)[:-1], largest.unsqueeze(0)])
+
+    def reduce(self, total: Callable[[Tensor], Tensor], process: int, num_processes: int) -> None:
+        """Replace the figures by those of all processes; `total` only sums, so each gives its largest a place."""
+        largest = torch.zeros(num_processes, dtype=torch.float64)
+        largest[process] = self._sums[-1]
+        reduced = total(torch.cat([self._sums[:-1], largest]))
+        self._sums = torch.cat([reduced[:5], reduced[5:].amax().unsqueeze(0)])
 
     def figures(self) -> dict[str, float]:
-        """Return `weight_<name>`: the mean of each statistic over micro-batches; of the maximum, the largest."""
-        gathered = {name: [entry[name] for entry in self._entries] for name in self._entries[0]}
-        return {
-            f"weight_{name}": max(values) if name == "max" else sum(values) / len(values)
-            for name, values in gathered.items()
-        }
+        """Return `weight_<name>` for each statistic of `describe_weights`."""
+        return {f"weight_{name}": value for name, value in describe_weights(self._sums).items()}
 
 
 def _numbered(name: str, values: Tensor) -> dict[str, float]:

@@ -46,7 +46,7 @@ def restore_algorithm(
     if kept is None and algorithm.fit_steps == 0:
         raise TrainingError(
             f"{base.checkpoint.where}: has no value head of an earlier run, and {algorithm.name} is to fit none",
-            hint="give its first stage some steps (stage1_steps: 200), or take a checkpoint that it has written",
+            hint="let its first stage fit one, or take a checkpoint that it has written",
         )
     if width is None:
         raise TrainingError(

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wmtp.errors import DataError
-from wmtp.training.collation import IGNORED, packed_row, padded_row, stacked
+from wmtp.models.targets import IGNORE
+from wmtp.training.collation import packed_row, padded_row, stacked
 from wmtp.training.data import Document
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Example:
     def labels(self) -> Int[Tensor, "tokens"]:
         """What is learned, unshifted: the tokens, with -100 over the prompt."""
         labels = self.input_ids.to(torch.long, copy=True)
-        labels[: self.num_prompt_tokens] = IGNORED
+        labels[: self.num_prompt_tokens] = IGNORE
         return labels
 
     @property

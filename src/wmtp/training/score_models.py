@@ -17,7 +17,7 @@ from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tokenizer import tokenizer_fingerprint
 from wmtp.errors import DataError, IncompatibleModelError
 from wmtp.loaders.tokenizer import load_tokenizer
-from wmtp.training.corpus import check_positions, check_vocabulary
+from wmtp.training.corpus import check_positions, check_vocabulary, position_limit
 from wmtp.training.rows import RowDataset
 from wmtp.training.score_labels import check_label, declared_labels
 from wmtp.training.score_nll import causal_model, token_losses, vocabulary_size
@@ -154,9 +154,9 @@ class Reward(Kind):
                 f"{where}: its tokenizer makes token {largest}, and the model knows {size} tokens",
                 hint="put the tokenizer beside the weights that they were trained with",
             )
-        limit = config.get("max_position_embeddings") or config.get("n_positions")
+        limit = position_limit(config)
         for number, text in enumerate(texts, start=1):
-            if len(text) == 0 or (isinstance(limit, int) and len(text) > limit):
+            if len(text) == 0 or (limit is not None and len(text) > limit):
                 raise DataError(
                     f"{self.scored.name}: document {number} has {len(text)} tokens of the reward model's tokenizer, and"
                     f" {where} takes 1 to {limit}",

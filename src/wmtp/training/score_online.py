@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wmtp.errors import DataError
 from wmtp.models.adapter import check_packing
-from wmtp.training.collation import IGNORED
+from wmtp.models.targets import IGNORE
 from wmtp.training.rows import Batch
 from wmtp.training.score_nll import CausalModel, batch_losses
 
@@ -54,5 +54,5 @@ def _belongs_to_a_document(batch: Batch) -> Bool[Tensor, "batch seq"]:
     """Tell tokens from padding, which is the one document of a packed row with nothing to learn."""
     documents = batch["document_ids"]
     learned = torch.zeros(len(documents), int(documents.max()) + 1, device=documents.device)
-    learned = learned.scatter_add(1, documents, (batch["labels"] != IGNORED).float())
+    learned = learned.scatter_add(1, documents, (batch["labels"] != IGNORE).float())
     return learned.gather(1, documents) > 0

@@ -20,7 +20,7 @@ from wmtp.models.adapter import trainable
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.settings.data import DataSource
 from wmtp.training import gradient_oracles, model_oracles, oracles
-from wmtp.training.corpus import check_vocabulary
+from wmtp.training.corpus import check_vocabulary, position_limit
 from wmtp.training.data import read_documents
 from wmtp.training.model_oracles import NUM_PADDING
 from wmtp.training.oracle_subject import NUM_DOCUMENTS, Subject, with_made_up_scores
@@ -125,8 +125,8 @@ def run_selftest(
 def _load(uri: str, device: str, allow_code: Mapping[str, str]) -> _Loaded:
     result = load(uri, dtype="float32", device=device, allow_code=dict(allow_code))
     config = result.checkpoint.config
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
-    most = min(_MAX_TOKENS, positions - NUM_PADDING) if isinstance(positions, int) else _MAX_TOKENS
+    positions = position_limit(config)
+    most = _MAX_TOKENS if positions is None else min(_MAX_TOKENS, positions - NUM_PADDING)
     return _Loaded(result.model, result.tokenizer, result.checkpoint.where, most)
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 from typing_extensions import override
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.signals import Signals
-from wmtp.algorithms.weighting import weight_statistics, weighted_sum
-from wmtp.errors import TrainingError
+from wmtp.algorithms.weighting import weight_sums, weighted_sum
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.models.targets import Rows as RowBounds
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
+from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
 from wmtp.training.rows import Batch
 
 # What a model's forward takes; whatever else a batch has is a score.
@@ -62,7 +61,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     ) -> None:
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_AroundOptimizerStep(self))
+        self.add_callback(AroundOptimizerStep(self, ends=not values_only))
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self.step_losses: list[Tensor] = []
@@ -82,8 +81,17 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         if isinstance(self.algorithm, ValueAlgorithm):
-            _give_own_rate(optimizer, list(cast("Any", self.model).value_head.parameters()), self.algorithm)
+            give_own_rate(optimizer, value_parameters(self.model), self.algorithm.value_learning_rate)
         return optimizer
+
+    @override
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        own = value_parameters(self.model)
+        if not own:
+            return super()._clip_grad_norm(model)
+        # Apart: a large gradient of the value head would otherwise hold back the trunk, from which it is kept.
+        self.accelerator.clip_grad_norm_(own, self.args.max_grad_norm)
+        return self.accelerator.clip_grad_norm_(others(model.parameters(), own), self.args.max_grad_norm)
 
     @override
     def get_batch_samples(
@@ -108,15 +116,15 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        output: MTPOutput = model(**_model_inputs(inputs))
+        output: MTPOutput = model(**_model_inputs(inputs), with_ce=not self._values_only)
         signals = self._signals(inputs, output)
-        weights = self.algorithm.weights(signals)
         loss = torch.zeros((), device=self.args.device)
         if not self._values_only:
+            weights = self.algorithm.weights(signals)
             ce = cast("Tensor", output.ce)[..., : self.horizon]
             loss = weighted_sum(ce, weights * self.head_prior, signals.valid) / self._step_pairs
             self._meter.add(row_sums(signals.ce, signals.valid))
-            self._weights.add(weight_statistics(weights * self.head_prior, signals.valid))
+            self._weights.add(weight_sums(weights * self.head_prior, signals.valid))
         if isinstance(self.algorithm, ValueAlgorithm):
             loss = loss + self.algorithm.value_loss(signals) / self._step_tokens
         # Gradients are averaged over ranks afterwards, and the divisors already count what all of them have.
@@ -125,9 +133,9 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return (loss, output) if return_outputs else loss
 
     def signals(self, batch: Batch) -> Signals:
-        """Return what the algorithm sees of a batch, computed by the model as it is."""
+        """Return what the algorithm sees of a batch, computed by the model as it is; losses unless values are all."""
         inputs = self._prepare_inputs(batch)
-        return self._signals(inputs, self.model(**_model_inputs(inputs)))
+        return self._signals(inputs, self.model(**_model_inputs(inputs), with_ce=not self._values_only))
 
     def _signals(self, inputs: Batch, output: MTPOutput) -> Signals:
         ce, valid = cast("Tensor", output.ce), cast("Tensor", output.valid)
@@ -168,6 +176,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and not self._weights.is_empty:
             self._meter.reduce(self.total)
+            self._weights.reduce(self.total, self.args.process_index, self.accelerator.num_processes)
             logs |= self._meter.figures() | self._weights.figures()
             self._meter, self._weights = HeadMeter(self.horizon), WeightMeter()
         super().log(logs, start_time)
@@ -203,48 +212,9 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return cast("Tensor", exchanged.to(values.device))
 
 
-class _AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Stops before a step whose loss or gradient is not finite, which would destroy every weight; tells of its end."""
-
-    def __init__(self, trainer: WMTPTrainer) -> None:
-        self._trainer = trainer
-
-    @override
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        losses = torch.stack(self._trainer.step_losses).tolist()
-        step = state.global_step + 1
-        for number, loss in enumerate(losses, start=1):
-            if not math.isfinite(loss):
-                _stop(f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}")
-        gradients = [p.grad for p in self._trainer.model.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            _stop(f"step {step}: the norm of the gradient is {norm}")
-
-    @override
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._trainer.algorithm.end_step(self._trainer.total)
-
-
-def _stop(problem: str) -> NoReturn:
-    raise TrainingError(
-        f"{problem}; stopped before the optimizer step, checkpoints written so far are untouched",
-        hint="lower train.learning_rate, set train.max_grad_norm, or train with devices.dtype float32",
-    )
-
-
 def _model_inputs(batch: Batch) -> Batch:
     return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
 
 
 def _bounds(batch: Batch) -> RowBounds:
     return RowBounds.of(batch.get("attention_mask"), batch.get("position_ids"), batch.get("document_ids"))
-
-
-def _give_own_rate(optimizer: torch.optim.Optimizer, parameters: list[Tensor], algorithm: ValueAlgorithm) -> None:
-    """Move parameters to a group of their own: a rate that fine-tunes a trunk would leave a value head as it began."""
-    own = {id(parameter) for parameter in parameters}
-    for group in optimizer.param_groups:
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
-    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
-    optimizer.add_param_group({"params": parameters, "lr": algorithm.value_learning_rate, "weight_decay": 0.0})

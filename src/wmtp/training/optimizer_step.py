@@ -1,0 +1,73 @@
+"""What happens around an optimizer step: a stop before damage, clipping, and the value head's own rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+from typing_extensions import override
+
+from wmtp.errors import TrainingError
+from wmtp.models.value_head import WithValueHead
+
+if TYPE_CHECKING:
+    from wmtp.training.trainer import WMTPTrainer
+
+
+class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Stops before a step whose loss or gradient is not finite, which would destroy every weight; tells of its end.
+
+    Args:
+        trainer: Whose steps.
+        ends: Whether the algorithm is told; it is not while it weighs nothing.
+    """
+
+    def __init__(self, trainer: WMTPTrainer, *, ends: bool) -> None:
+        self._trainer, self._ends = trainer, ends
+
+    @override
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        losses = torch.stack(self._trainer.step_losses).tolist()
+        step = state.global_step + 1
+        for number, loss in enumerate(losses, start=1):
+            if not math.isfinite(loss):
+                _stop(f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}")
+        gradients = [p.grad for p in self._trainer.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            _stop(f"step {step}: the norm of the gradient is {norm}")
+
+    @override
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._ends:
+            self._trainer.algorithm.end_step(self._trainer.total)
+
+
+def value_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a model's value head; none without one."""
+    return list(model.value_head.parameters()) if isinstance(model, WithValueHead) else []
+
+
+def others(parameters: Iterable[Tensor], own: Iterable[Tensor]) -> list[Tensor]:
+    """Return the parameters that are not among `own`."""
+    known = {id(parameter) for parameter in own}
+    return [parameter for parameter in parameters if id(parameter) not in known]
+
+
+def give_own_rate(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], rate: float) -> None:
+    """Move parameters to a group of their own: a rate that fine-tunes a trunk would leave a value head as it began."""
+    for group in optimizer.param_groups:
+        group["params"] = others(group["params"], parameters)
+    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+    optimizer.add_param_group({"params": parameters, "lr": rate, "weight_decay": 0.0})
+
+
+def _stop(problem: str) -> NoReturn:
+    raise TrainingError(
+        f"{problem}; stopped before the optimizer step, checkpoints written so far are untouched",
+        hint="lower train.learning_rate, set train.max_grad_norm, or train with devices.dtype float32",
+    )
