@@ -131,7 +131,7 @@ def test_a_model_that_takes_position_ids_and_drops_them_is_found_out():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ("wrong", "ForeignLogits.forward returned shape [2, 4], expected [2, 4, future, vocab]"),
+        ("wrong", "ForeignLogits.forward returned torch.float32 of shape [2, 4], expected [2, 4, future, vocab]"),
         ("none", "ForeignLogits.forward returned tuple without logits"),
     ],
 )

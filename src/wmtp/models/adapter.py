@@ -100,8 +100,10 @@ class HeadsModel(ForeignModel):
     ) -> MTPOutput:
         model = cast("Any", self.module)
         hidden, stacked = model.forward_heads(input_ids, **arguments)
-        if stacked.dim() != 4 or stacked.shape[:2] != input_ids.shape:
-            _refuse_shape(model, "forward_heads", stacked, f"[{_sizes(input_ids)}, future, dim]")
+        if not (isinstance(stacked, Tensor) and stacked.dim() == 4 and stacked.shape[:2] == input_ids.shape):
+            _refuse_shape(model, "forward_heads", stacked, f"[{_sizes(input_ids)}, future, dim] as the second answer")
+        if not (isinstance(hidden, Tensor) and hidden.is_floating_point() and hidden.shape[:-1] == input_ids.shape):
+            _refuse_shape(model, "forward_heads", hidden, f"[{_sizes(input_ids)}, dim] as the first answer")
         head_hidden = list(stacked.unbind(dim=2))
         if labels is None:
             logits = [F.linear(each, *model.unembedding(k)) for k, each in enumerate(head_hidden, 1)]
@@ -226,8 +228,9 @@ def _sizes(input_ids: Tensor) -> str:
     return ", ".join(str(size) for size in input_ids.shape)
 
 
-def _refuse_shape(model: nn.Module, method: str, found: Tensor, expected: str) -> NoReturn:
+def _refuse_shape(model: nn.Module, method: str, found: Any, expected: str) -> NoReturn:
+    what = f"{found.dtype} of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
     raise TrainingError(
-        f"{type(model).__name__}.{method} returned shape {list(found.shape)}, expected {expected}",
+        f"{type(model).__name__}.{method} returned {what}, expected {expected}",
         hint="put the heads in the third dimension, head k = 1..H predicting token t + k at position t",
     )
