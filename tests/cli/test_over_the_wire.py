@@ -69,6 +69,7 @@ def test_inspect_reads_metadata_and_headers(lab, wmtp):
 def test_plan_and_validate_read_small_files_and_headers(lab, wmtp, tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "code.txt").write_text("x = 1\n")
     for command in (
         ["plan", "--config", tmp_path / "config.yaml", "--recipe", tmp_path / "recipe.yaml"],
         ["validate", "s3://lab/zoo/llama"],

@@ -14,7 +14,6 @@ from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, StorageError, WmtpError
 from wmtp.storage.credentials import open_obstore, service_of, without_secrets
-from wmtp.storage.local import reading
 from wmtp.storage.requests.aws import bucket_region
 from wmtp.storage.requests.failures import Failure, expected_errors, read_failure, storage_error
 from wmtp.storage.requests.listing import list_objects, without_markers
@@ -240,8 +239,11 @@ class ObjectClient:
 
 
 def _size_of(path: Path) -> int:
-    with reading(path), path.open("rb") as file:  # and not only stat(): obstore would not say which side failed
-        return file.seek(0, os.SEEK_END)
+    try:
+        with path.open("rb") as file:  # and not only stat(): obstore would not say which side failed
+            return file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}", hint="check the path and its permissions") from error
 
 
 def _failure(error: Exception) -> Failure:
