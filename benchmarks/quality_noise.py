@@ -28,10 +28,11 @@ from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
 from wmtp.algorithms.selection import REFERENCE_NLL
 from wmtp.algorithms.signals import Signals
+from wmtp.data.example import Example
+from wmtp.data.rows import RowDataset
 from wmtp.demo.zoo import stdlib_sources
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.training.rows import Example, RowDataset
-from wmtp.training.score_nll import causal_model, token_losses
+from wmtp.scoring.nll import causal_model, token_losses
 
 _PRINTABLE = (32, 127)  # of random bytes: from the first, up to before the second
 _OTHER = ord("?")  # stands for the few bytes that are not ASCII

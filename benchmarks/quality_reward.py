@@ -28,9 +28,10 @@ from typing_extensions import override
 from wmtp.algorithms.base import Algorithm
 from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
+from wmtp.data.example import Example
+from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.training.rows import Example, RowDataset
 
 MODULUS, NUM_SUMS, TOKENS_OF_SUM = 5, 4, 6
 PLUS, EQUALS, SEMICOLON, BEGIN, END = range(MODULUS, MODULUS + 5)

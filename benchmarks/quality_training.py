@@ -17,10 +17,10 @@ from typing_extensions import override
 from wmtp.algorithms.base import Algorithm, Score, ValueAlgorithm
 from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import head_prior
+from wmtp.data.rows import RowDataset
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.targets import shift
 from wmtp.models.value_head import WithValueHead
-from wmtp.training.rows import RowDataset
 from wmtp.training.trainer import WMTPTrainer
 from wmtp.training.value_stage import fit_values
 

@@ -48,8 +48,8 @@ def write_code_file(path: Path, repeats: int = 4) -> Path:
 
 def write_mtp_checkpoint(directory: Path, model, tokenizer=None, fits=("baseline-mtp",)) -> Path:
     """The checkpoint of an MTPForCausalLM with a tokenizer, as `wmtp grow` would write it."""
-    from wmtp.checkpoint.write import write_model_directory
     from wmtp.metadata.schema import ModelMetadata
+    from wmtp.publishing.write import write_model_directory
 
     directory.mkdir(parents=True)
     (tokenizer or build_tokenizer()).save_pretrained(directory)

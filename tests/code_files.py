@@ -10,7 +10,7 @@ import pytest
 
 from wmtp.errors import TrustError
 from wmtp.manifest import sha256_bytes
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 from wmtp.trust.running import ConsentedModule, run_module
 
 

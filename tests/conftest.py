@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -20,3 +21,18 @@ pytest_plugins = ["servers.fixtures"]
 def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setenv("WMTP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def wmtp(tmp_path, monkeypatch):
+    """Run a command line in this process; recorded consent is the test's own."""
+    from typer.testing import CliRunner
+
+    from wmtp.cli.main import app
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    logger = logging.getLogger("wmtp")
+    handlers, level = logger.handlers, logger.level
+    yield lambda *words, **keywords: CliRunner().invoke(app, [str(word) for word in words], **keywords)
+    logger.handlers = handlers
+    logger.setLevel(level)

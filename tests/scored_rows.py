@@ -5,7 +5,8 @@ import torch
 from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
-from wmtp.training.rows import Example, RowDataset
+from wmtp.data.example import Example
+from wmtp.data.rows import RowDataset
 
 # Rows with 1 to 31 targets: a mean of the means of micro-batches would be far from the mean over the step.
 PROMPTS = (3, 28, 10, 30, 1, 25, 29, 16)

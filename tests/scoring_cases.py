@@ -12,13 +12,13 @@ from builders import CODE_LINES, build_tokenizer, llama_metadata, write_llama_ch
 from tiny_models import tiny_config, tiny_mtp
 from wmtp.algorithms.base import Score
 from wmtp.checkpoint.contents import open_checkpoint
+from wmtp.data.documents import Document
+from wmtp.data.rows import RowDataset, build_rows
 from wmtp.loaders.tokenizer import load_tokenizer
 from wmtp.metadata.file import write_metadata
+from wmtp.scoring.scores import ScoringModels
 from wmtp.settings.config import Config
 from wmtp.settings.data import DataSource
-from wmtp.training.data import Document
-from wmtp.training.rows import RowDataset, build_rows
-from wmtp.training.scoring import ScoringModels
 
 LOSS = Score("ref_nll", "nll", role="ref")
 REWARD = Score("reward", "reward", role="rm")

@@ -18,8 +18,8 @@ from hostile_pickles import Call, digests, old_pickle, raw, save, touching, tupl
 from wmtp.authoring import convert as conversion
 from wmtp.authoring.convert import convert
 from wmtp.authoring.init import init_metadata
-from wmtp.checkpoint.publish import verify_published
 from wmtp.errors import CheckpointError, FormatError, NotFoundError, StorageError, TrustError
+from wmtp.publishing.publish import verify_published
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits memory")
 

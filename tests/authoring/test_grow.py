@@ -10,8 +10,8 @@ from builders import build_tokenizer
 from tiny_models import ARCHITECTURES, HEAD_TYPES, VOCAB, tiny_config, tokens
 from wmtp.authoring.grow import grow
 from wmtp.authoring.init import init_metadata
-from wmtp.checkpoint.publish import verify_published
 from wmtp.errors import CheckpointError, DataError, NotFoundError, StorageError
+from wmtp.publishing.publish import verify_published
 
 
 def save_plain(directory, architecture="llama", tokenizer=False, **changes):

@@ -11,7 +11,7 @@ from tiny_models import tiny_config, tiny_mtp
 from toy_checkpoint import write_custom
 from wmtp.authoring.init import draft_metadata, fitting_algorithms, init_metadata
 from wmtp.errors import CheckpointError, MetadataError, NotFoundError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 
 def draft(directory):

@@ -6,7 +6,7 @@ from builders import metadata_document
 from wmtp.checkpoint.configuration import check_declaration, read_config
 from wmtp.errors import CheckpointError, MetadataError, NotFoundError, StorageError, TrustError
 from wmtp.metadata.schema import ModelMetadata
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 KERNEL = "someone/kernel"
 

@@ -6,7 +6,7 @@ from builders import metadata_document, tensors_as_bytes, write_files
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.checkpoint.headers import read_tensors
 from wmtp.errors import CheckpointError, IncompatibleModelError, MetadataError, NotFoundError, StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 
 def requiring(*names, **strategy):

@@ -9,7 +9,7 @@ from builders import safetensors_bytes, tensor_entry, tensors_as_bytes
 from wmtp.checkpoint import headers
 from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.errors import FormatError, NotFoundError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 ONE = {"w": tensor_entry("F32", [2], 0, 8)}
 HUGE = 1 << 63

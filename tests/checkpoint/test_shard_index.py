@@ -3,7 +3,7 @@ import pytest
 from builders import tensors_as_bytes, write_index
 from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.errors import FormatError, NotFoundError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 
 def read(directory):

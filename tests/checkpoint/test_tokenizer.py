@@ -5,7 +5,7 @@ import pytest
 from builders import build_tokenizer
 from wmtp.checkpoint.tokenizer import checked_tokenizer, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, TrustError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 
 def fingerprint(directory):

@@ -1,23 +1,9 @@
 import json
-import logging
 import shutil
 
 import pytest
-from typer.testing import CliRunner
 
 from builders import write_llama_checkpoint
-from wmtp.cli.main import app
-
-
-@pytest.fixture
-def wmtp(tmp_path, monkeypatch):
-    """Run a command line in this process; recorded consent is the test's own."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    logger = logging.getLogger("wmtp")
-    handlers, level = logger.handlers, logger.level
-    yield lambda *words, **keywords: CliRunner().invoke(app, [str(word) for word in words], **keywords)
-    logger.handlers = handlers
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

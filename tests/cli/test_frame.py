@@ -50,7 +50,7 @@ def test_an_os_error_that_nobody_foresaw_has_a_hint(wmtp, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("wmtp.storage.store.open_store", refuse)
+    monkeypatch.setattr("wmtp.storage.opening.open_store", refuse)
     result = wmtp("ls", "x")
     assert result.exit_code == 1
     assert result.stderr == "error: /some/file: Permission denied\nhint: check the path and its permissions\n"
@@ -58,9 +58,9 @@ def test_an_os_error_that_nobody_foresaw_has_a_hint(wmtp, monkeypatch):
 
 def test_what_nobody_foresaw_is_an_internal_error_without_a_traceback():
     script = (
-        "import wmtp.storage.store as store\n"
+        "import wmtp.storage.opening as opening\n"
         "def broken(*_): raise ZeroDivisionError('by zero')\n"
-        "store.open_store = broken\n"
+        "opening.open_store = broken\n"
         "from wmtp.cli.main import main\n"
         "main()\n"
     )
@@ -94,7 +94,7 @@ def test_wrong_usage_exits_with_2(wmtp, words, said):
 
 
 def test_an_interrupt_exits_with_130():
-    script = "import sys, wmtp.storage.store as s\ndef wait(*_): raise KeyboardInterrupt\ns.open_store = wait\n"
+    script = "import sys, wmtp.storage.opening as s\ndef wait(*_): raise KeyboardInterrupt\ns.open_store = wait\n"
     script += "from wmtp.cli.main import main\nmain()\n"
     done = subprocess.run([sys.executable, "-c", script, "ls"], capture_output=True, text=True, check=False)
     assert done.returncode == 130

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from builders import build_tokenizer
 from toy_checkpoint import write_custom
-from wmtp.checkpoint.publish import publish_directory
 from wmtp.manifest import digest_file
+from wmtp.publishing.publish import publish_directory
 
 
 def test_ls_lists_every_model_below_a_directory(wmtp, llama):

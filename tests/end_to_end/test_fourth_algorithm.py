@@ -75,8 +75,8 @@ quality: {sharpness: 0.5}
 """
 TRAIN = """
 import json, wmtp
-from wmtp.checkpoint.algorithm_state import read_state
-from wmtp.storage.store import open_store
+from wmtp.publishing.algorithm_state import read_state
+from wmtp.storage.opening import open_store
 
 result = wmtp.train(wmtp.load_config("config.yaml"), wmtp.load_recipe("recipe.yaml"))
 loaded = wmtp.load(result.final_checkpoint)

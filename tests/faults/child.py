@@ -14,7 +14,7 @@ FETCH = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background has it ignored
 from wmtp.errors import WmtpError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 def fetch(uri, *names):
     try:

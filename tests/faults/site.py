@@ -20,7 +20,7 @@ import pytest
 from servers.environment import use_server
 from servers.faulty import FaultyServer
 from wmtp.errors import WmtpError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 BUCKET = "models"
 WEIGHTS, CONFIG, METADATA = "model.safetensors", "config.json", "metadata.json"

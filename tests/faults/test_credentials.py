@@ -13,7 +13,7 @@ from faults.site import BUCKET, KEY_ID, METADATA, SECRET, TOKEN, WEIGHTS, Site
 from servers.faults import denied, redirected, signed_for_another_region, spoken, wrong_region
 from servers.faulty import Fault, FaultyServer
 from wmtp.errors import NotFoundError, StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 KINDS = {
     "SignatureDoesNotMatch": "secret",

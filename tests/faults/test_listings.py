@@ -18,7 +18,7 @@ from servers.listings import (
     listing_repeats,
 )
 from wmtp.errors import NotFoundError, StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 
 def test_a_bucket_that_is_not_there_is_named(site: Site):

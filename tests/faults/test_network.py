@@ -12,7 +12,7 @@ from faults.site import BUCKET, METADATA, WEIGHTS, Site
 from servers.faults import endless, hung_up, overlong, reset, stalled, status, truncated, unanswered
 from servers.faulty import Fault
 from wmtp.errors import StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 KEY = f"model/{WEIGHTS}"
 

@@ -11,7 +11,7 @@ import wmtp
 from faults.site import CONFIG, WEIGHTS, Files, check_values
 from servers.seaweed import SeaweedServer, upload_directory
 from wmtp.errors import ChangedError, NotFoundError, StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 Upload = Callable[[Files], str]
 

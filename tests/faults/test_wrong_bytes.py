@@ -12,7 +12,7 @@ from servers.faults import bit_flipped, page_of_html, shifted, truncated, whole_
 from servers.faulty import Fault, FaultyServer
 from servers.listings import listing_sizes
 from wmtp.errors import ArrivalError, ChangedError, FormatError, IntegrityError, MetadataError, PlanError, StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 KEY = f"model/{WEIGHTS}"
 

@@ -19,7 +19,7 @@ from fuzz.target import fuzz_target
 from wmtp.checkpoint.headers import read_tensors
 from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import FormatError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 # What wmtp refuses though the library reads it, by the words of the refusal.
 STRICTER = (

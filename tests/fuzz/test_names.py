@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fuzz.target import fuzz_target
 from wmtp.errors import URIError
-from wmtp.storage.store import FileInfo, open_store
+from wmtp.storage.opening import open_store
+from wmtp.storage.store import FileInfo
 from wmtp.storage.uri import parse_uri
 from wmtp.untrusted import relative_name_fault
 

@@ -17,7 +17,7 @@ from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import FormatError, StorageError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 NAMES = ["a", "b", "c.0.w", "c.1.w", "d"]
 SHARDS = ["one.safetensors", "two.safetensors", "sub/three.safetensors"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from builders import metadata_document
 from fuzz.target import fuzz_target
-from wmtp.checkpoint.mapping import MappedName, map_names
 from wmtp.errors import MetadataError, PlanError
+from wmtp.load_plan.mapping import MappedName, map_names
 from wmtp.metadata.file import parse_metadata
 from wmtp.metadata.schema import StateDictMapping
 from wmtp.metadata.transforms import compile_transform

@@ -31,8 +31,8 @@ def _load_tokenizer(uri: str, keywords: dict[str, Any]) -> None:
 
 def _validate(uri: str, keywords: dict[str, Any]) -> None:
     from wmtp.checkpoint.contents import open_checkpoint
-    from wmtp.checkpoint.deep import verify_bytes
     from wmtp.checkpoint.tokenizer import verify_tokenizer
+    from wmtp.comparison.deep import verify_bytes
 
     checkpoint = open_checkpoint(uri, **keywords)
     verify_tokenizer(checkpoint.store, checkpoint.metadata, checkpoint.config)

@@ -35,8 +35,8 @@ from loaders.agreement import (
 )
 from tiny_models import ARCHITECTURES
 from wmtp.authoring.init import init_metadata
-from wmtp.checkpoint.parameters import TORCH_DTYPES
 from wmtp.errors import IntegrityError, PlanError
+from wmtp.load_plan.parameters import TORCH_DTYPES
 
 cases = st.builds(
     Saved,

@@ -3,7 +3,8 @@ import os
 import pytest
 
 from wmtp.errors import NotFoundError, StorageError
-from wmtp.storage.store import FileInfo, open_store
+from wmtp.storage.opening import open_store
+from wmtp.storage.store import FileInfo
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 import wmtp
 from builders import write_mtp_checkpoint
 from tiny_models import tiny_mtp
-from wmtp.checkpoint.algorithm_state import ALGORITHM_STATE_FILE, read_state
 from wmtp.errors import CheckpointError, DataError, TrainingError
-from wmtp.storage.store import open_store
+from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE, read_state
+from wmtp.storage.opening import open_store
 from wmtp.training import preparation
 from wmtp.training.value_stage import fit_values
 

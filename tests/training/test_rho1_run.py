@@ -8,9 +8,9 @@ import torch
 import wmtp
 from builders import write_code_file, write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
-from wmtp.checkpoint.algorithm_state import read_state
 from wmtp.errors import DataError, TrainingError
-from wmtp.storage.store import open_store
+from wmtp.publishing.algorithm_state import read_state
+from wmtp.storage.opening import open_store
 
 RECIPE = """
 run: {{name: {name}}}

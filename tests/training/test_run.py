@@ -9,10 +9,10 @@ import wmtp
 from builders import CODE_LINES, write_code_file, write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from wmtp.algorithms.baseline_mtp import BaselineMTP
-from wmtp.checkpoint.publish import is_complete
-from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.errors import DataError, TrainingError
+from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.manifest import sha256_bytes
+from wmtp.publishing.publish import is_complete
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.training import preparation

@@ -13,10 +13,10 @@ from scored_rows import INVARIANT, VARIANT, build_algorithm, uneven_rows
 from tiny_models import tiny_mtp
 from wmtp.algorithms.base import ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
+from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import trainable
 from wmtp.models.value_head import WithValueHead
-from wmtp.training.rows import RowDataset
 from wmtp.training.trainer import WMTPTrainer
 
 VOCAB = 128

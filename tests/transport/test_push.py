@@ -10,11 +10,11 @@ import pytest
 from builders import tensors_as_bytes
 from servers.faults import hung_up, status, then, unanswered
 from wmtp.checkpoint.contents import open_checkpoint
-from wmtp.checkpoint.publish import verify_published
 from wmtp.errors import ChangedError, FormatError, IntegrityError, MetadataError, NotFoundError, StorageError
 from wmtp.manifest import Manifest
+from wmtp.publishing.publish import verify_published
 from wmtp.storage.objects import ObjectStore
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 from wmtp.transport.fetch import fetch_checkpoint
 from wmtp.transport.push import push_checkpoint
 

@@ -10,7 +10,7 @@ import pytest
 
 from code_files import code_refusal, run_code, write_code
 from wmtp.errors import StorageError, TrustError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 from wmtp.trust.changes import change_since_consent
 from wmtp.trust.consent import read_code, record_consent
 from wmtp.trust.records import consent_file, forget_record, kept_copy, recorded_consent

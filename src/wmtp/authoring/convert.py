@@ -11,13 +11,14 @@ from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.report import ConversionReport
 from wmtp.authoring.pickles.sources import PickledWeights, check_beginnings, files_to_copy, find_weights, merge_sizes
 from wmtp.checkpoint.headers import SINGLE_FILE, read_tensors
-from wmtp.checkpoint.publish import publish_directory
 from wmtp.checkpoint.tensors import DTYPE_BYTES
-from wmtp.checkpoint.write import MAX_SHARD_BYTES, shard_name, write_index
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.metadata.file import METADATA_FILE, read_metadata, write_metadata
 from wmtp.metadata.schema import ModelMetadata
-from wmtp.storage.store import Store, open_store
+from wmtp.publishing.publish import publish_directory
+from wmtp.publishing.write import MAX_SHARD_BYTES, shard_name, write_index
+from wmtp.storage.opening import open_store
+from wmtp.storage.store import Store
 from wmtp.untrusted import show_all
 
 _BASE_MEMORY_BYTES = 1 << 30

@@ -12,18 +12,17 @@ from transformers import PreTrainedModel
 from typing_extensions import Unpack
 
 from wmtp import __version__
-from wmtp.authoring.init import fitting_algorithms, small_files
+from wmtp.authoring.init import fitting_algorithms
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.checkpoint.headers import weight_files
-from wmtp.checkpoint.publish import publish_directory
-from wmtp.checkpoint.write import write_model_directory
 from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import URI, load
-from wmtp.manifest import digest_path
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo
 from wmtp.models.heads import HeadType
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.publishing.parent import copied_files, parent_record
+from wmtp.publishing.publish import publish_directory
+from wmtp.publishing.write import write_model_directory
 from wmtp.settings.loading import LoadKeywords
 
 _MAX_SAMPLE_TOKENS = 512
@@ -113,20 +112,6 @@ def grow(
         sample=sample,
         cross_entropy=tuple((output.ce.sum((0, 1)) / output.valid.sum((0, 1))).tolist()),
     )
-
-
-def parent_record(loaded: LoadResult) -> dict[str, Any]:
-    """Return what identifies a checkpoint as the parent of another: address, and a digest of each file that counts."""
-    store = loaded.checkpoint.store
-    names = [CONFIG_FILE, *weight_files(store)]
-    files = [digest_path(path, name) for name, path in store.local_paths(names).items()]
-    return {"uri": str(store.uri), "files": [file.model_dump() for file in files]}
-
-
-def copied_files(loaded: LoadResult) -> dict[str, bytes | Path]:
-    """Return tokenizer and generation files of a checkpoint, for writing a model that is used in the same way."""
-    store = loaded.checkpoint.store
-    return {**store.local_paths(name for name in small_files(store) if name != CONFIG_FILE)}
 
 
 def _causal_lm(loaded: LoadResult) -> PreTrainedModel:

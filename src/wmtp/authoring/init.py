@@ -11,26 +11,26 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
-from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
-from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.contents import Checkpoint, small_files
 from wmtp.checkpoint.headers import read_tensors, weights_name
-from wmtp.checkpoint.mapping import suggest_mapping
-from wmtp.checkpoint.parameters import parameter_slots, parameter_specs, target_dtype
-from wmtp.checkpoint.plan import make_plan
-from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_files, tokenizer_fingerprint
+from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
+from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.mapping import suggest_mapping
+from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
+from wmtp.load_plan.plan import make_plan
 from wmtp.loaders.base import LoadingStrategy
 from wmtp.loaders.construction import build_model
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, loading_strategies, model_classes
 from wmtp.settings.loading import LoadOptions
-from wmtp.storage.store import Store, open_store
+from wmtp.storage.opening import open_store
+from wmtp.storage.store import Store
 from wmtp.trust.consent import read_code
 from wmtp.untrusted import show, show_all
 
-_GENERATION_FILE = "generation_config.json"
 _BUILT_IN_CLASS = "MTPForCausalLM"
 _HEAD_TYPES = ("linear", "transformer", "resblock", "deepseek")
 # A reward model is made for the critic; anything else without several heads was made by ordinary training.
@@ -103,11 +103,6 @@ def fitting_algorithms(wmtp_type: str) -> list[str]:
     return [
         name for name in algorithms.names() if any(role.wmtp_type == wmtp_type for role in algorithms.get(name).roles)
     ]
-
-
-def small_files(store: Store) -> list[str]:
-    """Return the files beside the weights that loading a model or its tokenizer reads, where they are there."""
-    return [*(name for name in (CONFIG_FILE, _GENERATION_FILE) if store.has(name)), *tokenizer_files(store)]
 
 
 def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:

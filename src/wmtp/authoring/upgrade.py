@@ -20,14 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wmtp.authoring.init import draft_metadata, fitting_algorithms, small_files
+from wmtp.authoring.init import draft_metadata, fitting_algorithms
 from wmtp.checkpoint.configuration import read_config
+from wmtp.checkpoint.contents import small_files
 from wmtp.checkpoint.headers import weight_files
 from wmtp.errors import MetadataError, NotFoundError, WmtpError
 from wmtp.metadata.file import METADATA_FILE, dump_metadata, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, LoadingStrategy, ModelMetadata, StateDictMapping
 from wmtp.registry import algorithms
-from wmtp.storage.store import Store, open_store
+from wmtp.storage.opening import open_store
+from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_JSON_BYTES, parse_json_object, show
 
 BACKUP_FILE = f"{METADATA_FILE}.bak"

@@ -12,6 +12,7 @@ from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, first_few, parse_json_object, plain, show
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 _TOKENIZER_FILE = "tokenizer_config.json"
 # transformers takes each by several names, and the value may name a kernel to fetch from the Hub.
 _KERNELS = (
@@ -24,7 +25,7 @@ _REFUSED = {
     CONFIG_FILE: re.compile("|".join(("auto_map", "quantization_config", "attribute_map", "sub_configs", "backbone",
                                       r"__(?!float__)\w+__", *_KERNELS))),
     _TOKENIZER_FILE: re.compile(r"auto_map|source_spm|target_spm|(?!special_tokens_map_)\w+_files?"),
-    "generation_config.json": re.compile("auto_map"),
+    GENERATION_FILE: re.compile("auto_map"),
 }  # fmt: skip
 _REFUSED_IF_TRUE = ("trust_remote_code", "use_pretrained_backbone", "use_timm_backbone")
 _HEAD_COUNTS = ("n_future_tokens", "num_future_tokens")

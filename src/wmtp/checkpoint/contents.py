@@ -8,16 +8,18 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from wmtp.checkpoint.bounds import check_sizes
-from wmtp.checkpoint.configuration import check_declaration, read_config
+from wmtp.checkpoint.configuration import CONFIG_FILE, GENERATION_FILE, check_declaration, read_config
 from wmtp.checkpoint.headers import read_tensors
+from wmtp.checkpoint.sizes import check_sizes
 from wmtp.checkpoint.tensors import TensorInfo
+from wmtp.checkpoint.tokenizer import tokenizer_files
 from wmtp.errors import IncompatibleModelError, NotFoundError
 from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE, read_metadata
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.locked import Lock, lock_store
-from wmtp.storage.store import Access, Store, open_store
+from wmtp.storage.opening import open_store
+from wmtp.storage.store import Access, Store
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import MAX_INDEX_BYTES, did_you_mean, show, show_all
 
@@ -108,3 +110,8 @@ def check_required_files(store: Store, metadata: ModelMetadata) -> None:
             f"{store.uri}: {len(missing)} required files are missing: {', '.join(show_all(missing))}",
             hint="copy them there, or correct loading_strategy.required_files in metadata.json",
         )
+
+
+def small_files(store: Store) -> list[str]:
+    """Return the files beside the weights that loading a model or its tokenizer reads, where they are there."""
+    return [*(name for name in (CONFIG_FILE, GENERATION_FILE) if store.has(name)), *tokenizer_files(store)]

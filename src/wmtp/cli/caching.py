@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wmtp.cli.options import AsJSON
-from wmtp.cli.output import Output, size, table
+from wmtp.cli.output import Output, table
 from wmtp.untrusted import plain
+from wmtp.wording import size
 
 if TYPE_CHECKING:
     from wmtp.storage.cache import Entry, VerifiedCache

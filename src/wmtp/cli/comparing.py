@@ -25,7 +25,7 @@ def diff(  # noqa: PLR0913  each option of the contract is one
 ) -> None:
     """Compare two checkpoints: metadata, files, tensors, values."""
     out = Output.of(ctx, as_json=as_json)
-    from wmtp.checkpoint.diff import diff_checkpoints
+    from wmtp.comparison.diff import diff_checkpoints
 
     found = diff_checkpoints(a, b, values=not headers, allow_symlinks=allow_symlinks)
     out.result(found.to_dict(), [f"A: {plain(found.a)}", f"B: {plain(found.b)}", *found.summary()])

@@ -53,7 +53,7 @@ def trust(  # noqa: PLR0913  each option of the contract is one
     elif forget is not None:
         _forget(out, forget)
     elif uri is not None:
-        from wmtp.storage.store import open_store
+        from wmtp.storage.opening import open_store
 
         _show_and_ask(out, open_store(uri, allow_symlinks=allow_symlinks), yes=yes, full=full, max_lines=lines)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wmtp.cli.options import URI, AllowSymlinks, AsJSON, Yes
-from wmtp.cli.output import Output, size
+from wmtp.cli.output import Output
 from wmtp.untrusted import plain
+from wmtp.wording import size
 
 if TYPE_CHECKING:
     from wmtp.manifest import FileDigest, Manifest
@@ -37,7 +38,7 @@ def lock(  # noqa: PLR0913  each option of the contract is one
 ) -> None:
     """Write down the digest of every file of a checkpoint, to hold later loads to it."""
     from wmtp.metadata.file import read_metadata
-    from wmtp.storage.store import open_store
+    from wmtp.storage.opening import open_store
 
     out = Output.of(ctx, as_json=as_json)
     if (sign_with is None) != (signature is None):

@@ -125,7 +125,7 @@ def export(  # noqa: PLR0913  each option of the contract is one
         allow_code=allow_code, lock=lock, no_cache=no_cache, dtype=dtype, device=device, allow_symlinks=allow_symlinks
     )
     out.start_logging()
-    from wmtp.authoring.export import export_next_token
+    from wmtp.publishing.export import export_next_token
 
     written = export_next_token(source, destination, **options)
     out.result({"path": str(written)}, [f"wrote {written}"])

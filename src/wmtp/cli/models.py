@@ -21,8 +21,9 @@ from wmtp.cli.options import (
     NoCache,
     load_options,
 )
-from wmtp.cli.output import Output, size, table
+from wmtp.cli.output import Output, table
 from wmtp.untrusted import plain
+from wmtp.wording import size
 
 if TYPE_CHECKING:
     from wmtp.checkpoint.tensors import TensorInfo
@@ -44,7 +45,7 @@ def ls(
     from concurrent.futures import ThreadPoolExecutor
 
     from wmtp.metadata.file import METADATA_FILE
-    from wmtp.storage.store import open_store
+    from wmtp.storage.opening import open_store
 
     out = Output.of(ctx, as_json=as_json)
     store = open_store(prefix)
@@ -106,8 +107,8 @@ def inspect(
     """Show a checkpoint's metadata, files, tensors and dtypes; reads no weight."""
     from wmtp.checkpoint.headers import read_tensors
     from wmtp.metadata.file import read_metadata
+    from wmtp.storage.opening import open_store
     from wmtp.storage.snapshot import retried_if_changed
-    from wmtp.storage.store import open_store
 
     out = Output.of(ctx, as_json=as_json)
 

@@ -12,8 +12,6 @@ import typer
 
 from wmtp.errors import WmtpError
 
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
-
 
 class InternalError(WmtpError):
     """Something that wmtp did not expect: a fault of its own."""
@@ -92,11 +90,3 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]
     cells = [list(headers), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def size(num_bytes: int) -> str:
-    """Return a number of bytes as people say it: `931 bytes`, `2.5 kB`, `13.5 GB`."""
-    amount, unit = float(num_bytes), 0
-    while amount >= 1000 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{num_bytes} bytes" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"

@@ -44,7 +44,7 @@ def validate(  # noqa: PLR0913  each option of the contract is one
     checkpoint = _checkpoint(uri, lock=lock, allow_symlinks=allow_symlinks)
     facts["uri"] = checkpoint.where
     if deep:
-        from wmtp.checkpoint.deep import verify_bytes
+        from wmtp.comparison.deep import verify_bytes
 
         facts["verified"] += verify_bytes(checkpoint)
     if left := _without_consent(checkpoint, agreed):
@@ -60,7 +60,7 @@ def validate(  # noqa: PLR0913  each option of the contract is one
 
 
 def _signed(uri: str, signature: Path, public_key: Path, *, allow_symlinks: bool) -> list[str]:
-    from wmtp.storage.store import open_store
+    from wmtp.storage.opening import open_store
     from wmtp.trust.signatures import verify_signature
 
     store = open_store(uri, allow_symlinks=allow_symlinks)
@@ -88,7 +88,7 @@ def _checkpoint(uri: str, *, lock: Path | None, allow_symlinks: bool) -> Checkpo
 
 
 def _mapping_in_order(checkpoint: Checkpoint, left: str) -> list[str]:
-    from wmtp.checkpoint.mapping import map_names
+    from wmtp.load_plan.mapping import map_names
 
     mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
     map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)

@@ -63,7 +63,7 @@ def plan(
     as_json: AsJSON = False,
 ) -> None:
     """Show which models a run would use and why, what it scores, and what that costs in compute and memory."""
-    from wmtp.cli.run_plan import plan_run
+    from wmtp.run_plan.plan import plan_run
 
     out = Output.of(ctx, as_json=as_json)
     found = plan_run(*read_settings(config, recipe, overrides))
@@ -113,7 +113,7 @@ def read_settings(config: Path, recipe: Path, overrides: list[str] | None) -> tu
 
 
 def _show_plan(out: Output, settings: tuple[Config, Recipe], command: list[str]) -> None:
-    from wmtp.cli.run_plan import plan_run
+    from wmtp.run_plan.plan import plan_run
 
     found = plan_run(*settings)
     lines = [*found.summary(), *([f"would run {shlex.join(command)}"] if command else [])]

@@ -13,9 +13,9 @@ from wmtp.cli.runs import Overrides, read_settings
 from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
+    from wmtp.scoring.scores import ScoredColumn
     from wmtp.settings.config import Config
     from wmtp.settings.recipe import Recipe
-    from wmtp.training.scoring import ScoredColumn
 
 _UNITS = {"nll": "nats a token", "reward": "a document", "column": "a document"}
 
@@ -49,9 +49,9 @@ def _scored(config: Config, recipe: Recipe) -> list[ScoredColumn]:
     if not algorithm.scores:
         return []
     from wmtp.checkpoint.contents import open_checkpoint
+    from wmtp.data.corpus import read_corpus
     from wmtp.loaders.tokenizer import load_tokenizer
-    from wmtp.training.corpus import read_corpus
-    from wmtp.training.scoring import ScoringModels, score_columns
+    from wmtp.scoring.scores import ScoringModels, score_columns
 
     resolution = resolve_models(config, recipe)
     base = open_checkpoint(resolution.chosen["base"].uri, cache_dir=config.paths.cache_dir)

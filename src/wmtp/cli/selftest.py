@@ -13,8 +13,8 @@ from wmtp.cli.output import Output, table
 from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
-    from wmtp.training.oracles import Finding
-    from wmtp.training.selftest import Selftest
+    from wmtp.selftest.oracles import Finding
+    from wmtp.selftest.run import Selftest
 
 
 def selftest(
@@ -42,7 +42,7 @@ def selftest(
 
         # Most mistakes show before torch is imported.
         open_checkpoint(model)
-    from wmtp.training.selftest import run_selftest
+    from wmtp.selftest.run import run_selftest
 
     found = run_selftest(model, data=data, device=device, allow_code=agreed)
     out.result(found.to_dict(), _lines(found))

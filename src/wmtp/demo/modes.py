@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from wmtp.authoring.export import export_module
-from wmtp.authoring.grow import copied_files, parent_record
 from wmtp.demo.functions import REWARD_COLUMN, write_functions
 from wmtp.demo.zoo import stdlib_sources
 from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory
 from wmtp.loaders.standardized import load
+from wmtp.publishing.export import export_module
+from wmtp.publishing.parent import copied_files, parent_record
+from wmtp.scoring.scores import SCORES_DIRECTORY
+from wmtp.scoring.store import FACTS_FILE
 from wmtp.settings.config import Config, load_config
 from wmtp.settings.recipe import Recipe, load_recipe, split_overrides
 from wmtp.training.run import TrainResult, train
-from wmtp.training.score_store import FACTS_FILE
-from wmtp.training.scoring import SCORES_DIRECTORY
 
 Tell = Callable[[str], None]
 

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from wmtp.authoring.grow import grow
 from wmtp.authoring.init import init_metadata
-from wmtp.checkpoint.publish import publish_directory
 from wmtp.demo.completion import complete_line
 from wmtp.demo.run import Tell, check_equal
 from wmtp.errors import DataError
 from wmtp.loaders.standardized import load
+from wmtp.publishing.publish import publish_directory
 from wmtp.settings.config import load_config
 from wmtp.settings.recipe import load_recipe
 from wmtp.training.run import TrainResult, train

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wmtp.data.documents import read_documents
+from wmtp.data.rows import build_rows
 from wmtp.demo.completion import complete_line
 from wmtp.demo.modes import run_modes
 from wmtp.demo.zoo import CODE_FILE, EXHIBITS, make_zoo, stdlib_sources
@@ -22,8 +24,6 @@ from wmtp.metadata.file import load_metadata
 from wmtp.settings.config import Config, load_config
 from wmtp.settings.recipe import Recipe, load_recipe
 from wmtp.training.checkpoints import published_checkpoints
-from wmtp.training.data import read_documents
-from wmtp.training.rows import build_rows
 from wmtp.training.run import TrainResult, train
 
 Tell = Callable[[str], None]

@@ -14,14 +14,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from wmtp.checkpoint.publish import publish_directory
 from wmtp.checkpoint.tokenizer import tokenizer_files, tokenizer_fingerprint
-from wmtp.checkpoint.write import write_model_directory
 from wmtp.demo.gpt2_modeling import GPTMTPForCausalLM
 from wmtp.metadata.file import write_metadata
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo, StateDictMapping
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.storage.store import open_store
+from wmtp.publishing.publish import publish_directory
+from wmtp.publishing.write import write_model_directory
+from wmtp.storage.opening import open_store
 
 NUM_HEADS = 4
 _VOCABULARY = 1536

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from wmtp.checkpoint.assignment import assign_tensors, verify_assigned
-from wmtp.checkpoint.bounds import Bounds
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
-from wmtp.checkpoint.parameters import check_device, move_buffers, parameter_slots, parameter_specs, target_dtype
-from wmtp.checkpoint.plan import LoadPlan, make_plan
-from wmtp.checkpoint.receipt import LoadReceipt
+from wmtp.load_plan.assignment import assign_tensors, verify_assigned
+from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.parameters import check_device, move_buffers, parameter_slots, parameter_specs, target_dtype
+from wmtp.load_plan.plan import LoadPlan, make_plan
+from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
 from wmtp.loaders.tokenizer import load_tokenizer
 from wmtp.metadata.schema import ModelMetadata
@@ -24,7 +24,7 @@ from wmtp.untrusted import plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from wmtp.checkpoint.parameters import ParameterSlot
+    from wmtp.load_plan.parameters import ParameterSlot
 
 
 class LoadingStrategy(Protocol):

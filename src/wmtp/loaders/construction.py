@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.modeling_utils import local_torch_dtype
 
-from wmtp.checkpoint.allocation import build_within_bounds
-from wmtp.checkpoint.bounds import Bounds
-from wmtp.checkpoint.parameters import parameter_slots
 from wmtp.errors import PlanError, WmtpError
+from wmtp.load_plan.allocation import build_within_bounds
+from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.parameters import parameter_slots
 from wmtp.trust.guards import construction_errors
 
 # The contexts that switch initialisation off and set the default dtype are global to the process.

@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from wmtp.checkpoint.configuration import read_json
+from wmtp.checkpoint.configuration import GENERATION_FILE, read_json
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import MetadataError
 from wmtp.loaders.configuration import model_config
@@ -19,8 +19,6 @@ from wmtp.loaders.construction import Blueprint
 from wmtp.settings.loading import LoadOptions
 from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
-
-_GENERATION_FILE = "generation_config.json"
 
 
 class HuggingFaceStrategy:
@@ -35,13 +33,13 @@ class HuggingFaceStrategy:
         name = str(checkpoint.metadata.loading_strategy.transformers_class)
         build = _exported_class(checkpoint, name)
         config = model_config(checkpoint, dtype, must_be_known=True)
-        generation = read_json(checkpoint.store, _GENERATION_FILE) if checkpoint.store.has(_GENERATION_FILE) else None
+        generation = read_json(checkpoint.store, GENERATION_FILE) if checkpoint.store.has(GENERATION_FILE) else None
 
         def construct() -> nn.Module:
             model: PreTrainedModel = build(config)
             _keep_in_float32(model, dtype)
             if generation is not None and model.can_generate():
-                with construction_errors(checkpoint.store.where(_GENERATION_FILE), "the generation settings"):
+                with construction_errors(checkpoint.store.where(GENERATION_FILE), "the generation settings"):
                     model.generation_config = GenerationConfig.from_dict(generation)
             return model
 

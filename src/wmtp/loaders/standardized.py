@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from wmtp.checkpoint.plan import LoadPlan
 from wmtp.errors import SettingsError
+from wmtp.load_plan.plan import LoadPlan
 from wmtp.loaders.base import LoadResult, execute, prepare
 from wmtp.settings.config import Config
 from wmtp.settings.loading import LoadKeywords, LoadOptions

@@ -13,8 +13,9 @@ from typing_extensions import Unpack
 from wmtp.errors import MetadataError, NotFoundError
 from wmtp.faults import faults_error, model_faults
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
+from wmtp.storage.opening import open_store
 from wmtp.storage.replace import replace_file
-from wmtp.storage.store import Access, Store, open_store
+from wmtp.storage.store import Access, Store
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import MAX_JSON_BYTES, parse_json_object, show
 
@@ -26,7 +27,7 @@ def load_metadata(uri: str | Path | ModelURI, **access: Unpack[Access]) -> Model
 
     Args:
         uri: Its address.
-        **access: How its files are got at: see `wmtp.storage.store.open_store`.
+        **access: How its files are got at: see `wmtp.storage.opening.open_store`.
 
     Raises:
         NotFoundError: If there is no such directory or no metadata.json in it.

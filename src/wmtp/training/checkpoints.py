@@ -19,17 +19,17 @@ import transformers
 
 import wmtp
 from wmtp.algorithms.base import Algorithm
-from wmtp.authoring.export import export_module
-from wmtp.authoring.grow import parent_record
-from wmtp.authoring.init import small_files
-from wmtp.checkpoint.algorithm_state import ALGORITHM_STATE_FILE
 from wmtp.checkpoint.configuration import CONFIG_FILE
+from wmtp.checkpoint.contents import small_files
 from wmtp.checkpoint.index import INDEX_FILE
-from wmtp.checkpoint.publish import publish_directory, remove_published, verify_published
-from wmtp.checkpoint.write import RECEIPT_FILE, write_model_directory
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
+from wmtp.publishing.export import export_module
+from wmtp.publishing.parent import parent_record
+from wmtp.publishing.publish import publish_directory, remove_published, verify_published
+from wmtp.publishing.write import RECEIPT_FILE, write_model_directory
 from wmtp.settings.recipe import Recipe
 
 FINAL = "final"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -14,37 +14,33 @@ from typing_extensions import override
 from wmtp.errors import TrainingError
 from wmtp.models.value_head import WithValueHead
 
-if TYPE_CHECKING:
-    from wmtp.training.trainer import WMTPTrainer
-
 
 class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Stops before a step whose loss or gradient is not finite, which would destroy every weight; tells of its end.
 
     Args:
-        trainer: Whose steps.
-        ends: Whether the algorithm is told; it is not while it weighs nothing.
+        losses: The loss of each micro-batch of the step that is being made; whoever computes them keeps the list.
+        end_step: Called once the step is made.
     """
 
-    def __init__(self, trainer: WMTPTrainer, *, ends: bool) -> None:
-        self._trainer, self._ends = trainer, ends
+    def __init__(self, losses: Sequence[Tensor], end_step: Callable[[], None]) -> None:
+        self._losses, self._end_step = losses, end_step
 
     @override
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        losses = torch.stack(self._trainer.step_losses).tolist()
+        losses = torch.stack(list(self._losses)).tolist()
         step = state.global_step + 1
         for number, loss in enumerate(losses, start=1):
             if not math.isfinite(loss):
                 _stop(f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}")
-        gradients = [p.grad for p in self._trainer.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(norm):
             _stop(f"step {step}: the norm of the gradient is {norm}")
 
     @override
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._ends:
-            self._trainer.algorithm.end_step(self._trainer.total)
+        self._end_step()
 
 
 def value_parameters(model: nn.Module) -> list[nn.Parameter]:

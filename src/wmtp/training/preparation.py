@@ -15,20 +15,21 @@ from transformers import TrainerCallback, TrainingArguments
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
+from wmtp.data.corpus import check_positions, check_vocabulary, read_corpus
+from wmtp.data.rows import RowDataset
+from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_head import WithValueHead
+from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
-from wmtp.training.arguments import check_trackers, training_arguments, training_device, training_dtype
+from wmtp.training.arguments import check_trackers, training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
-from wmtp.training.corpus import check_positions, check_vocabulary, read_corpus
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
-from wmtp.training.rows import RowDataset
-from wmtp.training.scoring import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
 from wmtp.training.value_stage import fit_values
 

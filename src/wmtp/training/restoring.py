@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
-from wmtp.checkpoint.algorithm_state import ALGORITHM_STATE_FILE, read_state, write_state
 from wmtp.errors import CheckpointError, TrainingError
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_head import WithValueHead
+from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE, read_state, write_state
 from wmtp.untrusted import first_few, show
 
 TrainedModel = MTPForCausalLM | ForeignModel | WithValueHead

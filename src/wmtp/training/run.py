@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 
 import wmtp
-from wmtp.checkpoint.publish import sweep_unfinished
-from wmtp.checkpoint.receipt import LoadReceipt
 from wmtp.errors import TrainingError
+from wmtp.load_plan.receipt import LoadReceipt
+from wmtp.publishing.publish import sweep_unfinished
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.training.checkpoints import FINAL, FINAL_NEXT_TOKEN

@@ -14,12 +14,12 @@ from typing_extensions import override
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import weight_sums, weighted_sum
+from wmtp.data.example import Batch
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.models.targets import Rows as RowBounds
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
-from wmtp.training.rows import Batch
 
 # What a model's forward takes; whatever else a batch has is a score.
 _MODEL_INPUTS = ("input_ids", "labels", "attention_mask", "position_ids", "document_ids")
@@ -61,16 +61,16 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     ) -> None:
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
-        self.add_callback(AroundOptimizerStep(self, ends=not values_only))
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
-        self.step_losses: list[Tensor] = []
+        self._step_losses: list[Tensor] = []
         self._step_pairs = self._step_tokens = 1.0
         self._online = online or {}
         self._values_only = values_only
         self._publish = save
         self._meter = HeadMeter(len(head_prior))
         self._weights = WeightMeter()
+        self.add_callback(AroundOptimizerStep(self._step_losses, self._end_step))
 
     @property
     def horizon(self) -> int:
@@ -101,7 +101,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         counts = torch.zeros(self.horizon, dtype=torch.float64)
         for batch in batches:
             counts += self._count_valid(batch)
-        self.step_losses.clear()
+        self._step_losses.clear()
         counts = self.total(counts)
         # Nothing valid in the whole step: the loss is 0, not 0 / 0.
         self._step_tokens = max(float(counts[0]), 1.0)
@@ -129,7 +129,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             loss = loss + self.algorithm.value_loss(signals) / self._step_tokens
         # Gradients are averaged over ranks afterwards, and the divisors already count what all of them have.
         loss = loss * self.accelerator.num_processes
-        self.step_losses.append(loss.detach())
+        self._step_losses.append(loss.detach())
         return (loss, output) if return_outputs else loss
 
     def signals(self, batch: Batch) -> Signals:
@@ -200,6 +200,11 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.evaluate()
             measured.append(self.state.log_history[-1])
         return measured
+
+    def _end_step(self) -> None:
+        # While only values are trained the algorithm weighs nothing, so there is no step that it should know of.
+        if not self._values_only:
+            self.algorithm.end_step(self.total)
 
     def _count_valid(self, batch: Batch) -> Tensor:
         return (_bounds(batch).targets(batch["labels"], self.horizon) != IGNORE).sum((0, 1)).cpu()

@@ -13,8 +13,8 @@ from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from wmtp.algorithms.advantage import explained_variance
 from wmtp.algorithms.base import ValueAlgorithm
 from wmtp.algorithms.signals import ValueStates
+from wmtp.data.rows import RowDataset
 from wmtp.models.value_head import WithValueHead
-from wmtp.training.rows import RowDataset
 from wmtp.training.trainer import WMTPTrainer
 
 logger = logging.getLogger("wmtp")

@@ -18,6 +18,7 @@ from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.locked import Lock, lock_store
 from wmtp.storage.store import FileInfo, Store
 from wmtp.untrusted import MAX_INDEX_BYTES, first_few, plain, relative_name_fault
+from wmtp.wording import file_count
 
 _MAX_FILES = 4  # at once: more of them only share the same network and the same processors
 _Item = TypeVar("_Item")
@@ -189,14 +190,4 @@ def said_by(files: Sequence[MovedFile]) -> list[str]:
     """Return a line for each source of digests to which files were held."""
     sources = dict.fromkeys(source for file in files for source in file.verified_by)
     numbers = {source: sum(source in file.verified_by for file in files) for source in sources}
-    return [f"{count(number)} as {source} says, byte for byte" for source, number in numbers.items()]
-
-
-def count(num_files: int) -> str:
-    """Return a number of files in words."""
-    return f"{num_files:,} file{'s' * (num_files != 1)}"
-
-
-def megabytes(num_bytes: int) -> str:
-    """Return a size for a person."""
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 100_000 else f"{num_bytes:,} bytes"
+    return [f"{file_count(number)} as {source} says, byte for byte" for source, number in numbers.items()]

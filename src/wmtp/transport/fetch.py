@@ -19,16 +19,15 @@ from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.errors import NotFoundError, StorageError
 from wmtp.manifest import digest_path
 from wmtp.storage.locked import Lock
+from wmtp.storage.opening import open_store
 from wmtp.storage.progress import transferring
 from wmtp.storage.snapshot import retried_if_changed
-from wmtp.storage.store import Access, FileInfo, Store, open_store
+from wmtp.storage.store import Access, FileInfo, Store
 from wmtp.storage.uri import ModelURI, parse_uri
 from wmtp.transport.claims import (
     Claims,
     MovedFile,
-    count,
     left_out,
-    megabytes,
     movable_files,
     said_by,
     several_at_once,
@@ -36,6 +35,7 @@ from wmtp.transport.claims import (
 from wmtp.transport.landing import Landing
 from wmtp.transport.working import landing
 from wmtp.untrusted import plain, show_all
+from wmtp.wording import file_count, size
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -75,9 +75,9 @@ class FetchReport:
     def summary(self) -> list[str]:
         """Return the report in a few lines for a person."""
         here = [file for file in self.files if file.was_here]
-        before = f"; {len(here):,} of them, {megabytes(self._num_bytes_here)}, had been here" if here else ""
+        before = f"; {len(here):,} of them, {size(self._num_bytes_here)}, had been here" if here else ""
         place = f"in the cache, {self.path}" if self.is_cached else self.path
-        sizes = f"{count(len(self.files))}, {megabytes(self.num_bytes)} in {self.seconds:.1f} s"
+        sizes = f"{file_count(len(self.files))}, {size(self.num_bytes)} in {self.seconds:.1f} s"
         lines = [
             f"{self.uri} is now {'' if self.is_cached else 'in '}{place}",
             f"{sizes}{before}",

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from typing_extensions import Buffer
 
-from wmtp.checkpoint.publish import fsync, refuse_existing
 from wmtp.errors import ChangedError, StorageError, WmtpError
 from wmtp.manifest import digest_path
+from wmtp.publishing.publish import fsync, refuse_existing
 from wmtp.storage.cached.partial import PartFile
 from wmtp.storage.local import reading
 from wmtp.storage.progress import Transfer, watching

@@ -28,15 +28,14 @@ from wmtp.storage.uri import ModelURI
 from wmtp.transport.claims import (
     Claims,
     MovedFile,
-    count,
     left_out,
-    megabytes,
     movable_files,
     said_by,
     several_at_once,
 )
 from wmtp.transport.target import LAST, check_arrived, check_same, check_way, open_target
 from wmtp.untrusted import show_all
+from wmtp.wording import file_count, size
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class PushReport:
 
     def summary(self) -> list[str]:
         """Return the report in a few lines for a person."""
-        sizes = f"{count(len(self.files))}, {megabytes(self.num_bytes)} in {self.seconds:.1f} s"
+        sizes = f"{file_count(len(self.files))}, {size(self.num_bytes)} in {self.seconds:.1f} s"
         has_moved = not all(file.was_here for file in self.files)
         place = f"is now at {self.uri}" if has_moved else f"was at {self.uri} already"
         lines = [f"{self.path} {place}: {sizes}", *said_by(self.files)]

@@ -9,10 +9,11 @@ from wmtp.errors import ChangedError, NotFoundError, StorageError
 from wmtp.manifest import MANIFEST_FILE
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.storage.objects import ObjectStore
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 from wmtp.storage.uri import ModelURI, parse_uri
-from wmtp.transport.claims import MovedFile, count
+from wmtp.transport.claims import MovedFile
 from wmtp.untrusted import show_all
+from wmtp.wording import file_count
 
 LAST = (MANIFEST_FILE, METADATA_FILE)  # to be written, in this order
 
@@ -47,7 +48,7 @@ def check_way(target: ObjectStore, paths: Mapping[str, Path], *, replace: bool) 
         raise _occupied(target, standing)
     if foreign := set(standing) - {*paths, MANIFEST_FILE}:
         raise StorageError(
-            f"{target.uri}: {count(len(foreign))} there that this checkpoint does not have:"
+            f"{target.uri}: {file_count(len(foreign))} there that this checkpoint does not have:"
             f" {', '.join(show_all(sorted(foreign)))}",
             hint="push to another address, or look at them and remove them first",
         )

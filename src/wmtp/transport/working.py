@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wmtp.checkpoint.publish import refuse_existing
 from wmtp.errors import StorageError
+from wmtp.publishing.publish import refuse_existing
 from wmtp.storage.cached.locks import try_lock
 from wmtp.storage.local import reading
 from wmtp.storage.uri import ModelURI

@@ -6,7 +6,7 @@ import pytest
 
 from wmtp.authoring.pickles.sources import PickledWeights, check_beginnings, files_to_copy, find_weights, merge_sizes
 from wmtp.errors import CheckpointError, FormatError, NotFoundError
-from wmtp.storage.store import open_store
+from wmtp.storage.opening import open_store
 
 INDEX = "pytorch_model.bin.index.json"
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from wmtp.authoring.pickles.confined import part_name
 from wmtp.authoring.pickles.parallel import Pending, merged
 from wmtp.authoring.pickles.state_dicts import check_expected, find_state_dict
-from wmtp.checkpoint.parameters import DTYPE_NAMES
-from wmtp.checkpoint.write import same_tensors, split_into_shards, write_shard
 from wmtp.errors import FormatError
+from wmtp.load_plan.parameters import DTYPE_NAMES
+from wmtp.publishing.write import same_tensors, split_into_shards, write_shard
 from wmtp.untrusted import plain, show
 
 _ZIP = b"PK\x03\x04"  # what torch itself goes by

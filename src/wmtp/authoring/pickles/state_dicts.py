@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wmtp.checkpoint.parameters import DTYPE_NAMES
 from wmtp.errors import CheckpointError, FormatError
+from wmtp.load_plan.parameters import DTYPE_NAMES
 from wmtp.untrusted import first_few, show, show_all
 
 _MAX_NAME_BYTES = 512

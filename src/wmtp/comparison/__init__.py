@@ -1,0 +1,1 @@
+"""Two checkpoints, value by value; one checkpoint, to its last byte."""

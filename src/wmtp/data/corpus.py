@@ -1,0 +1,68 @@
+"""What a recipe's data section becomes: rows to learn, and rows to measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wmtp.data.documents import Document, hold_out, read_documents
+from wmtp.data.rows import RowDataset, build_rows
+from wmtp.errors import DataError
+from wmtp.settings.recipe import Recipe
+
+
+def read_corpus(
+    recipe: Recipe, tokenizer: Any, where: str, columns: Mapping[str, str]
+) -> tuple[RowDataset, RowDataset | None]:
+    """Read the documents of a recipe and arrange their tokens in rows.
+
+    Args:
+        recipe: Its `data` section is read.
+        tokenizer: That of the base model; None when it has none.
+        where: Address of the base model, for messages.
+        columns: Numbers that the training documents must have: the name of the score, and the key that holds it.
+
+    Returns:
+        What is learned, and what is measured on; None where the recipe asks for no validation.
+
+    Raises:
+        DataError: If the data or the tokenizer cannot be used.
+    """
+    if tokenizer is None:
+        raise DataError(
+            f"{where}: the base model has no tokenizer",
+            hint="put its tokenizer.json and tokenizer_config.json beside its weights",
+        )
+    source, validation = recipe.data.train, recipe.data.validation
+    documents, held_out = read_documents(source, field="data.train", columns=columns), list[Document]()
+    if validation is not None and validation.fraction is not None:
+        documents, held_out = hold_out(documents, validation.fraction)
+    elif validation is not None:
+        held_out = read_documents(validation, field="data.validation")
+    rows = build_rows(documents, tokenizer, source, name="data.train")
+    return rows, build_rows(held_out, tokenizer, validation, name="data.validation") if validation else None
+
+
+def check_vocabulary(rows: RowDataset, where: str, vocab_size: int) -> None:
+    """Raise DataError if the tokenizer makes tokens that the model does not know."""
+    if (largest := rows.largest_token()) >= vocab_size:
+        raise DataError(
+            f"{where}: its tokenizer makes token {largest}, and the model knows {vocab_size} tokens",
+            hint="put the tokenizer beside the weights that they were trained with",
+        )
+
+
+def check_positions(rows: RowDataset, where: str, config: Mapping[str, Any]) -> None:
+    """Raise DataError if a document is longer than the positions that a model's config.json names."""
+    limit, longest = position_limit(config), rows.longest_example()
+    if limit is not None and longest > limit:
+        raise DataError(
+            f"{where}: it knows {limit} positions, and the longest document has {longest} tokens",
+            hint=f"set data.train.max_length: {limit}, or less",
+        )
+
+
+def position_limit(config: Mapping[str, Any]) -> int | None:
+    """Return how many positions a model's config.json names; None when it names none."""
+    limit = config.get("max_position_embeddings") or config.get("n_positions")
+    return limit if isinstance(limit, int) else None

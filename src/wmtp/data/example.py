@@ -1,0 +1,46 @@
+"""The tokens of one document, and what rows and batches are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from wmtp.models.targets import IGNORE
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """The tokens of one document, or of one piece of a long one.
+
+    Attributes:
+        input_ids: Its tokens, as int32 to halve what the data set takes in memory.
+        num_prompt_tokens: How many of them, from the start, are read but not learned.
+        scores: Figures by name, fp32: one for each token, or 0-dim where it is one for all of them.
+    """
+
+    input_ids: Int[Tensor, "tokens"]
+    num_prompt_tokens: int = 0
+    scores: Mapping[str, Float[Tensor, "..."]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.input_ids.numel()
+
+    @property
+    def labels(self) -> Int[Tensor, "tokens"]:
+        """What is learned, unshifted: the tokens, with -100 over the prompt."""
+        labels = self.input_ids.to(torch.long, copy=True)
+        labels[: self.num_prompt_tokens] = IGNORE
+        return labels
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that the next-token head can learn; the first of a document has nothing before it."""
+        return max(0, len(self) - max(1, self.num_prompt_tokens))
+
+
+Row = tuple[Example, ...]
+Batch = dict[str, Tensor]

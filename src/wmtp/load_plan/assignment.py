@@ -1,0 +1,93 @@
+"""Filling a built model with the tensors of a plan, and holding the model to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from wmtp.errors import IntegrityError, TrustError
+from wmtp.load_plan.parameters import ParameterSlot, parameter_slots
+from wmtp.load_plan.plan import Assignment
+from wmtp.load_plan.weights import planned_values
+from wmtp.storage.store import Store
+from wmtp.untrusted import show, show_all
+
+
+def assign_tensors(
+    slots: Mapping[str, ParameterSlot],
+    assignments: Sequence[Assignment],
+    store: Store,
+    *,
+    device: str | torch.device,
+    mmap: bool,
+) -> dict[str, torch.Tensor]:
+    """Carry out the assignments of a plan.
+
+    Args:
+        slots: Where the parameters of the model hang that the plan was made for, by name.
+        assignments: Its plan.
+        store: The checkpoint's files.
+        device: Where parameters and buffers end up.
+        mmap: Use the files' pages as the parameters' memory, where they have paths on this machine.
+
+    Returns:
+        What each parameter and buffer was given, by every name of it.
+
+    Raises:
+        IntegrityError: If what was read has another digest than it must, or a tied tensor differs from its twin.
+    """
+    given: dict[str, torch.Tensor] = {}
+    repeated: list[tuple[Assignment, torch.Tensor]] = []
+    for assignment, value in planned_values(store, assignments, device=device, mmap=mmap):
+        if assignment.repeats:
+            repeated.append((assignment, value))
+            continue
+        first = slots[assignment.names[0]]
+        first.assign(value)
+        for name in assignment.names[1:]:
+            slots[name].assign(first.tensor)
+        given |= dict.fromkeys(assignment.names, value)
+    for assignment, value in repeated:
+        _check_repeated(slots[assignment.names[0]].tensor, value, assignment)
+    return given
+
+
+def verify_assigned(model: nn.Module, given: Mapping[str, torch.Tensor], *, where: str) -> None:
+    """Raise TrustError unless a model holds exactly what it was given.
+
+    Code that the operator agreed to can give its class other ways to store and show parameters.
+
+    Args:
+        model: The model.
+        given: What `assign_tensors` returned, and initial values that a plan let through.
+        where: The file that the class is built from, as errors show it.
+    """
+    held = {name: slot.tensor for name, slot in parameter_slots(model)}
+    changed = [name for name in held.keys() | given.keys() if not _is_same(held.get(name), given.get(name))]
+    if changed:
+        raise TrustError(
+            f"{where}: the model does not hold the weights that it was given: {', '.join(show_all(sorted(changed)))}",
+            hint="the class changes its own parameters: look at what it does with them, or do not use it",
+        )
+
+
+def _is_same(held: torch.Tensor | None, given: torch.Tensor | None) -> bool:
+    if held is None or given is None:
+        return False
+    return (held.data_ptr(), held.shape, held.dtype) == (given.data_ptr(), given.shape, given.dtype)
+
+
+def _check_repeated(kept: torch.Tensor, repeated: torch.Tensor, assignment: Assignment) -> None:
+    # Bits as well: NaN is not equal to itself.
+    if not torch.equal(kept, repeated) and not torch.equal(_bits(kept), _bits(repeated)):
+        file, name = show(assignment.tensor.file), show(assignment.tensor.name)
+        raise IntegrityError(
+            f"{file}: {name} differs from the tensor that the model ties it to",
+            hint='if the two are meant to differ, set "tie_word_embeddings": false in config.json',
+        )
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().reshape(-1).view(torch.uint8)

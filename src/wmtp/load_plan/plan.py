@@ -1,0 +1,233 @@
+"""The load plan: which tensor fills which parameter, proven from headers before a weight is read.
+
+A plan is *total* (every parameter and persistent buffer is filled exactly once) and *exact* (every tensor of the
+checkpoint is used), or it is refused with all faults named at once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.tensors import FLOATING, TensorInfo
+from wmtp.errors import PlanError
+from wmtp.load_plan.mapping import in_time, map_names, suggest_mapping
+from wmtp.metadata.schema import ModelMetadata
+from wmtp.untrusted import first_few, plain
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """A parameter or persistent buffer of the model, before it has values.
+
+    Attributes:
+        names: Its name; further ones where the model ties parameters to each other.
+        shape: Its dimensions.
+        dtype: What the class made it, in safetensors' notation.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One tensor that fills one parameter.
+
+    Attributes:
+        names: The parameter's names.
+        tensor: The tensor, with its file and byte range.
+        dtype: What the parameter's dtype will be.
+        rules: The mapping rules that led from the tensor's name to the parameter's.
+        repeats: True for the second stored copy of a tied parameter: its bytes must equal the first one's.
+    """
+
+    names: tuple[str, ...]
+    tensor: TensorInfo
+    dtype: str
+    rules: tuple[str, ...] = ()
+    repeats: bool = False
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What loading a checkpoint will do.
+
+    Attributes:
+        uri: The checkpoint.
+        metadata: Its declaration.
+        model_class: Qualified name of the class that is built.
+        assignments: Which tensor fills which parameter.
+        kept_initial: Parameters without a tensor that `allow_missing` lets through.
+        left_unused: Tensors without a parameter that `allow_unexpected` lets through.
+        notes: Anything else a reader should know.
+    """
+
+    uri: str
+    metadata: ModelMetadata
+    model_class: str
+    assignments: tuple[Assignment, ...]
+    kept_initial: tuple[str, ...] = ()
+    left_unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def num_parameters(self) -> int:
+        """Values in the model, tied ones counted once."""
+        return sum(a.tensor.num_elements for a in self.assignments if not a.repeats)
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of tensor data that loading uses."""
+        return sum(assignment.tensor.num_bytes for assignment in self.assignments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        return {
+            "uri": self.uri,
+            "model_class": self.model_class,
+            "num_parameters": self.num_parameters,
+            "bytes_to_read": self.bytes_to_read,
+            "assignments": [
+                {
+                    "names": list(a.names),
+                    "tensor": a.tensor.name,
+                    "file": a.tensor.file,
+                    "bytes": [a.tensor.start, a.tensor.end],
+                    "shape": list(a.tensor.shape),
+                    "stored_dtype": a.tensor.dtype,
+                    "loaded_dtype": a.dtype,
+                    "rules": list(a.rules),
+                    "repeats": a.repeats,
+                }
+                for a in self.assignments
+            ],
+            "kept_initial": list(self.kept_initial),
+            "left_unused": list(self.left_unused),
+            "notes": list(self.notes),
+        }
+
+    def summary(self) -> list[str]:
+        """Return the plan in a few lines for a person."""
+        files = Counter(a.tensor.file for a in self.assignments)
+        casts = Counter((a.tensor.dtype, a.dtype) for a in self.assignments if a.tensor.dtype != a.dtype)
+        lines = [
+            f"{self.model_class}: {self.num_parameters:,} parameters, {self.bytes_to_read:,} bytes",
+            *(f"{count} tensors from {plain(name)}" for name, count in sorted(files.items())),
+            *(f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()),
+            *(
+                f"{_listed(a.names[1:])} tied to {_listed(a.names[:1])}"
+                for a in self.assignments
+                if a.names[1:] and not a.repeats
+            ),
+            *(f"{plain(a.tensor.name)} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
+            *(f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial),
+            *(f"tensor left unused: {plain(name)}" for name in self.left_unused),
+        ]
+        return [*lines, *self.notes]
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    specs: Sequence[ParameterSpec],
+    *,
+    model_class: str,
+    keep_stored_dtype: bool,
+    notes: Sequence[str] = (),
+) -> LoadPlan:
+    """Match every tensor of a checkpoint with a parameter of its model.
+
+    Args:
+        checkpoint: Its metadata and headers.
+        specs: Every parameter and persistent buffer of the model.
+        model_class: Qualified name of the model's class.
+        keep_stored_dtype: Give floating parameters the dtype in which they are stored, rather than the class's.
+        notes: Passed on to the plan.
+
+    Raises:
+        PlanError: If the plan would not be total and exact, or a shape or kind of dtype differs; with all faults, and
+            with the mapping that would mend it where one prefix does.
+    """
+    mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
+    mapped = map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
+    owners = {name: spec for spec in specs for name in spec.names}
+    matched = {mapped[t.name].name: t for t in checkpoint.tensors if mapped[t.name].name in owners}
+    assignments, missing = [], []
+    for spec in specs:
+        stored = [name for name in spec.names if name in matched]
+        if not stored:
+            missing.append(spec.names)
+        for name in stored:
+            tensor, first = matched[name], matched[stored[0]]
+            names = (stored[0], *(other for other in spec.names if other != stored[0]))
+            dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
+            assignments.append(Assignment(names, tensor, dtype, mapped[tensor.name].rules, repeats=name != stored[0]))
+    unexpected = [(tensor.name,) for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners]
+    field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
+    kept, absent = _let_through(in_time(missing, f"{field}.allow_missing"), mapping.allow_missing)
+    left, unused = _let_through(in_time(unexpected, f"{field}.allow_unexpected"), mapping.allow_unexpected)
+    unfit = [fault for a in assignments if (fault := _misfit(a, owners[a.names[0]]))]
+    if absent or unused or unfit:
+        raise _refusal(checkpoint, specs, model_class, (absent, unused, unfit))
+    return LoadPlan(
+        checkpoint.where, checkpoint.metadata, model_class, tuple(assignments), tuple(kept), tuple(left), tuple(notes)
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(plain(name) for name in names)
+
+
+def _let_through(named: Iterable[tuple[str, ...]], globs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the first names of what any of its names lets through, and of the rest."""
+    # One expression for all globs: a stranger may write 256 of them beside a third of a million names.
+    any_glob = re.compile("|".join(map(fnmatch.translate, globs)) or r"(?!)")
+    allowed: list[str] = []
+    refused: list[str] = []
+    for names in named:
+        (allowed if any(map(any_glob.match, names)) else refused).append(names[0])
+    return allowed, refused
+
+
+def _misfit(assignment: Assignment, spec: ParameterSpec) -> str | None:
+    tensor, name, file = assignment.tensor, plain(assignment.tensor.name), plain(assignment.tensor.file)
+    if tensor.shape != spec.shape:
+        return f"wrong shape: {name} is {list(tensor.shape)} in {file}, the model has {list(spec.shape)}"
+    both_floating = tensor.dtype in FLOATING and spec.dtype in FLOATING
+    if tensor.dtype != spec.dtype and not both_floating:
+        return f"wrong dtype: {name} is {tensor.dtype} in {file}, the model has {spec.dtype}"
+    return None
+
+
+def _refusal(
+    checkpoint: Checkpoint,
+    specs: Sequence[ParameterSpec],
+    model_class: str,
+    faults: tuple[list[str], list[str], list[str]],
+) -> PlanError:
+    missing, unexpected, unfit = faults
+    counts = [f"{len(f)} {what}" for f, what in zip(faults, ("missing", "unexpected", "unfit"), strict=True) if f]
+    named = (("missing: no tensor for", missing), ("unexpected: no parameter for", unexpected))
+    lines = [line for what, names in named for line in first_few([f"{what} {plain(name)}" for name in names])]
+    lines += first_few(unfit)
+    return PlanError(
+        f"{checkpoint.where}: the tensors do not fit {model_class}: {', '.join(counts)}",
+        hint=_advice(checkpoint, specs, missing, unexpected),
+        faults=lines,
+    )
+
+
+def _advice(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], missing: list[str], unexpected: list[str]) -> str:
+    if missing or unexpected:
+        held = {tensor.name for tensor in checkpoint.tensors}
+        wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
+        if (fields := suggest_mapping(wanted, held)) is not None:
+            return f'if this class is meant, set in metadata.json: "state_dict_mapping": {json.dumps(fields)}'
+    return "check model class and config.json against the files; 'wmtp inspect --tensors' lists what they hold"

@@ -1,0 +1,114 @@
+"""What was really loaded, per parameter."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from wmtp.load_plan.plan import LoadPlan
+from wmtp.untrusted import first_few, plain
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedParameter:
+    """Where the values of one parameter or buffer came from.
+
+    Attributes:
+        name: The parameter or persistent buffer.
+        tensor: The tensor's name in the file.
+        file: That file, relative to the checkpoint.
+        stored_dtype: Its dtype there, in safetensors' notation.
+        loaded_dtype: Its dtype in the model.
+        rules: The mapping rules that led from tensor name to parameter name.
+        tied: Other names of the same parameter, which it fills as well.
+    """
+
+    name: str
+    tensor: str
+    file: str
+    stored_dtype: str
+    loaded_dtype: str
+    rules: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadReceipt:
+    """What one load did; a copy stands in every checkpoint that training writes.
+
+    Attributes:
+        uri: The checkpoint.
+        model_class: Qualified name of the class that was built.
+        parameters: One entry for each parameter and persistent buffer that a tensor filled.
+        kept_initial: Parameters without a tensor, let through by `allow_missing`; they have their initial values.
+        left_unused: Tensors without a parameter, let through by `allow_unexpected`.
+        num_bytes: Bytes of tensor data in use.
+        device: Where the parameters are.
+        code: `file: sha256:<hex>` for each file of the checkpoint whose code ran; empty for built-in classes.
+        verified: `file: sha256:<hex>` for each file that was found to be what a lock pins; empty without a lock.
+        notes: Anything else a reader should know, such as a class that could not be built without its parameters.
+    """
+
+    uri: str
+    model_class: str
+    parameters: tuple[LoadedParameter, ...]
+    kept_initial: tuple[str, ...]
+    left_unused: tuple[str, ...]
+    num_bytes: int
+    device: str
+    code: dict[str, str]
+    verified: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_plan(cls, plan: LoadPlan, *, device: str, code: Mapping[str, str], verified: Mapping[str, str]) -> Self:
+        """Return the receipt of a plan that was carried out."""
+        filled = [assignment for assignment in plan.assignments if not assignment.repeats]
+        return cls(
+            uri=plan.uri,
+            model_class=plan.model_class,
+            parameters=tuple(
+                LoadedParameter(
+                    a.names[0], a.tensor.name, a.tensor.file, a.tensor.dtype, a.dtype, a.rules, tied=a.names[1:]
+                )
+                for a in filled
+            ),
+            kept_initial=plan.kept_initial,
+            left_unused=plan.left_unused,
+            num_bytes=sum(a.tensor.num_bytes for a in filled),
+            device=device,
+            code=dict(code),
+            verified=dict(verified),
+            notes=plan.notes,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the receipt as plain JSON values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the receipt as the text of a receipt.json."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def summary(self) -> list[str]:
+        """Return the receipt in a few lines for a person."""
+        stored = Counter(parameter.stored_dtype for parameter in self.parameters)
+        casts = Counter((p.stored_dtype, p.loaded_dtype) for p in self.parameters if p.stored_dtype != p.loaded_dtype)
+        lines = [f"{self.model_class} on {self.device}: {len(self.parameters)} tensors, {self.num_bytes:,} bytes"]
+        if stored:
+            lines.append(f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}")
+        lines += [f"cast from {old} to {new}: {count}" for (old, new), count in casts.items()]
+        lines += [
+            f"{', '.join(plain(name) for name in p.tied)} tied to {plain(p.name)}" for p in self.parameters if p.tied
+        ]
+        lines += [f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial]
+        lines += [f"tensor left unused: {plain(name)}" for name in self.left_unused]
+        lines += [f"ran {plain(file)} ({digest})" for file, digest in self.code.items()]
+        files = sorted({parameter.file for parameter in self.parameters})
+        unverified = first_few([plain(file) for file in files if file not in self.verified])
+        lines += [f"verified by the lock: {len(self.verified)} files"] if self.verified else []
+        lines += [f"unverified, as no lock pins them: {', '.join(unverified)}"] if unverified else []
+        return [*lines, *self.notes]

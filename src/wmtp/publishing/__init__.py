@@ -1,0 +1,1 @@
+"""Crash-safe writing: checkpoints, training state, exports for other programs."""

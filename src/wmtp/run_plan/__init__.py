@@ -1,0 +1,1 @@
+"""What a run would use, cost and need, before it starts."""

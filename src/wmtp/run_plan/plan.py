@@ -1,0 +1,162 @@
+"""What a run would use, before anything of it is loaded: models, data, scores, compute, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wmtp.algorithms.base import Algorithm, ValueAlgorithm
+from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
+from wmtp.factory import ComponentFactory, Resolution, resolve_models
+from wmtp.run_plan.cost import RunCost, online_roles, run_cost, score_facts, score_line
+from wmtp.run_plan.data import DataEstimate, estimate_data
+from wmtp.untrusted import plain
+from wmtp.wording import size
+
+if TYPE_CHECKING:
+    from wmtp.settings.config import Config
+    from wmtp.settings.recipe import Recipe
+
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Values that the optimizer keeps for a parameter, and their bytes; None: as wide as the parameter.
+_OPTIMIZERS = {"adamw_bnb_8bit": (2, 1), "adafactor": (0, None), "sgd": (0, None)}
+_ADAMW = (2, None)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would use.
+
+    Attributes:
+        resolution: Which model serves in which role, and why the others do not.
+        models: For each role: address, parameters, bytes stored, bytes to fetch.
+        data: About how much there is to train on.
+        scores: What will be scored, by which model, on how much, and where that is kept.
+        cost: About what is computed.
+        memory: Bytes while training, by what they hold; activations are not counted.
+        notes: What else should be known before it starts.
+    """
+
+    resolution: Resolution
+    models: dict[str, dict[str, Any]]
+    data: DataEstimate
+    scores: list[dict[str, Any]]
+    cost: RunCost
+    memory: dict[str, int]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        facts = {"models": self.models, "data": self.data.to_dict(), "scores": self.scores}
+        figures = {"cost": asdict(self.cost), "memory": self.memory, "notes": self.notes}
+        return {**self.resolution.to_dict(), **facts, **figures}
+
+    def summary(self) -> Iterator[str]:
+        """Yield the plan in lines for a person."""
+        yield self.resolution.algorithm
+        yield from (f"  {plain(line)}" for line in self.resolution.describe())
+        yield "to load"
+        for role, model in self.models.items():
+            parameters, stored = f"{model['num_parameters']:,} parameters", size(model["stored_bytes"])
+            yield f"  {role}: {parameters}, {stored} stored, {size(model['bytes_to_fetch'])} to fetch"
+        yield self.data.line()
+        if self.scores:
+            yield "to score"
+            yield from (f"  {score_line(score)}" for score in self.scores)
+        yield from self.cost.lines()
+        yield f"memory while training, without activations: {size(sum(self.memory.values()))}"
+        yield from (f"  {what.replace('_', ' ')}: {size(count)}" for what, count in self.memory.items() if count)
+        yield from self.notes
+
+
+def plan_run(config: Config, recipe: Recipe) -> RunPlan:
+    """Return what a run would use.
+
+    Reads metadata, config.json and headers of the models that were picked, lengths of data files and the first lines
+    of those that are JSONL.
+
+    Raises:
+        WmtpError: If no model fits, one that was picked is malformed, or the data lacks a file or a key.
+    """
+    resolution = resolve_models(config, recipe)
+    algorithm = ComponentFactory.create_algorithm(recipe)
+    data = estimate_data(recipe.data, [score.column for score in algorithm.scores if score.column is not None])
+    cache_dir = config.paths.cache_dir
+    opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
+    num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
+    uris = {role: checkpoint.where for role, checkpoint in opened.items()}
+    notes: list[str] = []
+    return RunPlan(
+        resolution,
+        {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},
+        data,
+        score_facts(algorithm, uris, data, Path(config.paths.output_dir) / "scores"),
+        run_cost(recipe, algorithm, num_parameters, data),
+        _memory(config, recipe, algorithm, opened, notes),
+        tuple(notes),
+    )
+
+
+def _num_parameters(checkpoint: Checkpoint) -> int:
+    return sum(tensor.num_elements for tensor in checkpoint.tensors)
+
+
+def _model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "uri": checkpoint.where,
+        "num_parameters": _num_parameters(checkpoint),
+        "stored_bytes": sum(tensor.num_bytes for tensor in checkpoint.tensors),
+        "bytes_to_fetch": checkpoint.store.bytes_to_fetch({tensor.file for tensor in checkpoint.tensors}),
+    }
+
+
+def _memory(
+    config: Config, recipe: Recipe, algorithm: Algorithm, opened: Mapping[str, Checkpoint], notes: list[str]
+) -> dict[str, int]:
+    width = _width(config, opened["base"], notes)
+    trained = _num_parameters(opened["base"])
+    num_values, value_bytes = _OPTIMIZERS.get(recipe.train.optim, _ADAMW)
+    beside = online_roles(algorithm)
+    return {
+        "weights": trained * width,
+        "gradients": trained * width,
+        "optimizer": trained * num_values * (value_bytes or width),
+        # A model whose scores are computed before is gone when training begins.
+        "other_models": sum(_num_parameters(opened[role]) for role in beside) * width,
+        "value_head": _value_head(algorithm, opened["base"]),
+        "logits": _logits(recipe, opened["base"]),
+    }
+
+
+def _width(config: Config, base: Checkpoint, notes: list[str]) -> int:
+    """Bytes of a parameter while training."""
+    dtype, device = config.devices.dtype, config.devices.device
+    if dtype != "auto":
+        return _DTYPE_BYTES[dtype]
+    if device.startswith("cuda"):
+        stored, count = sum(t.num_bytes for t in base.tensors), sum(t.num_elements for t in base.tensors)
+        return round(stored / max(count, 1))
+    if device == "auto":
+        notes.append("counted in float32, as on a CPU; on CUDA devices.dtype auto trains in the stored dtype")
+    return _DTYPE_BYTES["float32"]
+
+
+def _value_head(algorithm: Algorithm, base: Checkpoint) -> int:
+    """Bytes of a value head with its gradient and two moments, which are float32 whatever the trunk is in."""
+    dim = base.config.get("hidden_size", base.config.get("n_embd"))
+    if not isinstance(algorithm, ValueAlgorithm) or not isinstance(dim, int):
+        return 0
+    num_parameters = dim * dim + 4 * dim + 1  # a norm, a hidden layer as wide as the trunk, an output
+    return 4 * num_parameters * _DTYPE_BYTES["float32"]
+
+
+def _logits(recipe: Recipe, base: Checkpoint) -> int:
+    """Bytes of logits and their gradients, where the model's own class may return them for every head at once."""
+    vocab_size = base.config.get("vocab_size")
+    if base.metadata.loading_strategy.custom_module_file is None or not isinstance(vocab_size, int):
+        return 0
+    rows, length = recipe.train.per_device_train_batch_size, recipe.data.train.max_length
+    horizon = recipe.mtp.horizon or base.metadata.num_heads or 1
+    return 2 * _DTYPE_BYTES["float32"] * rows * length * horizon * vocab_size

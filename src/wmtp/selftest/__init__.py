@@ -1,0 +1,1 @@
+"""Oracles of the algorithms, on the user's own model."""

@@ -1,0 +1,18 @@
+"""Numbers as people say them."""
+
+from __future__ import annotations
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def size(num_bytes: int) -> str:
+    """Return a number of bytes as people say it: `931 bytes`, `2.5 kB`, `13.5 GB`."""
+    amount, unit = float(num_bytes), 0
+    while amount >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{num_bytes} bytes" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
+
+
+def file_count(num_files: int) -> str:
+    """Return a number of files in words."""
+    return f"{num_files:,} file{'s' * (num_files != 1)}"

@@ -1,0 +1,161 @@
+import json
+
+import pytest
+
+from wmtp.data.documents import Document, hold_out, read_documents
+from wmtp.errors import DataError
+from wmtp.settings.data import DataSource
+
+
+def read(*files, columns=None, **fields):
+    source = DataSource.model_validate({"files": [str(file) for file in files], **fields})
+    return read_documents(source, field="data.train", columns=columns or {})
+
+
+def write_lines(path, *entries):
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+def test_a_directory_is_read_recursively_and_hidden_files_are_left_out(tmp_path):
+    (tmp_path / "inner" / ".git").mkdir(parents=True)
+    (tmp_path / "b.py").write_text("b")
+    (tmp_path / "inner" / "a.txt").write_text("a")
+    (tmp_path / "inner" / ".git" / "hidden.txt").write_text("no")
+    (tmp_path / "image.png").write_text("no")
+    assert [document.text for document in read(tmp_path)] == ["b", "a"]
+
+
+def test_a_binary_file_in_a_directory_is_skipped_and_counted(tmp_path, caplog):
+    (tmp_path / "latin.py").write_bytes("é".encode("latin-1"))
+    (tmp_path / "zeros.py").write_bytes(b"a\0b")
+    (tmp_path / "good.py").write_text("x")
+    assert [document.text for document in read(tmp_path)] == ["x"]
+    assert "data.train: skipped 2 files that are not UTF-8 text" in caplog.text
+
+
+def test_a_named_file_must_be_readable(tmp_path):
+    path = tmp_path / "latin.py"
+    path.write_bytes("é".encode("latin-1"))
+    with pytest.raises(DataError, match="not readable as UTF-8 text") as caught:
+        read(path)
+    assert str(path) in caught.value.problem
+
+
+def test_a_file_that_two_patterns_match_is_read_once(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    assert len(read(tmp_path / "*.txt", tmp_path)) == 1
+
+
+def test_a_pattern_without_a_match_says_what_is_there(tmp_path):
+    (tmp_path / "train.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"data\.train\.files: .*trian\.jsonl' matches no file") as caught:
+        read(tmp_path / "trian.jsonl")
+    assert caught.value.hint == f"{tmp_path} holds: 'train.jsonl' (did you mean 'train.jsonl'?)"
+
+
+def test_mbpp_lines_are_read_by_their_own_keys(tmp_path):
+    path = write_lines(tmp_path / "mbpp.jsonl", {"text": "Add.", "code": "a + b", "test_list": ["assert True"]})
+    (document,) = read(path, format="prompt_completion", prompt="text", completion="code")
+    assert document == Document("a + b", prompt="Add.", where=f"{path}:1")
+    assert document.whole_text == "Add.\na + b"
+
+
+def test_jsonl_beside_text_files_is_read_by_its_text_key(tmp_path):
+    write_lines(tmp_path / "a.jsonl", {"content": "one\u2028line"})
+    (tmp_path / "b.txt").write_text("two")
+    assert [document.text for document in read(tmp_path, text="content")] == ["one\u2028line", "two"]
+
+
+def test_a_line_without_the_key_names_the_line_the_keys_found_and_the_field_to_set(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"}, {"prompt": "p", "completions": "c"})
+    with pytest.raises(DataError) as caught:
+        read(path, format="prompt_completion")
+    assert caught.value.problem == f"{path}:2: the key 'completion' is missing; keys found: 'prompt', 'completions'"
+    assert caught.value.hint == (
+        "set data.train.completion in the recipe to the key that holds it (did you mean 'completions'?)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", r"expected a JSON object, found \[1\]"),
+        ('{"text": 3}', "'text' is 3, expected text"),
+        ('{"text": " "}', "'text' is ' ', expected text"),
+        ('{"text": "a", "text": "b"}', "'text' twice"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, fault):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good"}\n\n' + line + "\n")
+    with pytest.raises(DataError, match=rf"a\.jsonl:3: .*{fault}"):
+        read(path)
+
+
+def test_numbers_of_the_data_become_scores_of_documents(tmp_path):
+    values = [1, 0.25, True, False, -3]
+    path = write_lines(tmp_path / "a.jsonl", *({"text": "a", "passed": value} for value in values))
+    documents = read(path, columns={"reward": "passed"})
+    assert [document.scores for document in documents] == [{"reward": float(value)} for value in values]
+
+
+def test_a_line_without_its_score_names_line_key_and_keys_found(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"text": "a", "passed": 1}, {"text": "b", "pased": 0})
+    with pytest.raises(DataError) as caught:
+        read(path, columns={"reward": "passed"})
+    assert caught.value.problem == (
+        f"{path}:2: the key 'passed' is missing, which holds a score of the document; keys found: 'text', 'pased'"
+    )
+    assert caught.value.hint.endswith("name the key that holds it in the recipe (did you mean 'pased'?)")
+
+
+@pytest.mark.parametrize("value", ["null", '"0.5"', "[1]", "1e39", "-1e300"])
+def test_a_score_that_is_no_finite_number_is_named(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a", "passed": {value}}}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: 'passed' is .*, expected a finite number, or true or false"):
+        read(path, columns={"reward": "passed"})
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_a_score_that_is_no_json_is_named(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a", "passed": {value}}}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: .*(which is not JSON|which overflows)"):
+        read(path, columns={"reward": "passed"})
+
+
+def test_a_text_file_cannot_have_scores(tmp_path):
+    write_lines(tmp_path / "a.jsonl", {"text": "a", "passed": 1})
+    (tmp_path / "b.txt").write_text("b")
+    with pytest.raises(DataError, match=r"b\.txt: a text file has no key 'passed', which holds a score"):
+        read(tmp_path, columns={"reward": "passed"})
+
+
+def test_data_without_a_document_is_refused(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"data\.train\.files: there is no document"):
+        read(tmp_path)
+
+
+def test_what_is_held_out_depends_on_the_documents_alone():
+    documents = [Document(f"text {number}") for number in range(50)]
+    train, held = hold_out(documents, 0.1)
+    assert (len(train), len(held)) == (45, 5)
+    again = hold_out(documents[::-1], 0.1)[1]
+    assert sorted(d.text for d in again) == sorted(d.text for d in held)
+
+
+def test_equal_documents_are_never_on_both_sides():
+    documents = [Document(f"text {number % 4}") for number in range(40)]
+    train, held = hold_out(documents, 0.3)
+    assert not {d.text for d in train} & {d.text for d in held}
+    assert train
+    assert held
+
+
+def test_a_single_document_cannot_be_split():
+    with pytest.raises(DataError, match="cannot be split"):
+        hold_out([Document("a"), Document("a")], 0.5)

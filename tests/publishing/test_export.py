@@ -1,0 +1,102 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import wmtp
+from tiny_models import ARCHITECTURES, HEAD_TYPES, tiny_mtp, tokens
+from wmtp.errors import CheckpointError
+from wmtp.metadata.schema import ModelMetadata
+from wmtp.publishing.export import export_module, export_next_token
+from wmtp.publishing.publish import publish_directory, verify_published
+from wmtp.publishing.write import write_model_directory
+
+
+def mtp_metadata(model) -> ModelMetadata:
+    return ModelMetadata.model_validate(
+        {
+            "wmtp_type": "base_model",
+            "training_algorithm": "baseline",
+            "base_architecture": model.config.model_type,
+            "storage_version": "2.0",
+            "loading_strategy": {
+                "loader_type": "custom_mtp",
+                "model_class_name": "MTPForCausalLM",
+                "required_files": ["config.json"],
+            },
+            "algorithm_compatibility": ["baseline-mtp"],
+            "mtp": {"n_future_tokens": model.num_heads, "head_type": model.head_type},
+        }
+    )
+
+
+def save_mtp(directory, model, **extra_files):
+    with publish_directory(directory) as unfinished:
+        write_model_directory(
+            unfinished,
+            state_dict=model.state_dict(),
+            config=json.loads(model.config.to_json_string()),
+            metadata=mtp_metadata(model),
+            extra_files=extra_files,
+        )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_saved_model_loads_bit_equal_and_its_export_is_head_1_in_transformers(
+    tmp_path, architecture, head_type, tied
+):
+    model, ids = tiny_mtp(architecture, head_type=head_type, tie_word_embeddings=tied), tokens(2, 12)
+    save_mtp(tmp_path / "mtp", model)
+    assert export_next_token(tmp_path / "mtp", tmp_path / "plain") == tmp_path / "plain"
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    with torch.no_grad():
+        expected = model(ids).logits
+        assert torch.equal(wmtp.load_model(tmp_path / "mtp")(ids).logits, expected)
+        assert torch.equal(plain(ids).logits, expected[:, :, 0])
+        assert torch.equal(wmtp.load_model(tmp_path / "plain")(ids).logits, expected[:, :, 0])
+
+
+def test_an_export_says_what_it_is_and_carries_its_tokenizer(tmp_path):
+    from builders import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    model = tiny_mtp(vocab_size=len(tokenizer))
+    save_mtp(tmp_path / "mtp", model, **{path.name: path for path in (tmp_path / "tokenizer").iterdir()})
+    export_next_token(tmp_path / "mtp", tmp_path / "plain")
+    metadata = wmtp.load_metadata(tmp_path / "plain")
+    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    assert metadata.loading_strategy.transformers_class == "AutoModelForCausalLM"
+    assert metadata.mtp is None
+    assert metadata.training_algorithm == "baseline"
+    assert metadata.provenance["parent"]["uri"] == str(tmp_path / "mtp")
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert "mtp_config" not in config
+    text = "def add(a, b):\n"
+    assert AutoTokenizer.from_pretrained(tmp_path / "plain")(text).input_ids == tokenizer(text).input_ids
+    verify_published(tmp_path / "plain")
+
+
+def test_weights_that_changed_dtype_are_not_cast_back_by_a_reader(tmp_path):
+    model = tiny_mtp()
+    save_mtp(tmp_path / "mtp", model.to(torch.bfloat16))
+    export_next_token(tmp_path / "mtp", tmp_path / "plain", dtype="float32")
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == "float32"
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "plain").dtype == torch.float32
+
+
+def test_a_model_without_a_trunk_is_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError, match="Linear has no trunk that can stand alone"):
+        export_module(
+            nn.Linear(2, 2),
+            tmp_path / "plain",
+            config={},
+            metadata=mtp_metadata(tiny_mtp()),
+            extra_files={},
+            provenance=None,
+        )
+    assert not (tmp_path / "plain").exists()
