@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -64,7 +64,6 @@ class Answer:
         endless: After the body, zeros until the client goes away.
         silent: Not even a status line is sent before `ending`.
         pause_seconds: How long to wait after each 64 KiB.
-        afterwards: Called when all is sent.
     """
 
     status: int
@@ -76,7 +75,6 @@ class Answer:
     endless: bool = False
     silent: bool = False
     pause_seconds: float = 0.0
-    afterwards: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if self.promised_bytes == -1:

@@ -153,12 +153,14 @@ def precondition_failed() -> Fault:
 
 
 def then(act: Callable[[], object]) -> Fault:
-    """An honest answer, and when it has been sent something happens, such as that an object is replaced."""
+    """An honest answer, and before the client has it something happens, such as that an object is replaced."""
 
-    def done() -> None:
+    # Not once it is sent: the client might be further by then, or not.
+    def fault(_: Request, answer: Answer) -> Answer:
         act()
+        return answer
 
-    return lambda _, answer: replace(answer, afterwards=done)
+    return fault
 
 
 def bit_flipped(position: int, *, times: float = float("inf")) -> Fault:

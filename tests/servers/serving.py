@@ -74,8 +74,6 @@ class _Handler(BaseHTTPRequestHandler):
         if not answer.silent:
             self._send_head(answer)
             self._send_body(request, answer)
-        if answer.afterwards is not None:
-            answer.afterwards()
         if answer.ending == "stall":
             self.server.owner.stopping.wait()
         if answer.ending == "reset":

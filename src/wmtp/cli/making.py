@@ -8,21 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from wmtp.cli.options import (
-    AllowCode,
-    AllowSymlinks,
-    AsJSON,
-    Device,
-    Directory,
-    DType,
-    DTypeOption,
-    Lock,
-    NoCache,
-    Yes,
-    load_options,
-    no_address,
-)
+from wmtp.cli.options import AsJSON, Directory, Yes, no_address, takes_load_options
 from wmtp.cli.output import Output
+from wmtp.settings.loading import LoadKeywords
 
 
 class HeadType(StrEnum):
@@ -78,6 +66,7 @@ def upgrade(ctx: typer.Context, directory: Directory, *, yes: Yes = False, as_js
     out.say(f"written; the old file is {backup}" if backup else "nothing was written; --yes writes it")
 
 
+@takes_load_options
 def grow(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
     source: Source,
@@ -85,19 +74,11 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     *,
     heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
     head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
-    allow_code: AllowCode = None,
-    lock: Lock = None,
-    no_cache: NoCache = False,
-    dtype: DTypeOption = DType.AUTO,
-    device: Device = "cpu",
-    allow_symlinks: AllowSymlinks = False,
+    options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
     """Make a multi-token prediction model from a plain causal LM."""
     out = Output.of(ctx, as_json=as_json)
-    options = load_options(
-        allow_code=allow_code, lock=lock, no_cache=no_cache, dtype=dtype, device=device, allow_symlinks=allow_symlinks
-    )
     out.start_logging()
     from wmtp.authoring.grow import grow as grow_model
 
@@ -106,24 +87,17 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     out.result(report.to_dict(), report.summary())
 
 
-def export(  # noqa: PLR0913  each option of the contract is one
+@takes_load_options
+def export(
     ctx: typer.Context,
     source: Source,
     destination: Destination,
     *,
-    allow_code: AllowCode = None,
-    lock: Lock = None,
-    no_cache: NoCache = False,
-    dtype: DTypeOption = DType.AUTO,
-    device: Device = "cpu",
-    allow_symlinks: AllowSymlinks = False,
+    options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
     """Write a model's trunk as a plain next-token model for transformers."""
     out = Output.of(ctx, as_json=as_json)
-    options = load_options(
-        allow_code=allow_code, lock=lock, no_cache=no_cache, dtype=dtype, device=device, allow_symlinks=allow_symlinks
-    )
     out.start_logging()
     from wmtp.publishing.export import export_next_token
 

@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wmtp.cli.options import (
-    URI,
-    AllowCode,
-    AllowSymlinks,
-    AsJSON,
-    Device,
-    DType,
-    DTypeOption,
-    Lock,
-    NoCache,
-    load_options,
-)
+from wmtp.cli.options import URI, AllowSymlinks, AsJSON, takes_load_options
 from wmtp.cli.output import Output, table
+from wmtp.settings.loading import LoadKeywords
 from wmtp.untrusted import plain
 from wmtp.wording import size
 
@@ -164,33 +154,21 @@ def _counted(num_heads: int | None) -> str:
     return "number of heads not declared" if num_heads is None else f"{num_heads} head{'s' * (num_heads > 1)}"
 
 
-def load(  # noqa: PLR0913  each option of the contract is one
+@takes_load_options
+def load(
     ctx: typer.Context,
     uri: URI,
     *,
-    allow_code: AllowCode = None,
-    lock: Lock = None,
-    no_cache: NoCache = False,
-    dtype: DTypeOption = DType.AUTO,
-    device: Device = "cpu",
-    allow_symlinks: AllowSymlinks = False,
+    options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
     """Load a model and show what was loaded."""
     out = Output.of(ctx, as_json=as_json)
-    options = load_options(
-        allow_code=allow_code,
-        lock=lock,
-        no_cache=no_cache,
-        dtype=dtype,
-        device=device,
-        allow_symlinks=allow_symlinks,
-    )
     out.start_logging()
     from wmtp.checkpoint.contents import open_checkpoint
 
     # Most mistakes show before torch is imported.
-    open_checkpoint(uri, allow_symlinks=allow_symlinks, cache=not no_cache)
+    open_checkpoint(uri, allow_symlinks=options["allow_symlinks"], cache=options["cache"])
     import wmtp
 
     receipt = wmtp.load(uri, **options).receipt

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from wmtp.settings.loading import LoadKeywords
 
 _ADDRESS = re.compile(r"(s3|gs|az|hf|memory|file):/")  # a Path has lost one of the slashes
 _CONSENT = re.compile(r"(?P<file>[^=]+)=(?P<digest>sha256:[0-9a-f]{64})")
@@ -68,21 +73,41 @@ def consents(texts: list[str] | None) -> dict[str, str]:
     return dict(_consent(text) for text in texts or [])
 
 
-def load_options(  # one parameter for each option of the contract
+def load_options(
     *,
-    allow_code: list[str] | None,
-    lock: Path | None,
-    no_cache: bool,
-    dtype: DType,
-    device: str,
-    allow_symlinks: bool,
-) -> dict[str, Any]:
+    allow_code: AllowCode = None,
+    lock: Lock = None,
+    no_cache: NoCache = False,
+    dtype: DTypeOption = DType.AUTO,
+    device: Device = "cpu",
+    allow_symlinks: AllowSymlinks = False,
+) -> LoadKeywords:
     """Return the options of `wmtp.load` that a command line asked for."""
     return {
         "allow_code": consents(allow_code),
         "lock": lock,
         "cache": not no_cache,
-        "dtype": str(dtype),
+        "dtype": dtype.value,
         "device": device,
         "allow_symlinks": allow_symlinks,
     }
+
+
+def takes_load_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of loading in place of its parameter `options`, which gets what they say."""
+    offered = signature(load_options, eval_str=True).parameters
+
+    @wraps(command)
+    def run(*args: Any, **given: Any) -> None:
+        options = load_options(**{name: given.pop(name) for name in offered})
+        command(*args, options=options, **given)
+
+    own = signature(command, eval_str=True)
+    parameters = [
+        parameter
+        for name, declared in own.parameters.items()
+        for parameter in (offered.values() if name == "options" else [declared])
+    ]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

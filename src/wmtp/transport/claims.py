@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from wmtp.errors import ArrivalError, IntegrityError, MetadataError
 from wmtp.manifest import MANIFEST_FILE, FileDigest, Manifest
@@ -18,34 +18,10 @@ from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.locked import Lock, lock_store
 from wmtp.storage.store import FileInfo, Store
 from wmtp.untrusted import MAX_INDEX_BYTES, first_few, plain, relative_name_fault
-from wmtp.wording import file_count
 
 _MAX_FILES = 4  # at once: more of them only share the same network and the same processors
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True)
-class MovedFile:
-    """A file that was fetched or pushed.
-
-    Attributes:
-        name: Relative to the checkpoint.
-        size_bytes: Its size.
-        sha256: What it was found to be, in hexadecimal digits.
-        verified_by: Who said before that it must be so: `manifest.json`, `metadata.json`, `the lock`, `the Hub`.
-        was_here: Whether no byte of it went through the network.
-    """
-
-    name: str
-    size_bytes: int
-    sha256: str
-    verified_by: tuple[str, ...]
-    was_here: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {**vars(self), "verified_by": list(self.verified_by)}
 
 
 @dataclass(frozen=True)
@@ -184,10 +160,3 @@ def left_out(store: Store, files: Iterable[FileInfo]) -> tuple[str, ...]:
         left += [path for path in paths[: len(names)] if path not in taken]
         left += [f"{path}/" for path in paths[len(names) :]]
     return tuple(sorted(left))
-
-
-def said_by(files: Sequence[MovedFile]) -> list[str]:
-    """Return a line for each source of digests to which files were held."""
-    sources = dict.fromkeys(source for file in files for source in file.verified_by)
-    numbers = {source: sum(source in file.verified_by for file in files) for source in sources}
-    return [f"{file_count(number)} as {source} says, byte for byte" for source, number in numbers.items()]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from wmtp.checkpoint.contents import check_required_files
 from wmtp.checkpoint.headers import weight_files
@@ -24,71 +24,42 @@ from wmtp.storage.progress import transferring
 from wmtp.storage.snapshot import retried_if_changed
 from wmtp.storage.store import Access, FileInfo, Store
 from wmtp.storage.uri import ModelURI, parse_uri
-from wmtp.transport.claims import (
-    Claims,
-    MovedFile,
-    left_out,
-    movable_files,
-    said_by,
-    several_at_once,
-)
+from wmtp.transport.claims import Claims, left_out, movable_files, several_at_once
 from wmtp.transport.landing import Landing
+from wmtp.transport.report import MovedFile, MoveReport, said_by
 from wmtp.transport.working import landing
 from wmtp.untrusted import plain, show_all
-from wmtp.wording import file_count, size
+from wmtp.wording import size
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class FetchReport:
+class FetchReport(MoveReport):
     """What was fetched.
 
     Attributes:
-        uri: From where.
-        path: The directory that holds it now: one of the user's, or that of the cache.
-        is_cached: Whether it is the cache's.
-        files: All files of the checkpoint, by name.
-        seconds: How long it took.
-        left_out: What lies there and was not fetched, as far as that is known.
+        is_cached: Whether `path` is the cache's, not a directory of the user's.
         notes: What keeps it from being loaded, if anything is known.
     """
 
-    uri: str
-    path: str
     is_cached: bool
-    files: tuple[MovedFile, ...]
-    seconds: float
-    left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size_bytes for file in self.files)
-
+    @override
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        moved = {"num_bytes": self.num_bytes, "num_bytes_here_before": self._num_bytes_here}
-        return {**vars(self), **moved, "files": [file.to_dict() for file in self.files]}
+        return {**super().to_dict(), "num_bytes_here_before": self._num_bytes_here}
 
     def summary(self) -> list[str]:
         """Return the report in a few lines for a person."""
         here = [file for file in self.files if file.was_here]
         before = f"; {len(here):,} of them, {size(self._num_bytes_here)}, had been here" if here else ""
         place = f"in the cache, {self.path}" if self.is_cached else self.path
-        sizes = f"{file_count(len(self.files))}, {size(self.num_bytes)} in {self.seconds:.1f} s"
-        lines = [
-            f"{self.uri} is now {'' if self.is_cached else 'in '}{place}",
-            f"{sizes}{before}",
-            *said_by(self.files),
-        ]
-        unknown = [file.name for file in self.files if not file.verified_by]
-        lines += [f"recorded now, as nothing said before what they must be: {', '.join(show_all(unknown))}"] * bool(
-            unknown
-        )
-        lines += [f"left out: {', '.join(show_all(self.left_out))}"] if self.left_out else []
-        return lines + list(self.notes)
+        lines = [f"{self.uri} is now {'' if self.is_cached else 'in '}{place}", self.amount + before]
+        lines += said_by(self.files)
+        if unknown := [file.name for file in self.files if not file.verified_by]:
+            lines.append(f"recorded now, as nothing said before what they must be: {', '.join(show_all(unknown))}")
+        return [*lines, *self.omission, *self.notes]
 
     @property
     def _num_bytes_here(self) -> int:

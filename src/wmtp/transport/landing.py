@@ -24,7 +24,8 @@ from wmtp.storage.local import reading
 from wmtp.storage.progress import Transfer, watching
 from wmtp.storage.replace import replace_file
 from wmtp.storage.store import FileInfo, Store
-from wmtp.transport.claims import Claims, MovedFile
+from wmtp.transport.claims import Claims
+from wmtp.transport.report import MovedFile
 from wmtp.untrusted import show, show_all
 
 _COPY_BYTES = 1 << 20

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.errors import ChangedError
@@ -25,62 +24,35 @@ from wmtp.storage.objects import ObjectStore
 from wmtp.storage.progress import transferring, watching
 from wmtp.storage.store import FileInfo
 from wmtp.storage.uri import ModelURI
-from wmtp.transport.claims import (
-    Claims,
-    MovedFile,
-    left_out,
-    movable_files,
-    said_by,
-    several_at_once,
-)
+from wmtp.transport.claims import Claims, left_out, movable_files, several_at_once
+from wmtp.transport.report import MovedFile, MoveReport, said_by
 from wmtp.transport.target import LAST, check_arrived, check_same, check_way, open_target
 from wmtp.untrusted import show_all
-from wmtp.wording import file_count, size
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PushReport:
+class PushReport(MoveReport):
     """What was pushed.
 
     Attributes:
-        uri: Where it is now.
-        path: The directory.
-        files: What was put there, by name.
-        seconds: How long it took.
         has_new_manifest: Whether the directory had no manifest.json, so that one was made for the pushed copy.
-        left_out: What lies in the directory and was not pushed: hidden or ill-named files, and what is no file.
     """
 
-    uri: str
-    path: str
-    files: tuple[MovedFile, ...]
-    seconds: float
     has_new_manifest: bool
-    left_out: tuple[str, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size_bytes for file in self.files)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        return {**vars(self), "num_bytes": self.num_bytes, "files": [file.to_dict() for file in self.files]}
 
     def summary(self) -> list[str]:
         """Return the report in a few lines for a person."""
-        sizes = f"{file_count(len(self.files))}, {size(self.num_bytes)} in {self.seconds:.1f} s"
         has_moved = not all(file.was_here for file in self.files)
         place = f"is now at {self.uri}" if has_moved else f"was at {self.uri} already"
-        lines = [f"{self.path} {place}: {sizes}", *said_by(self.files)]
+        lines = [f"{self.path} {place}: {self.amount}", *said_by(self.files)]
         unknown = sorted(file.name for file in self.files if not file.verified_by and file.name not in LAST)
         if self.has_new_manifest:
             lines.append(f"with a new {MANIFEST_FILE}, to which a fetch holds every byte")
         elif unknown:
             lines.append(f"not in {MANIFEST_FILE}, so that no fetch can verify them: {', '.join(show_all(unknown))}")
-        return lines + ([f"left out: {', '.join(show_all(self.left_out))}"] if self.left_out else [])
+        return lines + self.omission
 
 
 def push_checkpoint(

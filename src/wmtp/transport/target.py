@@ -11,7 +11,7 @@ from wmtp.metadata.file import METADATA_FILE
 from wmtp.storage.objects import ObjectStore
 from wmtp.storage.opening import open_store
 from wmtp.storage.uri import ModelURI, parse_uri
-from wmtp.transport.claims import MovedFile
+from wmtp.transport.report import MovedFile
 from wmtp.untrusted import show_all
 from wmtp.wording import file_count
 
