@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from builders import CODE_LINES, build_tokenizer, llama_metadata, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import llama_metadata, write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_config, tiny_mtp
+from tiny_tokenizer import CODE_LINES, build_tokenizer
 from wmtp.algorithms.base import Score
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.data.documents import Document

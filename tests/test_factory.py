@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import metadata_document
 from wmtp.errors import IncompatibleModelError
 from wmtp.factory import ComponentFactory, Resolution, create_model_loader, resolve_models
 from wmtp.registry import algorithms
@@ -21,15 +22,7 @@ def write_metadata(directory: Path, wmtp_type: str = "base_model", heads: int | 
     if heads is not None:
         strategy = {"loader_type": "custom_mtp", "model_class_name": "MTPForCausalLM"}
         fields.setdefault("mtp", {"n_future_tokens": heads})
-    document = {
-        "wmtp_type": wmtp_type,
-        "training_algorithm": "mtp",
-        "base_architecture": "llama",
-        "storage_version": "2.0",
-        "loading_strategy": {**strategy, "required_files": ["config.json"]},
-        "algorithm_compatibility": ALL,
-        **fields,
-    }
+    document = metadata_document(strategy, wmtp_type=wmtp_type, **{"algorithm_compatibility": ALL, **fields})
     directory.mkdir()
     (directory / "metadata.json").write_text(json.dumps(document))
     return str(directory)
@@ -224,7 +217,7 @@ def test_no_algorithm_and_no_strategy_is_named_in_the_factory() -> None:
 def test_the_loader_for_a_recipe_loads_the_base_model_that_was_picked(tmp_path: Path) -> None:
     import torch
 
-    from toy_checkpoint import write_custom
+    from checkpoints import write_custom
 
     consent, model = write_custom(tmp_path / "toy")
     reward = write_metadata(tmp_path / "reward", "reward_model", None)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import wmtp
-from builders import llama_metadata, write_llama_checkpoint
+from checkpoints import llama_metadata, write_llama_checkpoint
 from hostile_pickles import Call, digests, old_pickle, raw, save, touching, tuples_that_take_ages_to_hash
 from wmtp.authoring import convert as conversion
 from wmtp.authoring.convert import convert

@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 
 import wmtp
-from builders import build_tokenizer
 from tiny_models import ARCHITECTURES, HEAD_TYPES, VOCAB, tiny_config, tokens
+from tiny_tokenizer import build_tokenizer
 from wmtp.authoring.grow import grow
 from wmtp.authoring.init import init_metadata
 from wmtp.errors import CheckpointError, DataError, NotFoundError, StorageError

@@ -6,9 +6,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel, LlamaForSequenceClassification
 
 import wmtp
-from builders import build_tokenizer, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import write_custom, write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_config, tiny_mtp
-from toy_checkpoint import write_custom
+from tiny_tokenizer import build_tokenizer
 from wmtp.authoring.init import draft_metadata, fitting_algorithms, init_metadata
 from wmtp.errors import CheckpointError, MetadataError, NotFoundError
 from wmtp.storage.opening import open_store

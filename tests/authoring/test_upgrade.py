@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 
 import wmtp
-from builders import llama_metadata, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import llama_metadata, write_custom, write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
-from toy_checkpoint import write_custom
 from wmtp.authoring.upgrade import upgrade_metadata, write_upgrade
 from wmtp.errors import MetadataError, NotFoundError
 

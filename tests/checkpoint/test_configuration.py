@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from builders import metadata_document
+from checkpoints import metadata_document
 from wmtp.checkpoint.configuration import check_declaration, read_config
 from wmtp.errors import CheckpointError, MetadataError, NotFoundError, StorageError, TrustError
 from wmtp.metadata.schema import ModelMetadata

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from builders import metadata_document, tensors_as_bytes, write_files
+from checkpoints import metadata_document, write_files
+from tensor_files import tensors_as_bytes
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.checkpoint.headers import read_tensors
 from wmtp.errors import CheckpointError, IncompatibleModelError, MetadataError, NotFoundError, StorageError

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from builders import safetensors_bytes, tensor_entry, tensors_as_bytes
+from tensor_files import safetensors_bytes, tensor_entry, tensors_as_bytes
 from wmtp.checkpoint import headers
 from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.errors import FormatError, NotFoundError

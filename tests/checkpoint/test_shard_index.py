@@ -1,6 +1,6 @@
 import pytest
 
-from builders import tensors_as_bytes, write_index
+from tensor_files import tensors_as_bytes, write_index
 from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.opening import open_store

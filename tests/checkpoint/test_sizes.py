@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders import metadata_document, write_files
+from checkpoints import metadata_document, write_files
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.checkpoint.sizes import check_sizes, largest_size
 from wmtp.checkpoint.tensors import TensorInfo

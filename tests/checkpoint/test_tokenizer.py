@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from builders import build_tokenizer
+from tiny_tokenizer import build_tokenizer
 from wmtp.checkpoint.tokenizer import checked_tokenizer, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.storage.opening import open_store

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from builders import write_llama_checkpoint
+from checkpoints import write_llama_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from toy_checkpoint import write_custom
+from checkpoints import write_custom
 
 
 @pytest.fixture

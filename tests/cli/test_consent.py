@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from toy_checkpoint import MODELING, write_custom
+from checkpoints import MODELING, write_custom
 from wmtp.cli.consent import _visible
 
 

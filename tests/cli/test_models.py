@@ -6,8 +6,8 @@ import shutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from builders import build_tokenizer
-from toy_checkpoint import write_custom
+from checkpoints import write_custom
+from tiny_tokenizer import build_tokenizer
 from wmtp.manifest import digest_file
 from wmtp.publishing.publish import publish_directory
 

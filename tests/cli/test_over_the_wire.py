@@ -21,7 +21,7 @@ PADDING_BYTES = 5_000_000
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with FaultyServer() as server:
-        use_server(monkeypatch, server.endpoint, key="key", secret="secret", home=tmp_path / "home")
+        use_server(monkeypatch, server.endpoint, home=tmp_path / "home")
         yield server
 
 

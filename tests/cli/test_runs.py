@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from builders import write_code_file, write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
+from tiny_tokenizer import write_code_file
 from wmtp.cli.environment import describe_environment
 
 CONFIG = "paths: {models: {base: [./zoo/llama, ./mtp], ref: ./zoo/llama}}\ndevices: {device: cpu}\n"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from builders import CODE_LINES
 from scoring_cases import kept, write_base, write_reference, write_reward
+from tiny_tokenizer import CODE_LINES
 
 CONFIG = """\
 paths:

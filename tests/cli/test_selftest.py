@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from builders import write_code_file, write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from code_files import write_code
 from tiny_models import tiny_mtp
+from tiny_tokenizer import write_code_file
 from wmtp.algorithms import weighting
 
 

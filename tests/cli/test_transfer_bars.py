@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from builders import write_llama_checkpoint
+from checkpoints import write_llama_checkpoint
 from servers.seaweed import upload_directory
 from wmtp.cli.progress import TransferBars
 from wmtp.storage.progress import transferring, watching

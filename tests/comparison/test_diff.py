@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from builders import metadata_document, safetensors_bytes, tensor_entry, write_index
+from checkpoints import metadata_document
+from tensor_files import safetensors_bytes, tensor_entry, write_index
 from wmtp.comparison import values
 from wmtp.comparison.diff import diff_checkpoints
 from wmtp.errors import CheckpointError, FormatError, NotFoundError, StorageError

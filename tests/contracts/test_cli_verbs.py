@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from builders import write_llama_checkpoint
+from checkpoints import write_llama_checkpoint
 from wmtp.cli.main import app
 
 _SETTINGS = {"--config", "--recipe", "--json"}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from builders import build_tokenizer
+from tiny_tokenizer import build_tokenizer
 from wmtp.data.documents import Document
 from wmtp.data.example import Example
 from wmtp.data.rows import RowDataset, build_rows

@@ -10,8 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 import wmtp
-from builders import write_code_file, write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
+from tiny_tokenizer import write_code_file
 from wmtp.cli.main import app
 
 RECIPE = """\

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from builders import CODE_LINES, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
+from tiny_tokenizer import CODE_LINES
 
 ALGORITHM = '''
 from pydantic import Field

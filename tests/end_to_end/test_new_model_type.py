@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import wmtp
-from builders import CODE_LINES, build_tokenizer
+from tiny_tokenizer import CODE_LINES, build_tokenizer
 from wmtp.cli.main import app
 from wmtp.manifest import sha256_bytes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import write_llama_checkpoint
+from checkpoints import write_llama_checkpoint
 from faults.site import Files, Site, open_site
 from servers.faulty import FaultyServer
 

@@ -13,9 +13,9 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize, safe_open
 
-from builders import safetensors_bytes, tensor_entry
 from fuzz.documents import damaged
 from fuzz.target import fuzz_target
+from tensor_files import safetensors_bytes, tensor_entry
 from wmtp.checkpoint.headers import read_tensors
 from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import FormatError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from builders import metadata_document
+from checkpoints import metadata_document
 from fuzz.documents import damaged, is_strict_json, values, with_a_repeated_key
 from fuzz.target import fuzz_target
 from wmtp.errors import MetadataError

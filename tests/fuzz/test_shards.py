@@ -10,9 +10,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from safetensors import deserialize
 
-from builders import tensors_as_bytes
 from fuzz.documents import damaged, values
 from fuzz.target import fuzz_target
+from tensor_files import tensors_as_bytes
 from wmtp.checkpoint.headers import read_tensors, weight_files
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.checkpoint.tensors import TensorInfo

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
 
-from builders import metadata_document
+from checkpoints import metadata_document
 from fuzz.target import fuzz_target
 from wmtp.errors import MetadataError, PlanError
 from wmtp.load_plan.mapping import MappedName, map_names

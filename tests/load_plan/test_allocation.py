@@ -13,8 +13,7 @@ from torch import nn
 from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 import wmtp
-from builders import metadata_document
-from toy_checkpoint import MODELING, write_custom
+from checkpoints import MODELING, metadata_document, write_custom
 from wmtp.errors import PlanError
 from wmtp.load_plan.allocation import LargeAllocation, bounded_allocation, build_within_bounds
 from wmtp.load_plan.bounds import Bounds

@@ -1,6 +1,6 @@
 import json
 
-from builders import metadata_document
+from checkpoints import metadata_document
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.load_plan.plan import Assignment, LoadPlan
 from wmtp.load_plan.receipt import LoadReceipt

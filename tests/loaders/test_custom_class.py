@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import wmtp
-from toy_checkpoint import MODELING, write_custom
+from checkpoints import MODELING, write_custom
 from wmtp.errors import TrustError
 from wmtp.manifest import sha256_bytes
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import wmtp
-from builders import metadata_document
+from checkpoints import metadata_document
 from wmtp.loaders.huggingface import _keep_in_float32
 
 IDS = torch.randint(0, 96, (2, 12), generator=torch.Generator().manual_seed(1))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wmtp
-from toy_checkpoint import write_custom
+from checkpoints import write_custom
 from wmtp.errors import IntegrityError, NotFoundError, TrustError
 from wmtp.loaders.base import execute, prepare
 from wmtp.manifest import Manifest, sha256_bytes

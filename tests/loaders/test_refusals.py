@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wmtp
-from builders import write_llama_checkpoint
+from checkpoints import write_llama_checkpoint
 from wmtp.errors import (
     CheckpointError,
     IncompatibleModelError,

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import wmtp
+from checkpoints import metadata_document
 from tiny_models import ARCHITECTURES, HEAD_TYPES, tiny_mtp, tokens
 from wmtp.errors import CheckpointError
 from wmtp.metadata.schema import ModelMetadata
@@ -15,21 +16,12 @@ from wmtp.publishing.write import write_model_directory
 
 
 def mtp_metadata(model) -> ModelMetadata:
-    return ModelMetadata.model_validate(
-        {
-            "wmtp_type": "base_model",
-            "training_algorithm": "baseline",
-            "base_architecture": model.config.model_type,
-            "storage_version": "2.0",
-            "loading_strategy": {
-                "loader_type": "custom_mtp",
-                "model_class_name": "MTPForCausalLM",
-                "required_files": ["config.json"],
-            },
-            "algorithm_compatibility": ["baseline-mtp"],
-            "mtp": {"n_future_tokens": model.num_heads, "head_type": model.head_type},
-        }
+    document = metadata_document(
+        training_algorithm="baseline",
+        base_architecture=model.config.model_type,
+        mtp={"n_future_tokens": model.num_heads, "head_type": model.head_type},
     )
+    return ModelMetadata.model_validate(document)
 
 
 def save_mtp(directory, model, **extra_files):
@@ -61,7 +53,7 @@ def test_a_saved_model_loads_bit_equal_and_its_export_is_head_1_in_transformers(
 
 
 def test_an_export_says_what_it_is_and_carries_its_tokenizer(tmp_path):
-    from builders import build_tokenizer
+    from tiny_tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(tmp_path / "tokenizer")

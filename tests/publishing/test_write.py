@@ -5,6 +5,7 @@ import torch
 from safetensors import safe_open
 
 import wmtp
+from checkpoints import metadata_document
 from tiny_models import tiny_mtp, tokens
 from wmtp.checkpoint.headers import read_tensors
 from wmtp.errors import CheckpointError
@@ -14,20 +15,10 @@ from wmtp.publishing.write import write_model_directory
 from wmtp.storage.opening import open_store
 
 METADATA = ModelMetadata.model_validate(
-    {
-        "wmtp_type": "base_model",
-        "training_algorithm": "baseline",
-        "base_architecture": "llama",
-        "storage_version": "2.0",
-        "loading_strategy": {
-            "loader_type": "custom_mtp",
-            "model_class_name": "MTPForCausalLM",
-            "state_dict_mapping": {"remove_prefix": "old."},
-            "required_files": ["gone.json"],
-        },
-        "algorithm_compatibility": ["baseline-mtp"],
-        "files": [{"path": "gone.json", "size": 1, "sha256": "0" * 64}],
-    }
+    metadata_document(
+        {"state_dict_mapping": {"remove_prefix": "old."}, "required_files": ["gone.json"]},
+        files=[{"path": "gone.json", "size": 1, "sha256": "0" * 64}],
+    )
 )
 
 

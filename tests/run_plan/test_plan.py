@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from builders import CODE_LINES, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
+from tiny_tokenizer import CODE_LINES
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*_*.yaml"))
 CONFIG = """

@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
-from builders import build_tokenizer, write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from scoring_cases import DOCUMENTS, LOSS, models_of, rows_of, write_base, write_reference
 from tiny_models import tiny_mtp
+from tiny_tokenizer import build_tokenizer
 from wmtp.algorithms.base import Score
 from wmtp.errors import DataError, IncompatibleModelError, TrainingError
 from wmtp.models.adapter import LogitsModel

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 
-from builders import build_tokenizer
 from scoring_cases import REWARD, models_of, rows_of, write_base, write_reference, write_reward
 from tiny_models import tiny_config
+from tiny_tokenizer import build_tokenizer
 from wmtp.algorithms.base import Score
 from wmtp.data.documents import Document
 from wmtp.errors import DataError, IncompatibleModelError

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from builders import build_tokenizer, write_code_file, write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from tiny_models import VOCAB, tiny_mtp
+from tiny_tokenizer import build_tokenizer, write_code_file
 from wmtp.algorithms import advantage, running, selection, weighting
 from wmtp.algorithms.critic_wmtp import CriticWMTP
 from wmtp.data.example import Example

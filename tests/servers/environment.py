@@ -11,21 +11,41 @@ import pytest
 _FOREIGN = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", "WMTP_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy")
 
 
+def use_no_server(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Leave this process, and its children, without a word about stores, and with an empty place for configuration.
+
+    Args:
+        monkeypatch: Puts everything back.
+        home: An empty directory, where the cache and all configuration of clients are looked for.
+    """
+    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("WMTP_CACHE", str(home / "cache"))
+
+
 def use_server(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str, *, key: str, secret: str, token: str = "", home: Path
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint: str,
+    *,
+    home: Path,
+    key: str = "key",
+    secret: str = "secret",
+    token: str = "",
 ) -> None:
     """Point every S3 client of this process, and of its children, at one endpoint.
 
     Args:
         monkeypatch: Puts everything back.
         endpoint: `http://host:port`.
+        home: As in `use_no_server`.
         key: The access key's id.
         secret: Its secret.
         token: A session token, for temporary credentials.
-        home: An empty directory, where the cache and all configuration of clients are looked for.
     """
-    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
-        monkeypatch.delenv(name)
+    use_no_server(monkeypatch, home)
     settings = {
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -33,10 +53,6 @@ def use_server(
         "AWS_ENDPOINT_URL_S3": endpoint,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(home / "no-config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(home / "no-credentials"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "WMTP_CACHE": str(home / "cache"),
     }
     for name, value in settings.items():
         if value:

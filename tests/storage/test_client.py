@@ -25,7 +25,7 @@ def memory(request: pytest.FixtureRequest) -> ObjectClient:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultyServer]:
     with FaultyServer() as server:
-        use_server(monkeypatch, server.endpoint, key="key", secret="secret", home=tmp_path)
+        use_server(monkeypatch, server.endpoint, home=tmp_path)
         yield server
 
 

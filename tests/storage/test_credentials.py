@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from servers.environment import use_no_server
 from wmtp.errors import SettingsError, StorageError
 from wmtp.storage.client import ObjectClient
 from wmtp.storage.credentials import open_obstore
@@ -19,11 +19,7 @@ SECRET = "topsecrettopsecrettopsecrettopsecret1234"
 @pytest.fixture(autouse=True)
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty ~/.aws, and an environment without a word about stores."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    use_no_server(monkeypatch, tmp_path)
     return tmp_path
 
 

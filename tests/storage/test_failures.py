@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from servers.answers import error_answer
+from servers.environment import use_server
 from servers.faulty import FaultyServer
 from wmtp.errors import NotFoundError, StorageError
 from wmtp.storage.credentials import open_obstore
@@ -14,11 +17,8 @@ SOURCE = "profile 'lab'"
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch):
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """What is read from obstore's error when a server answers so."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
 
     def ask(status: int, code: str, message: str = "", key: str = "m/a", **more: str) -> Failure:
         import obstore
@@ -26,7 +26,7 @@ def told(monkeypatch: pytest.MonkeyPatch):
         with FaultyServer() as server:
             server.put("bucket", key, b"1")
             server.fault(lambda *_: error_answer(status, code, message, **more))
-            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+            use_server(monkeypatch, server.endpoint, home=tmp_path)
             store, _ = open_obstore(parse_uri("s3://bucket"))
             with pytest.raises(expected_errors()) as error:
                 obstore.get(store, key)

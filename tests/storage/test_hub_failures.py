@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 import wmtp
-from builders import write_llama_checkpoint
+from checkpoints import write_llama_checkpoint
 from servers.hub import SIGNATURE, Repository, hub_server
 from wmtp.errors import NotFoundError, StorageError, URIError
 from wmtp.storage.hub import HubStore, open_hub

@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from servers.environment import use_server
 from wmtp.errors import ArrivalError, ChangedError, IntegrityError, NotFoundError, StorageError
 from wmtp.storage.cache import VerifiedCache
 from wmtp.storage.client import ObjectClient, ObjectInfo
@@ -153,12 +154,10 @@ def test_what_another_process_put_at_a_memory_address_is_not_found_in_the_cache(
     assert later.bytes_to_fetch(["weights"]) == 10
 
 
-def test_a_bucket_of_the_same_name_at_another_service_is_another_bucket(monkeypatch):
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
-        monkeypatch.setenv(name, value)
+def test_a_bucket_of_the_same_name_at_another_service_is_another_bucket(monkeypatch, tmp_path):
     versions = set()
     for endpoint in ("http://one.example:1", "http://two.example:2"):
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        use_server(monkeypatch, endpoint, home=tmp_path)
         versions.add(ObjectClient(parse_uri("s3://models/m")).version_of(ObjectInfo("m/weights", 10, '"etag"')))
     assert len(versions) == 2
     assert "example" not in "".join(versions)

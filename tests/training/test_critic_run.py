@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wmtp
-from builders import write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from wmtp.errors import CheckpointError, DataError, TrainingError
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE, read_state

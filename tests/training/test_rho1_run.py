@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import wmtp
-from builders import write_code_file, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
+from tiny_tokenizer import write_code_file
 from wmtp.errors import DataError, TrainingError
 from wmtp.publishing.algorithm_state import read_state
 from wmtp.storage.opening import open_store

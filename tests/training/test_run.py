@@ -6,8 +6,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import wmtp
-from builders import CODE_LINES, write_code_file, write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
+from tiny_tokenizer import CODE_LINES, write_code_file
 from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.errors import DataError, TrainingError
 from wmtp.load_plan.receipt import LoadReceipt
@@ -117,7 +118,7 @@ def write_own_module(directory, module=OWN_MODULE):
     from safetensors.torch import save_file
     from transformers import PretrainedConfig
 
-    from builders import build_tokenizer
+    from tiny_tokenizer import build_tokenizer
 
     namespace = {"__name__": "own"}
     exec(module, namespace)

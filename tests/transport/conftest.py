@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from builders import tensors_as_bytes, write_files
+from checkpoints import write_files
 from servers.environment import use_server
 from servers.faulty import FaultyServer
+from tensor_files import tensors_as_bytes
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def large_model(model: Path) -> Path:
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
     """A server with the empty bucket `models`, to which the environment leads; failing requests are given up soon."""
     with FaultyServer() as started:
-        use_server(monkeypatch, started.endpoint, key="key", secret="secret", home=tmp_path_factory.mktemp("home"))
+        use_server(monkeypatch, started.endpoint, home=tmp_path_factory.mktemp("home"))
         monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "1")
         started.put("models", "other/file", b"")
         yield started

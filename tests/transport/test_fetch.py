@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from builders import tensors_as_bytes, write_index
 from servers.faults import bit_flipped, stalled, status, then, truncated
 from servers.seaweed import upload_directory
+from tensor_files import tensors_as_bytes, write_index
 from wmtp.errors import ArrivalError, ChangedError, IntegrityError, NotFoundError, StorageError
 from wmtp.manifest import Manifest
 from wmtp.transport.fetch import fetch_checkpoint

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from builders import tensors_as_bytes
 from servers.faults import hung_up, status, then, unanswered
+from tensor_files import tensors_as_bytes
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.errors import ChangedError, FormatError, IntegrityError, MetadataError, NotFoundError, StorageError
 from wmtp.manifest import Manifest

@@ -4,8 +4,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import wmtp
+from checkpoints import MODELING, write_custom
 from code_files import write_code
-from toy_checkpoint import MODELING, write_custom
 from wmtp.errors import MetadataError, PlanError, TrustError
 
 

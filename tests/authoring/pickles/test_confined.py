@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from builders import safetensors_bytes, tensor_entry
 from hostile_pickles import save
+from tensor_files import safetensors_bytes, tensor_entry
 from wmtp.authoring.convert import convert
 from wmtp.authoring.pickles import confined
 from wmtp.authoring.pickles.confined import Job, run_confined
