@@ -8,7 +8,7 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def size(num_bytes: int) -> str:
     """Return a number of bytes as people say it: `931 bytes`, `2.5 kB`, `13.5 GB`."""
     amount, unit = float(num_bytes), 0
-    while amount >= 1000 and unit < len(_UNITS) - 1:
+    while amount >= 999.95 and unit < len(_UNITS) - 1:  # what would be rounded to 1000.0
         amount, unit = amount / 1000, unit + 1
     return f"{num_bytes} bytes" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
 
