@@ -5,7 +5,16 @@ from wmtp.wording import file_count, size
 
 @pytest.mark.parametrize(
     ("num_bytes", "words"),
-    [(0, "0 bytes"), (931, "931 bytes"), (2_500, "2.5 kB"), (999, "999 bytes"), (1_000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (13_500_000_000, "13.5 GB")],
+    [
+        (0, "0 bytes"),
+        (931, "931 bytes"),
+        (2_500, "2.5 kB"),
+        (999, "999 bytes"),
+        (1_000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (13_500_000_000, "13.5 GB"),
+    ],
 )
 def test_bytes_are_said_in_the_unit_that_a_person_would_use(num_bytes, words):
     assert size(num_bytes) == words
