@@ -7,7 +7,7 @@ from torch import nn
 from checkpoints import write_mtp_checkpoint
 from tiny_models import VOCAB, tiny_mtp
 from tiny_tokenizer import build_tokenizer, write_code_file
-from wmtp.algorithms import advantage, running, selection, weighting
+from wmtp.algorithms import critic_advantage, rho1_selection, running, weighting
 from wmtp.algorithms.critic_wmtp import CriticWMTP
 from wmtp.data.example import Example
 from wmtp.errors import DataError
@@ -118,17 +118,17 @@ def hidden_without_gradient(self, ids, rows, whole=MTPForCausalLM._hidden):
     return hidden, [per_head[0], *(each.detach() for each in per_head[1:])]
 
 
-def twice_the_reward(values, rewards, response, *, whole=advantage.advantages, **factors):
+def twice_the_reward(values, rewards, response, *, whole=critic_advantage.advantages, **factors):
     return whole(values, 2 * rewards, response, **factors)
 
 
-def undiscounted_errors_of_one_place_before(values, rewards, response, *, whole=advantage.advantages, **factors):
+def undiscounted_errors_of_one_place_before(values, rewards, response, *, whole=critic_advantage.advantages, **factors):
     return whole(targets.shift(values, 1, 0.0), rewards, response, **factors)
 
 
 def with_gradient_of_values(self, signals):
     values, rewards, response = self._read(signals)
-    return advantage.advantages(values, rewards, response, gamma=1.0, lambda_=0.0)
+    return critic_advantage.advantages(values, rewards, response, gamma=1.0, lambda_=0.0)
 
 
 def a_little_more(*inputs, whole=losses._torch_rows):
@@ -141,19 +141,19 @@ MUTANTS = {
     ),
     "mean over padding too": (oracles.mean_weight_is_one, [(weighting, "normalised", by_mean_of_all)]),
     "share rounded down": (
-        oracles.reference_that_is_the_policy_weighs_all_alike, [(selection, "num_kept", rounded_down)]
+        oracles.reference_that_is_the_policy_weighs_all_alike, [(rho1_selection, "num_kept", rounded_down)]
     ),
     "softmax is not times n, against itself": (
         oracles.reference_that_is_the_policy_weighs_all_alike, [(weighting, "head_softmax", softmax_without_its_count)]
     ),
     "excess loss is absolute": (
-        oracles.constant_added_to_reference_changes_nothing, [(selection, "excess_loss", absolute_excess)]
+        oracles.constant_added_to_reference_changes_nothing, [(rho1_selection, "excess_loss", absolute_excess)]
     ),
     "reward counts twice": (
-        oracles.values_that_are_the_reward_weigh_all_alike, [(advantage, "advantages", twice_the_reward)]
+        oracles.values_that_are_the_reward_weigh_all_alike, [(critic_advantage, "advantages", twice_the_reward)]
     ),
     "values of the place before": (
-        oracles.advantages_telescope, [(advantage, "advantages", undiscounted_errors_of_one_place_before)]
+        oracles.advantages_telescope, [(critic_advantage, "advantages", undiscounted_errors_of_one_place_before)]
     ),
     "targets wrap round": (model_oracles.padding_changes_no_loss, [(targets, "shift", around_the_end)]),
     "weights of padding count": (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from wmtp.algorithms.advantage import Response, RewardStandardiser
+    from wmtp.algorithms.critic_advantage import Response, RewardStandardiser
     from wmtp.algorithms.running import RunningSums
     from wmtp.algorithms.signals import Signals, ValueStates
 
@@ -102,7 +102,7 @@ class CriticWMTP(ValueAlgorithm):
 
     @override
     def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:
-        from wmtp.algorithms.advantage import is_constant
+        from wmtp.algorithms.critic_advantage import is_constant
 
         rewards = scores["reward"]
         if is_constant(rewards):
@@ -135,7 +135,7 @@ class CriticWMTP(ValueAlgorithm):
     def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
         import torch
 
-        from wmtp.algorithms.advantage import in_deviations, squares
+        from wmtp.algorithms.critic_advantage import in_deviations, squares
 
         advantage = self._advantage(signals)
         sums = squares(advantage, signals.learned)
@@ -148,7 +148,7 @@ class CriticWMTP(ValueAlgorithm):
         return self._weigh(in_deviations(advantage, mean_square.to(advantage)), signals)
 
     def _weigh(self, deviations: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq future"]:
-        from wmtp.algorithms.advantage import exponential_gate
+        from wmtp.algorithms.critic_advantage import exponential_gate
         from wmtp.algorithms.running import by_running_mean
         from wmtp.algorithms.weighting import head_softmax, normalised, spread
 
@@ -160,14 +160,14 @@ class CriticWMTP(ValueAlgorithm):
         return normalised(weights, signals.valid, signals.prior)
 
     def _advantage(self, signals: Signals) -> Float[Tensor, "batch seq"]:
-        from wmtp.algorithms.advantage import advantages
+        from wmtp.algorithms.critic_advantage import advantages
 
         values, rewards, response = self._read(signals)
         lambda_ = self.critic.lambda_advantage
         return advantages(values.detach(), rewards, response, gamma=self.critic.gamma, lambda_=lambda_)
 
     def _read(self, signals: Signals) -> tuple[Tensor, Tensor, Response]:
-        from wmtp.algorithms.advantage import Response
+        from wmtp.algorithms.critic_advantage import Response
 
         assert signals.values is not None
         rewards = self._standardise(signals.scores["reward"])
@@ -178,7 +178,7 @@ class CriticWMTP(ValueAlgorithm):
         """Return `value_coefficient * sum((V[t] - G[t])^2)` over states before learned tokens; G has no gradient."""
         import torch
 
-        from wmtp.algorithms.advantage import value_targets
+        from wmtp.algorithms.critic_advantage import value_targets
 
         values, rewards, response = self._read(signals)
         lambda_ = self.critic.lambda_value
@@ -188,7 +188,7 @@ class CriticWMTP(ValueAlgorithm):
 
     @override
     def value_states(self, signals: Signals) -> ValueStates:
-        from wmtp.algorithms.advantage import states
+        from wmtp.algorithms.critic_advantage import states
 
         return states(signals, self._standardise, "reward")
 
@@ -228,7 +228,7 @@ class CriticWMTP(ValueAlgorithm):
     # Made when first needed: a run is planned without torch.
     @cached_property
     def _standardise(self) -> RewardStandardiser:
-        from wmtp.algorithms.advantage import RewardStandardiser
+        from wmtp.algorithms.critic_advantage import RewardStandardiser
 
         return RewardStandardiser()
 

@@ -78,7 +78,7 @@ class Rho1WMTP(Algorithm):
     def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
         import torch
 
-        from wmtp.algorithms.selection import excess_loss
+        from wmtp.algorithms.rho1_selection import excess_loss
 
         scores = excess_loss(signals)
         if self.rho1.selection_mode == "horizon":
@@ -99,7 +99,7 @@ class Rho1WMTP(Algorithm):
         import torch
 
         from wmtp.algorithms.grouping import documents
-        from wmtp.algorithms.selection import soft_gate, top_share
+        from wmtp.algorithms.rho1_selection import soft_gate, top_share
         from wmtp.algorithms.weighting import normalised, spread
 
         by_document = self.rho1.scope == "sequence"
@@ -115,8 +115,8 @@ class Rho1WMTP(Algorithm):
     ) -> Float[Tensor, "batch seq future"]:
         import torch
 
+        from wmtp.algorithms.rho1_selection import running_threshold, score_histogram, threshold_gate
         from wmtp.algorithms.running import by_running_mean
-        from wmtp.algorithms.selection import running_threshold, score_histogram, threshold_gate
         from wmtp.algorithms.weighting import spread
 
         past = self._histogram.kept
@@ -146,8 +146,8 @@ class Rho1WMTP(Algorithm):
     # Made when first needed: a run is planned without torch.
     @cached_property
     def _histogram(self) -> RunningSums:
+        from wmtp.algorithms.rho1_selection import NUM_BINS
         from wmtp.algorithms.running import RunningSums
-        from wmtp.algorithms.selection import NUM_BINS
 
         return RunningSums(NUM_BINS)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
-from wmtp.load_plan.assignment import assign_tensors, verify_assigned
 from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.filling import assign_initial, assign_tensors, verify_assigned
 from wmtp.load_plan.parameters import check_device, move_buffers, parameter_slots, parameter_specs, target_dtype
 from wmtp.load_plan.plan import LoadPlan, make_plan
 from wmtp.load_plan.receipt import LoadReceipt
-from wmtp.loaders.construction import Blueprint, build_model, keep_initial_values
+from wmtp.loaders.construction import Blueprint, build_initialised, build_model
 from wmtp.loaders.tokenizer import load_tokenizer
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.registry import loading_strategies
@@ -102,7 +102,8 @@ def execute(prepared: PreparedLoad) -> LoadResult:
     store, device = checkpoint.store, prepared.options.device
     given = assign_tensors(prepared.slots, plan.assignments, store, device=device, mmap=prepared.options.mmap)
     if plan.kept_initial:
-        given |= keep_initial_values(model, blueprint, plan.kept_initial, device=device)
+        initial = build_initialised(blueprint, next(model.parameters()).dtype)
+        given |= assign_initial(prepared.slots, initial, plan.kept_initial, device=device)
     move_buffers(model, device)
     with blueprint.guard(blueprint.where):
         verify_assigned(model, given, where=blueprint.where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,6 @@ from transformers.modeling_utils import local_torch_dtype
 from wmtp.errors import PlanError, WmtpError
 from wmtp.load_plan.allocation import build_within_bounds
 from wmtp.load_plan.bounds import Bounds
-from wmtp.load_plan.parameters import parameter_slots
 from wmtp.trust.guards import construction_errors
 
 # The contexts that switch initialisation off and set the default dtype are global to the process.
@@ -86,22 +85,10 @@ def _compute_tables(model: nn.Module) -> None:
             waiting += [(child, owner) for child in module._modules.values()]
 
 
-def keep_initial_values(
-    model: nn.Module, blueprint: Blueprint, names: Sequence[str], *, device: str | torch.device
-) -> dict[str, torch.Tensor]:
-    """Give the named parameters the values of a plain, initialised construction, and return them: no tensor does."""
-    with _CONSTRUCTION, local_torch_dtype(next(model.parameters()).dtype), blueprint.guard(blueprint.where):
-        initial = dict(parameter_slots(blueprint.construct()))
-    slots = dict(parameter_slots(model))
-    given: dict[str, torch.Tensor] = {}
-    for name in names:
-        blank, value = slots[name].tensor, initial[name].tensor.detach().to(device)
-        tied = [other for other, slot in slots.items() if slot.tensor is blank]
-        slots[name].assign(value)
-        for other in tied:
-            slots[other].assign(slots[name].tensor)
-        given |= dict.fromkeys(tied, value)
-    return given
+def build_initialised(blueprint: Blueprint, dtype: torch.dtype) -> nn.Module:
+    """Build a model as plain construction does, with random values in its parameters."""
+    with _CONSTRUCTION, local_torch_dtype(dtype), blueprint.guard(blueprint.where):
+        return blueprint.construct()
 
 
 def _outermost_pretrained(module: nn.Module) -> Iterator[PreTrainedModel]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmtp.algorithms import advantage
+from wmtp.algorithms import critic_advantage
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
 from wmtp.algorithms.signals import Signals
@@ -149,9 +149,9 @@ def advantages_telescope(subject: Subject) -> Iterator[Finding]:
     signals = trainer.signals(subject.batch())
     assert signals.values is not None
     rewards = _rewards_of_states(trainer, signals)
-    response = advantage.Response.of(signals.learned, signals.document_ids)
+    response = critic_advantage.Response.of(signals.learned, signals.document_ids)
     given = shift(rewards, -1, 0.0)  # from states to the tokens after them
-    found = advantage.advantages(signals.values.detach(), given, response, gamma=1.0, lambda_=0.0).sum(1)
+    found = critic_advantage.advantages(signals.values.detach(), given, response, gamma=1.0, lambda_=0.0).sum(1)
     first = signals.valid[..., 0].int().argmax(1, keepdim=True)
     expected = (rewards - signals.values.detach()).gather(1, first).squeeze(1)
     yield Finding(oracle, compared, float((found - expected).abs().max()), LOSS_TOLERANCE)

@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 
-from wmtp.algorithms.advantage import explained_variance
 from wmtp.algorithms.base import ValueAlgorithm
+from wmtp.algorithms.critic_advantage import explained_variance
 from wmtp.algorithms.signals import ValueStates
 from wmtp.data.rows import RowDataset
 from wmtp.models.value_head import WithValueHead

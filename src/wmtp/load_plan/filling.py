@@ -54,6 +54,32 @@ def assign_tensors(
     return given
 
 
+def assign_initial(
+    slots: Mapping[str, ParameterSlot], initial: nn.Module, names: Sequence[str], *, device: str | torch.device
+) -> dict[str, torch.Tensor]:
+    """Give the named parameters, for which there is no tensor, the values of another model of the same class.
+
+    Args:
+        slots: Where the parameters of the model hang, by name.
+        initial: A model as plain construction makes it.
+        names: Which parameters.
+        device: Where they end up.
+
+    Returns:
+        What each parameter and buffer was given, by every name of it.
+    """
+    values = dict(parameter_slots(initial))
+    given: dict[str, torch.Tensor] = {}
+    for name in names:
+        blank, value = slots[name].tensor, values[name].tensor.detach().to(device)
+        tied = [other for other, slot in slots.items() if slot.tensor is blank]
+        slots[name].assign(value)
+        for other in tied:
+            slots[other].assign(slots[name].tensor)
+        given |= dict.fromkeys(tied, value)
+    return given
+
+
 def verify_assigned(model: nn.Module, given: Mapping[str, torch.Tensor], *, where: str) -> None:
     """Raise TrustError unless a model holds exactly what it was given.
 

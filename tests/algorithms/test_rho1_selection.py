@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from algorithms import plain
 from algorithms.cases import as_dict, random_case
 from wmtp.algorithms.grouping import documents
-from wmtp.algorithms.selection import (
+from wmtp.algorithms.rho1_selection import (
     excess_loss,
     num_kept,
     running_threshold,

@@ -5,7 +5,7 @@ import torch
 
 from algorithms import plain
 from algorithms.cases import as_dict, random_case
-from wmtp.algorithms.advantage import (
+from wmtp.algorithms.critic_advantage import (
     Response,
     RewardStandardiser,
     advantages,
