@@ -13,6 +13,7 @@ from servers.faults import bit_flipped, stalled, status, then, truncated
 from servers.seaweed import upload_directory
 from wmtp.errors import ArrivalError, ChangedError, IntegrityError, NotFoundError, StorageError
 from wmtp.manifest import Manifest
+from wmtp.storage.requests.versions import _CHUNK_BYTES
 from wmtp.transport.fetch import fetch_checkpoint
 from wmtp.transport.push import push_checkpoint
 
@@ -112,7 +113,8 @@ def test_an_interrupted_fetch_goes_on_where_it_was(server, large_model, tmp_path
     server.heal()
     fetch_checkpoint(URI, tmp_path / "new")
     assert contents(tmp_path / "new") == contents(large_model)
-    assert sum(request.sent_bytes for request in server.asked("GET", f"model/{WEIGHTS}")) == size - kept
+    fetched_again = sum(request.sent_bytes for request in server.asked("GET", f"model/{WEIGHTS}")) - (size - kept)
+    assert 0 <= fetched_again < _CHUNK_BYTES  # of the last chunk, what had come breaks off with it
     assert server.asked("GET", "model/config.json") == []
     assert leftovers(tmp_path / "new") == ["new"]
 
