@@ -6,6 +6,7 @@ import logging
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before torch is imported. The models here are tiny: more threads only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,6 +14,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+# A slow machine is no fault.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 pytest_plugins = ["servers.fixtures"]
 

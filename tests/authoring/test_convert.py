@@ -240,7 +240,7 @@ def test_a_killed_conversion_leaves_nothing_under_the_destination_and_no_process
     assert not made.exists()
 
 
-def happens(condition, seconds=30):
+def happens(condition, seconds=300):
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not (so := condition()) and time.monotonic() < end:

@@ -42,12 +42,12 @@ def run_with_mounts(mounts: str, program: str, *arguments: str) -> str:
     if not sys.platform.startswith("linux") or _fails([*unshare, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]):
         pytest.skip("this user may not mount anything, not even alone")
     command = [*unshare, "sh", "-ec", f'{mounts}\nexec "$@"', "sh", sys.executable, "-c", FETCH + program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ, check=False)
     return done.stdout + done.stderr
 
 
 def _fails(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=10).returncode != 0
+        return subprocess.run(command, capture_output=True, check=False, timeout=300).returncode != 0
     except OSError:
         return True

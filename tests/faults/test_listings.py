@@ -95,7 +95,7 @@ def test_a_listing_without_an_end_is_given_up(site: Site, fault):
 
 def test_a_listing_of_a_million_is_cut_off_at_the_most_that_a_checkpoint_may_have(site: Site):
     site.server.fault(listing_of(1_000_000, "model"), method="LIST")
-    site.refuses(lambda: open_store(site.uri).list_files(), StorageError, "more than 100,000 objects", timeout="60")
+    site.refuses(lambda: open_store(site.uri).list_files(), StorageError, "more than 100,000 objects", timeout="600")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ALWAYS = {name: fault for name, fault in ONCE.items() if name != "the body is to
 
 @pytest.mark.parametrize("fault", ONCE.values(), ids=ONCE)
 def test_a_fault_that_passes_is_survived(site: Site, monkeypatch: pytest.MonkeyPatch, fault: Fault):
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "2")
+    monkeypatch.setattr("wmtp.storage.requests.retries._LONGEST_SILENCE_SECONDS", 0.5)
     site.server.fault(fault, key="model/*", times=1)
     site.survives(site.load)
     site.server.heal()

@@ -48,7 +48,7 @@ def test_an_interrupted_download_ends_and_is_gone_on_with(large_site: Site, numb
             while not site.server.asked("GET", KEY):
                 time.sleep(0.01)
             process.send_signal(number)
-            assert "fetched /" not in process.communicate(timeout=30)[0]
+            assert "fetched /" not in process.communicate(timeout=300)[0]
 
     with site.tried_for("1"):
         site.survives(interrupt)
@@ -60,7 +60,7 @@ def test_eight_processes_that_want_one_model_fetch_it_once(large_site: Site):
     site = large_site
     site.server.fault(slow(0.002), key=KEY)
     processes = [start(PROGRAM, site.uri, WEIGHTS) for _ in range(8)]
-    said = [process.communicate(timeout=60)[0] for process in processes]
+    said = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, said
     assert len(set(said)) == 1
     assert sum(request.sent_bytes for request in site.server.asked("GET", KEY)) == len(site.files[WEIGHTS])

@@ -19,6 +19,7 @@ import wmtp
 from hostile.tree import everything_below
 
 _SEARCHED_BYTES = 8 << 20
+UNIT = 1_000_000  # additions in Python
 
 
 def _load(uri: str, keywords: dict[str, Any]) -> Any:
@@ -107,10 +108,13 @@ def _hang(uri: str, keywords: dict[str, Any]) -> None:
         time.sleep(1)
 
 
+def _unit(uri: str, keywords: dict[str, Any]) -> None:
+    sum(n for n in range(UNIT))
+
+
 def _burn(uri: str, keywords: dict[str, Any]) -> None:
-    until = time.process_time() + keywords["seconds"]
-    while time.process_time() < until:
-        pass
+    for _ in range(keywords["units"]):
+        _unit(uri, keywords)
     wmtp.load(uri)
 
 
@@ -167,6 +171,7 @@ CALLS: dict[str, Callable[[str, dict[str, Any]], Any]] = {
     "changing": _load_while_changing,
     "metadata": lambda uri, keywords: wmtp.load_metadata(uri, **keywords) and None,
     "from_pretrained": _from_pretrained,
+    "unit": _unit,
     # What a runner must notice.
     "hang": _hang,
     "burn": _burn,

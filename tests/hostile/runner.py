@@ -15,8 +15,8 @@ from typing import Any
 from hostile.case import Case
 from hostile.tree import everything_below, sha256, snapshot
 
-WALL_SECONDS = 20
-CPU_SECONDS = 5
+WALL_SECONDS = 300  # for what hangs only
+MAX_EFFORT = 100  # in units of `hostile.calls.UNIT`; a good checkpoint takes about one
 GROWN_BYTES = 500 << 20
 LINE_CHARACTERS, LINES = 5000, 90
 _TESTS = Path(__file__).resolve().parents[1]
@@ -44,6 +44,7 @@ class Zygote:
             env=environment,
             text=True,
         )
+        self._unit: float | None = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,6 +58,17 @@ class Zygote:
             self._process.wait()
         self._process.stdout.close()
         self._home.cleanup()
+
+    def effort(self, cpu_seconds: float) -> float:
+        """How many units of work, as this process does them, take so much processor time."""
+        if self._unit is None:
+            self._unit = max(self._unit_seconds() for _ in range(3))
+        return cpu_seconds / self._unit
+
+    def _unit_seconds(self) -> float:
+        places = {"directory": self._home.name, "work": self._home.name, "uri": "", "inside": False}
+        request = {"call": "unit", "keywords": {}, "environment": {}, "seconds": WALL_SECONDS, **places}
+        return float(self.ask(request)["seconds"])
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run one request."""
@@ -75,12 +87,14 @@ class Outcome:
 
     Attributes:
         answer: What the process said and how it ended; see `hostile.zygote`.
+        effort: How much processor time it took, in units.
         has_run: Whether a payload touched the marker.
         changed: Paths that are not as they were written.
         written: SHA-256 of every tensor of the safetensors files, by name.
     """
 
     answer: dict[str, Any]
+    effort: float
     has_run: bool
     changed: list[str]
     written: dict[str, str]
@@ -103,7 +117,8 @@ def run_case(zygote: Zygote, case: Case, work: Path, *, seconds: float = WALL_SE
     marker.unlink(missing_ok=True)
     after = snapshot(work)
     changed = sorted(name for name in {*before, *after} if name != "." and before.get(name) != after.get(name))
-    return Outcome(answer, has_run, changed, dict(_tensors(directory)) if case.is_good else {})
+    written = dict(_tensors(directory)) if case.is_good else {}
+    return Outcome(answer, zygote.effort(answer["seconds"]), has_run, changed, written)
 
 
 def faults_of(case: Case, outcome: Outcome) -> list[str]:
@@ -115,7 +130,7 @@ def faults_of(case: Case, outcome: Outcome) -> list[str]:
         *([f"printed: {answer['printed']!r}"] if answer["printed"] else []),
         *([f"did: {answer['events']}"] if answer.get("events") else []),
         *([f"left behind in the process: {answer['meddled']}"] if answer.get("meddled") else []),
-        *([f"took {answer['seconds']:.1f} CPU seconds"] if answer["seconds"] > CPU_SECONDS else []),
+        *([f"took {outcome.effort:.0f} units of work"] if outcome.effort > MAX_EFFORT else []),
         *([f"grew by {answer['grown_bytes'] >> 20} MiB"] if answer["grown_bytes"] > GROWN_BYTES else []),
     ]
     return [*faults, *(_control_faults(answer, outcome.written) if case.is_good else _refusal_faults(case, answer))]

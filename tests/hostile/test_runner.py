@@ -54,8 +54,9 @@ def test_a_process_that_crashes_is_reported_and_the_next_case_runs(zygote, work)
     assert faults(zygote, work / "next") == []
 
 
-def test_time_and_memory_are_seen_though_the_refusal_is_right(zygote, work):
-    assert "CPU seconds" in str(faults(zygote, work, **doing("burn", seconds=5.2)))
+def test_work_and_memory_are_seen_though_the_refusal_is_right(zygote, work, monkeypatch):
+    monkeypatch.setattr("hostile.runner.MAX_EFFORT", 10)
+    assert "units of work" in str(faults(zygote, work, **doing("burn", units=30)))
     assert "grew by" in str(faults(zygote, work / "next", **doing("eat", num_bytes=700 << 20)))
 
 
@@ -134,7 +135,7 @@ def test_values_that_stand_nowhere_in_the_checkpoint_are_seen(zygote, work):
     answer = run_case(zygote, GOOD[0], work, **doing("invent")).answer
     assert answer["homeless"] == ["weight"]
     assert answer["from_outside"] == []
-    outcome = Outcome({**answer, "printed": ""}, has_run=False, changed=[], written={})
+    outcome = Outcome({**answer, "printed": ""}, effort=0, has_run=False, changed=[], written={})
     assert faults_of(GOOD[0], outcome) == ["values that stand nowhere in the checkpoint: ['weight']"]
 
 

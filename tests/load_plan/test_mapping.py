@@ -1,8 +1,7 @@
-import time
-
 import pytest
 
 from wmtp.errors import PlanError
+from wmtp.load_plan import work
 from wmtp.load_plan.mapping import map_names, suggest_mapping
 from wmtp.metadata.schema import StateDictMapping
 
@@ -98,20 +97,41 @@ def test_a_name_that_becomes_empty_or_too_long_is_refused():
     assert names(["w" * 511], add_prefix="m") == ["m" + "w" * 511]
 
 
-def test_rules_that_double_a_name_again_and_again_are_stopped_at_once():
-    before = time.perf_counter()
+def test_rules_that_double_a_name_again_and_again_are_stopped_at_the_first_name_that_is_too_long():
     faults = refusal(["ab"], key_transforms={f"(.)x{{0,{i}}}": r"\1\1" for i in range(200)})
     assert faults == ("'ab' becomes a name that is empty or longer than 512 bytes",)
-    assert time.perf_counter() - before < 2
 
 
 @pytest.mark.parametrize(
     "pattern", ["(a*)*b", "(a|a)*$|^b", "(a+)+(a+)+(a+)+!", "((a{0,9}){0,9}){0,9}x", "(.*)(.*)(.*)(.*)q"]
 )
-def test_a_pattern_that_takes_others_years_is_done_in_a_moment(pattern):
-    before = time.perf_counter()
-    names(["a" * 500, "b.w"], key_transforms={f"{pattern}|w$": "v"})
-    assert time.perf_counter() - before < 1
+def test_a_pattern_that_takes_others_years_needs_few_of_the_steps_allowed(pattern, monkeypatch):
+    monkeypatch.setattr(work, "MAX_STEPS", work.MAX_STEPS // 1000)
+    assert names(["b.w", "a" * 500], key_transforms={f"{pattern}|w$": "v"})[0].endswith("v")
+
+
+def test_rules_that_need_more_steps_than_any_honest_ones_are_refused_before_the_first():
+    rules = {f"(?i)(.*)(.*)(.*)(.*)(.*)x{n}$": r"\1" for n in range(256)}
+    with pytest.raises(PlanError) as refused:
+        names([f"model.layers.{n}.w" for n in range(20_000)], key_transforms=rules)
+    assert refused.value.problem.startswith("models/a/metadata.json: loading_strategy.state_dict_mapping.key_transf")
+    assert "steps of matching for 20,000 names, more than the 10,000,000,000 allowed" in refused.value.problem
+
+
+def test_a_rule_that_searches_the_rest_of_a_name_again_and_again_is_stopped_by_its_steps(monkeypatch):
+    held = [f"{'a' * 500}{n}" for n in range(10)]
+    monkeypatch.setattr(work, "MAX_STEPS", 10_000_000)
+    assert names(held, key_transforms={"[^z]*z|^a": "b"})[0] == "b" + held[0][1:]
+    with pytest.raises(PlanError, match=r"key_transforms needs [0-9,]+ steps of matching for 10 names, more than"):
+        names(held, key_transforms={"[^z]*z|a": "b"})
+
+
+def test_the_rules_of_the_largest_models_are_within_the_work_allowed(monkeypatch):
+    held = [f"transformer.layers.{n % 61}.mlp.experts.{n}.down_proj.weight_scale_inv" for n in range(1_400)]
+    rules = {rf"^transformer\.layers\.(\d+)\.mlp\.experts|absent{n}": r"model.layers.\1.experts" for n in range(9)}
+    monkeypatch.setattr(work, "MAX_STEPS", work.MAX_STEPS // 100)  # a hundredth of the names of such a model
+    with pytest.raises(PlanError, match="does not fit the tensors"):  # the first rule leaves the others nothing
+        names(held, key_transforms=rules)
 
 
 def test_a_prefix_that_would_mend_the_mapping_is_suggested():
@@ -144,12 +164,10 @@ def test_nothing_is_suggested_where_no_single_prefix_does_it(wanted, held):
     assert suggest_mapping(wanted, held) is None
 
 
-def test_a_suggestion_for_a_hundred_thousand_names_comes_at_once():
+def test_a_suggestion_is_found_among_a_hundred_thousand_names():
     held = [f"model.layers.{i}.mlp.experts.{j}.w.weight" for i in range(100) for j in range(1000)]
-    before = time.perf_counter()
     assert suggest_mapping([name.removeprefix("model.") for name in held], held) == {"remove_prefix": "model."}
     assert suggest_mapping([f"{name}.x" for name in held], held) is None
-    assert time.perf_counter() - before < 5
 
 
 def test_a_renamed_part_is_suggested_where_its_ending_tells_which_it_is():

@@ -64,6 +64,17 @@ def test_every_value_has_the_bits_that_are_stored(store, mmap, run_bytes, monkey
     assert all(torch.equal(found[name], value) for name, value in TENSORS.items())
 
 
+@pytest.mark.parametrize("has_digest", [False, True])
+def test_what_is_read_into_private_memory_begins_where_torch_itself_would_put_it(store, has_digest, monkeypatch):
+    if has_digest:
+        monkeypatch.setattr(type(store), "expected", lambda *_: "sha256:any")
+        monkeypatch.setattr(type(store), "confirm", lambda *_: None)
+    found = values(store, assignments(store))
+    assert len({value.untyped_storage().data_ptr() for value in found.values()}) > 1
+    assert {name: value.data_ptr() % 64 for name, value in found.items()} == dict.fromkeys(TENSORS, 0)
+    assert all(torch.equal(found[name], value) for name, value in TENSORS.items())
+
+
 def test_values_are_cast_and_the_memory_of_what_was_stored_is_let_go(store):
     found = values(store, assignments(store, dtype="F32"))
     assert all(torch.equal(found[name], TENSORS[name].to(torch.float32)) for name in "abe")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from effort import times_as_long
 from wmtp.errors import MetadataError, NotFoundError, StorageError
 from wmtp.metadata.file import (
     METADATA_FILE,
@@ -172,13 +173,15 @@ def test_all_faults_of_a_file_are_told_at_once_each_with_its_path():
     assert error.faults[1].endswith("; use one of 'custom_mtp', 'huggingface' (did you mean 'custom_mtp'?)")
 
 
-def test_a_file_of_a_mebibyte_full_of_faults_is_refused_fast_with_the_first_twenty():
-    import time
-
+def test_a_file_of_a_mebibyte_full_of_faults_is_refused_with_the_first_twenty_for_the_price_of_some_honest_ones():
     unknown = {f"wmtp_{n:x}": 0 for n in range(60_000)}
-    start = time.perf_counter()
-    error = refusal({**DOCUMENT, **unknown})
-    assert time.perf_counter() - start < 3
+    errors = []
+    honest = json.dumps({**DOCUMENT, "extra": unknown}).encode()
+    ratio = times_as_long(
+        lambda: errors.append(refusal({**DOCUMENT, **unknown})), lambda: parse_metadata(honest, where="m.json")
+    )
+    assert ratio < 100
+    error = errors[0]
     assert error.problem == "m.json: 60,000 faults"
     assert error.faults[-1] == "and 59,980 more"
     assert len(error.faults) == 21

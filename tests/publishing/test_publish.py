@@ -101,7 +101,7 @@ def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from wmtp.publishing.publish import publish_directory\n"
         "with publish_directory(Path(sys.argv[1])) as directory:\n"
-        "    (directory / 'weights').write_text('half'); print('writing', flush=True); time.sleep(60)"
+        "    (directory / 'weights').write_text('half'); print('writing', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "step-1")], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None

@@ -20,7 +20,7 @@ from typing import Any
 
 ACCESS_KEY, SECRET_KEY, REGION = "key", "secret", "us-east-1"
 _HOST = "127.0.0.1"
-_START_SECONDS = 30
+_START_SECONDS = 300
 # The shell outlives nobody: when this process is gone, however it went, the pipe on its input ends.
 _WATCHED = 'directory=$1; shift; "$@" & read _; kill -9 $!; rm -rf "$directory"'
 # Each bucket has volumes of its own, by default seven at once.
@@ -107,7 +107,7 @@ class SeaweedServer:
         return False
 
     def _listens(self) -> bool:
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=2)
+        connection = http.client.HTTPConnection(_HOST, self._port, timeout=30)
         try:
             connection.request("GET", "/")
             return connection.getresponse().status < 500

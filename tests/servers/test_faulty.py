@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -196,15 +197,21 @@ def test_other_services_answer(server: FaultyServer):
 
 def test_a_killed_server_cuts_connections_and_is_back_on_its_port_with_its_objects(server: FaultyServer):
     server.fault(stalled(after=10), times=1)
-    endpoint, timer = server.endpoint, threading.Timer(0.1, server.kill)
-    timer.start()
+    endpoint, thread = server.endpoint, threading.Thread(target=kill_once_asked, args=[server])
+    thread.start()
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
-        ask(server, timeout=5)
-    timer.join()
+        ask(server, timeout=60)
+    thread.join()
     with pytest.raises(ConnectionRefusedError):
         ask(server)
     server.start()
     assert (server.endpoint, ask(server)[2]) == (endpoint, DATA)
+
+
+def kill_once_asked(server: FaultyServer) -> None:
+    while not server.requests:
+        time.sleep(0.01)
+    server.kill()
 
 
 def ask(
@@ -214,7 +221,7 @@ def ask(
     *,
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
-    timeout: float = 5,
+    timeout: float = 60,
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     with connected(server, timeout) as connection:
         connection.request(method, path, body=body, headers=headers or {})
@@ -223,7 +230,7 @@ def ask(
 
 
 @contextmanager
-def connected(server: FaultyServer, timeout: float = 5) -> Iterator[http.client.HTTPConnection]:
+def connected(server: FaultyServer, timeout: float = 60) -> Iterator[http.client.HTTPConnection]:
     connection = http.client.HTTPConnection(urlsplit(server.endpoint).netloc, timeout=timeout)
     try:
         yield connection

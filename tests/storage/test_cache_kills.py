@@ -32,28 +32,33 @@ def content(source):
     return random.Random(source.uri + source.name).randbytes(source.size_bytes)
 
 
-def receive(cache, source, pause_seconds=0.0):
+def receive(cache, source, tell=lambda: None):
     data = content(source)
 
     def chunks(start):
         for position in range(start, len(data), 20_000):
-            time.sleep(pause_seconds)
+            tell()
             yield data[position : position + 20_000]
 
     return cache.receive(source, chunks, sha256=None)
 
 
-def killed_after(seconds, act):
-    """Run something in a process of its own, and kill it in the middle."""
+def killed_after(num_chunks, seconds, act):
+    """Run something in a process of its own, and kill it so long after so many chunks have come."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            act()
+            act(lambda: os.write(writing, b"."))
         finally:
             os._exit(1)
+    os.close(writing)
+    for _ in range(num_chunks):
+        os.read(reading, 1)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    os.close(reading)
     assert os.WIFSIGNALED(status), "the process ended by itself, with an error"
 
 
@@ -67,18 +72,18 @@ def files_of(number):
     return [Source(f"s3://lab/run-{number}", f"shard-{n}", SIZE, '"v"') for n in range(4)]
 
 
-def receive_all(root, sources, pause_seconds):
+def receive_all(root, sources, tell):
     while True:
         for source in sources:
-            receive(VerifiedCache(root), source, pause_seconds)
+            receive(VerifiedCache(root), source, tell)
         sources = [Source(source.uri, source.name, SIZE, source.version + "x") for source in sources]
 
 
 def test_two_hundred_kills_in_the_middle_of_downloads_lose_nothing(tmp_path):
     chance, whole, num_resumed = random.Random(7), {}, 0
     for number in range(NUM_KILLS):
-        sources, pause = files_of(number), chance.choice([0.0, 0.0, 0.003])
-        killed_after(chance.uniform(0.0, 0.06), lambda s=sources, p=pause: receive_all(tmp_path, s, p))
+        sources, seconds = files_of(number), chance.choice([0.0, 0.0, chance.uniform(0.0, 0.03)])
+        killed_after(chance.randrange(25), seconds, lambda tell, s=sources: receive_all(tmp_path, s, tell))
         check_blobs(tmp_path)
         cache = VerifiedCache(tmp_path)
         assert all(cache.find(source) == path for source, path in whole.items())
@@ -102,11 +107,11 @@ def _forget_others(root, whole, number):
         whole.clear()
 
 
-def change_for_ever(root, sources):
+def change_for_ever(root, sources, tell):
     while True:
         cache = VerifiedCache(root)
         for source in sources:
-            receive(cache, source)
+            receive(cache, source, tell)
         remove(cache, [sources[0].uri])
         os.utime(cache.records.path(sources[2]), (1, 1))
         prune(cache, unused_for_seconds=3600)
@@ -118,7 +123,8 @@ def test_kills_in_the_middle_of_removing_lose_nothing_that_was_to_stay(tmp_path,
     chance, sources = random.Random(8), [*files_of(0)[:2], *files_of(1)[:2]]
     kept = receive(VerifiedCache(tmp_path), KEPT)
     for _ in range(60):
-        killed_after(chance.uniform(0.0, 0.08), lambda: change_for_ever(tmp_path, sources))
+        num_chunks, seconds = chance.choice([40, chance.randrange(40)]), chance.uniform(0.0, 0.03)
+        killed_after(num_chunks, seconds, lambda tell: change_for_ever(tmp_path, sources, tell))
         check_blobs(tmp_path)
         cache = VerifiedCache(tmp_path)
         assert cache.find(KEPT) == kept

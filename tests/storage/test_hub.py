@@ -9,6 +9,7 @@ from servers.hub import Repository, hub_server
 from wmtp.errors import IntegrityError, StorageError
 from wmtp.storage.hub import open_hub
 from wmtp.storage.progress import watching
+from wmtp.storage.requests import hub_client
 from wmtp.storage.requests.hub_client import HubClient
 from wmtp.storage.store import FileInfo, Piece
 from wmtp.storage.uri import parse_uri
@@ -145,9 +146,13 @@ def test_a_stream_goes_on_where_the_connection_broke_off(hub):
 
 
 def test_a_stream_that_breaks_off_often_but_goes_on_is_not_given_up(hub, monkeypatch):
-    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "0.5")
+    now = [0.0]
+    monkeypatch.setattr(hub_client.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(hub_client.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "10")
     hub.broken[SHA256] = [100] * 20
     assert opened().read_range("model.safetensors", 0, 3000) == LARGE[:3000]
+    assert now[0] > 10
 
 
 def test_a_server_that_ignores_ranges_is_refused_rather_than_believed(hub):

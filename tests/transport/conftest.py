@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,23 @@ def large_model(model: Path) -> Path:
 
 
 @pytest.fixture
+def given_up_soon() -> Callable[[], AbstractContextManager[None]]:
+    """Within the block, failing requests are tried again for a second."""
+
+    @contextmanager
+    def impatient() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("WMTP_TRANSFER_TIMEOUT", "1")
+            yield
+
+    return impatient
+
+
+@pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
-    """A server with the empty bucket `models`, to which the environment leads; failing requests are given up soon."""
+    """A server with the empty bucket `models`, to which the environment leads."""
     with FaultyServer() as started:
         use_server(monkeypatch, started.endpoint, home=tmp_path_factory.mktemp("home"))
-        monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "1")
+        monkeypatch.setenv("WMTP_TRANSFER_TIMEOUT", "60")  # a busy machine may take its time where nothing is to fail
         started.put("models", "other/file", b"")
         yield started

@@ -96,9 +96,9 @@ def test_another_checkpoint_that_stands_there_is_refused_by_name(server, model, 
     assert server.objects("models") == before
 
 
-def test_a_push_whose_last_answer_was_lost_is_found_whole_by_the_second_one(server, model):
+def test_a_push_whose_last_answer_was_lost_is_found_whole_by_the_second_one(server, model, given_up_soon):
     server.fault(hung_up(), method="PUT", key="model/metadata.json")
-    with pytest.raises(StorageError, match=r"metadata\.json"):
+    with pytest.raises(StorageError, match=r"metadata\.json"), given_up_soon():
         push_checkpoint(model, URI)
     server.heal()
     report = push_checkpoint(model, URI)

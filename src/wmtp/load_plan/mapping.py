@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import glob
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any
 
 from wmtp.errors import PlanError
+from wmtp.load_plan.work import Work
 from wmtp.metadata.schema import StateDictMapping
-from wmtp.metadata.transforms import compile_transform
+from wmtp.metadata.transforms import compile_pattern, compile_transform
 from wmtp.untrusted import first_few, show
 
 _MAX_NAME_BYTES = 512
 _MAX_SUGGESTED = 20
 _MAX_RENAMED = 1000
 _PLAIN_NAME = re.compile(r"[\w.]+", re.ASCII)
-# RE2 needs about 2 microseconds for one rule and name: this is 50 rules for each of very many names.
-_MIN_SECONDS, _SECONDS_FOR_A_NAME = 3.0, 100e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +34,19 @@ class MappedName:
     rules: tuple[str, ...]
 
 
-Name = TypeVar("Name")
-
-
 def map_names(mapping: StateDictMapping, names: Collection[str], *, where: str) -> dict[str, MappedName]:
     """Apply a mapping to every tensor name: `remove_prefix`, then `key_transforms` in file order, then `add_prefix`.
 
     Raises:
         PlanError: If a rule matches no tensor, two tensors get one name, or a name becomes empty or too long; all such
-            faults at once. Also when the rules take longer than any honest mapping.
+            faults at once. Also when the rules need more work than those of any honest mapping.
     """
-    rules = _rules(mapping)
+    field = f"{where}/metadata.json: loading_strategy.state_dict_mapping.key_transforms"
+    work = Work(field, [compile_pattern(pattern) for pattern in mapping.key_transforms], names)
+    rules = _rules(mapping, work.spend)
     used: set[int] = set()
     mapped: dict[str, MappedName] = {}
-    for original in in_time(names, f"{where}/metadata.json: loading_strategy.state_dict_mapping.key_transforms"):
+    for original in names:
         name, applied = _apply(rules, original)
         # Of a name that grew too long it is not known which of the later rules match.
         used.update(applied if len(name) <= _MAX_NAME_BYTES else range(len(rules)))
@@ -63,23 +60,6 @@ def map_names(mapping: StateDictMapping, names: Collection[str], *, where: str) 
             faults=first_few(faults),
         )
     return mapped
-
-
-def in_time(names: Collection[Name], field: str) -> Iterator[Name]:
-    """Yield the names, for as long as going through them takes no longer than any honest rules would.
-
-    Raises:
-        PlanError: When it does, naming the field of metadata.json whose rules are that slow.
-    """
-    allowed = max(_MIN_SECONDS, _SECONDS_FOR_A_NAME * len(names))
-    deadline = time.monotonic() + allowed
-    for count, name in enumerate(names):
-        if time.monotonic() > deadline:
-            raise PlanError(
-                f"{field} took {allowed:.0f} seconds for {count:,} names, and more are left",
-                hint="write fewer or simpler rules; remove_prefix and add_prefix cost nothing",
-            )
-        yield name
 
 
 Rename = Callable[[str], str | None]
@@ -97,13 +77,16 @@ def _apply(rules: list[tuple[str, Rename]], name: str) -> tuple[str, list[int]]:
     return name, applied
 
 
-def _rules(mapping: StateDictMapping) -> list[tuple[str, Rename]]:
+def _rules(mapping: StateDictMapping, spend: Callable[[int], None]) -> list[tuple[str, Rename]]:
     rules: list[tuple[str, Rename]] = []
     if (removed := mapping.remove_prefix) is not None:
         rules.append(
             (f"remove_prefix {show(removed)}", lambda n: n.removeprefix(removed) if n.startswith(removed) else None)
         )
-    rules += [(f"key_transforms {show(rule[0])}", compile_transform(*rule)) for rule in mapping.key_transforms.items()]
+    rules += [
+        (f"key_transforms {show(rule[0])}", compile_transform(*rule, spend=spend))
+        for rule in mapping.key_transforms.items()
+    ]
     if (added := mapping.add_prefix) is not None:
         rules.append((f"add_prefix {show(added)}", lambda n: added + n))
     return rules

@@ -6,9 +6,7 @@ checkpoint is used), or it is refused with all faults named at once.
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from typing import Any
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
-from wmtp.load_plan.mapping import in_time, map_names, suggest_mapping
+from wmtp.load_plan.globs import split_by_globs
+from wmtp.load_plan.mapping import map_names, suggest_mapping
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import first_few, plain
 
@@ -171,8 +170,8 @@ def make_plan(
             assignments.append(Assignment(names, tensor, dtype, mapped[tensor.name].rules, repeats=name != stored[0]))
     unexpected = [(tensor.name,) for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners]
     field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
-    kept, absent = _let_through(in_time(missing, f"{field}.allow_missing"), mapping.allow_missing)
-    left, unused = _let_through(in_time(unexpected, f"{field}.allow_unexpected"), mapping.allow_unexpected)
+    kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
+    left, unused = split_by_globs(unexpected, mapping.allow_unexpected, field=f"{field}.allow_unexpected")
     unfit = [fault for a in assignments if (fault := _misfit(a, owners[a.names[0]]))]
     if absent or unused or unfit:
         raise _refusal(checkpoint, specs, model_class, (absent, unused, unfit))
@@ -183,17 +182,6 @@ def make_plan(
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(plain(name) for name in names)
-
-
-def _let_through(named: Iterable[tuple[str, ...]], globs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the first names of what any of its names lets through, and of the rest."""
-    # One expression for all globs: a stranger may write 256 of them beside a third of a million names.
-    any_glob = re.compile("|".join(map(fnmatch.translate, globs)) or r"(?!)")
-    allowed: list[str] = []
-    refused: list[str] = []
-    for names in named:
-        (allowed if any(map(any_glob.match, names)) else refused).append(names[0])
-    return allowed, refused
 
 
 def _misfit(assignment: Assignment, spec: ParameterSpec) -> str | None:

@@ -26,6 +26,9 @@ from wmtp.untrusted import show
 # More than this many at once wait for each other in the kernel.
 _NUM_THREADS = min(4, os.cpu_count() or 1)
 _RUN_BYTES = 64 << 20  # of memory that is let go of once its tensors are cast or copied to a device
+_ALIGNMENT = (
+    64  # of torch's own allocations; elsewhere a processor may compute with other instructions, and round apart
+)
 
 Planned = tuple[Assignment, torch.Tensor]
 
@@ -123,9 +126,11 @@ def _runs(store: Store, planned: Sequence[Assignment], device: str | torch.devic
 
 def _continues(group: Sequence[Assignment], used: Assignment, device: str | torch.device) -> bool:
     first, last = group[0], group[-1]
-    is_next = last.tensor.end == used.tensor.start and used.tensor.end - first.tensor.start <= _RUN_BYTES
-    # What is cast lets go of its memory, what is used in place keeps it.
-    return is_next and _is_used_in_place(first, device) == _is_used_in_place(used, device)
+    offset, in_place = used.tensor.start - first.tensor.start, _is_used_in_place(used, device)
+    if last.tensor.end != used.tensor.start or offset > _RUN_BYTES:
+        return False
+    # What is cast lets go of its memory, what is used in place keeps it, and begins where torch would have put it.
+    return _is_used_in_place(first, device) == in_place and not (in_place and offset % _ALIGNMENT)
 
 
 def _without_holes(runs: Sequence[_Run], size: int) -> Iterator[_Run]:

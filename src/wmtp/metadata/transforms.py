@@ -15,6 +15,7 @@ MAX_RULE_BYTES = 1024
 # In a replacement only \1..\9 and \\ are special.
 _REPLACEMENT = re.compile(r"(?:[^\\]|\\[1-9\\])*", re.DOTALL)
 _ESCAPE = re.compile(r"\\([1-9\\])")
+_STEPS_TO_BEGIN = 1000  # handing one name to one pattern takes as long as so many steps within RE2
 
 
 def transform_fault(pattern: str, replacement: str) -> str | None:
@@ -22,7 +23,7 @@ def transform_fault(pattern: str, replacement: str) -> str | None:
     if max(len(pattern.encode()), len(replacement.encode())) > MAX_RULE_BYTES:
         return f"has a rule longer than {MAX_RULE_BYTES} bytes: {show(pattern)}"
     try:
-        num_groups = _compile(pattern).groups
+        num_groups = compile_pattern(pattern).groups
     except ImportError:
         return "needs the package google-re2, which is not installed"
     except ValueError as error:
@@ -35,22 +36,47 @@ def transform_fault(pattern: str, replacement: str) -> str | None:
     return None
 
 
-def compile_transform(pattern: str, replacement: str) -> Callable[[str], str | None]:
-    """Return a function that renames a tensor, or returns None where the pattern is not found in its name."""
-    compiled = _compile(pattern)
+def compile_transform(
+    pattern: str, replacement: str, *, spend: Callable[[int], None] = lambda _: None
+) -> Callable[[str], str | None]:
+    """Return a function that renames a tensor, or returns None where the pattern is not found in its name.
 
-    def expand(match: Any) -> str:
-        return _ESCAPE.sub(lambda e: "\\" if e.group(1) == "\\" else match.group(int(e.group(1))) or "", replacement)
+    Args:
+        pattern: An RE2 pattern.
+        replacement: What takes the place of what it finds.
+        spend: Told of the steps of every search before it is made; what it raises ends the work.
+    """
+    compiled = compile_pattern(pattern)
 
     def rename(name: str) -> str | None:
+        steps = steps_to_match(compiled, num_bytes=len(name.encode()))
+
+        def expand(match: Any) -> str:
+            spend(steps)  # behind each place that is found the rest of the name is searched again
+            return _ESCAPE.sub(
+                lambda e: "\\" if e.group(1) == "\\" else match.group(int(e.group(1))) or "", replacement
+            )
+
+        spend(steps)
         renamed, count = compiled.subn(expand, name)
         return renamed if count else None
 
     return rename
 
 
-def _compile(pattern: str) -> Any:
-    import re2  # only checkpoints with transforms pay for it
+def steps_to_match(compiled: Any, *, num_bytes: int, num_names: int = 1) -> int:
+    """Return how many steps one search of each name takes at most: each byte of them meets each instruction once."""
+    return int(num_names * _STEPS_TO_BEGIN + num_bytes * compiled.programsize)
+
+
+def compile_pattern(pattern: str) -> Any:
+    """Compile an RE2 pattern.
+
+    Raises:
+        ImportError: If google-re2 is not installed.
+        ValueError: If it is no RE2 pattern, or one that grows too large.
+    """
+    import re2  # only checkpoints with patterns pay for it
 
     options = re2.Options()
     options.log_errors = False

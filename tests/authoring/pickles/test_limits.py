@@ -13,7 +13,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Li
 
 def spared(*lines: str) -> subprocess.CompletedProcess:
     code = "\n".join(["import json, os", "from wmtp.authoring.pickles.limits import *", *lines])
-    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=600)
 
 
 @linux

@@ -49,7 +49,7 @@ def info_of(meta: Any, key: str | None = None) -> ObjectInfo:
 
 
 def exact_body(result: Any, num_bytes: int) -> Iterator[bytes]:
-    """Yield the body of an answer as it arrives.
+    """Yield the body of an answer as it arrives; when it breaks off, what had come of the last chunk is lost.
 
     Raises:
         BodyFault: If it is shorter or longer; what is too much is not given out.
