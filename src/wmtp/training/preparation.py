@@ -25,8 +25,10 @@ from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_head import WithValueHead
+from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.needs import require_needs
+from wmtp.scoring.identity import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
@@ -107,6 +109,7 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     resolution = resolve_models(config, recipe)
     base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
+    stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
@@ -120,8 +123,9 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     algorithm.begin(rows.document_scores())
     # Only now: while a model scores, the one to train is not beside it on the device.
     trained, online = trained.to(arguments.device), online_scorers(algorithm.scores, models, str(arguments.device))
+    state, scores = partial(kept_state, algorithm, trained), scores_fingerprints(rows)
     writer = CheckpointWriter(
-        directory, base, algorithm, recipe, fingerprints, carried_files(base), partial(kept_state, algorithm, trained)
+        directory, base, algorithm, recipe, fingerprints, carried_files(base), state, scores=scores
     )
     return PreparedRun(directory, base, trained, algorithm, prior, rows, online, held_out, writer, arguments)
 
