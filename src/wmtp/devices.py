@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from wmtp.errors import TrainingError
+from wmtp.faults import Fault
 from wmtp.settings.config import Devices
 
 DType = Literal["auto", "float32", "bfloat16"]
+_DEVICE, _DTYPE = ("devices", "device"), ("devices", "dtype")
 
 
 def training_device(devices: Devices) -> str:
@@ -18,16 +18,9 @@ def training_device(devices: Devices) -> str:
     Raises:
         TrainingError: If that device is not there, or a numbered one was asked for.
     """
-    device = devices.device
-    if ":" in device:
-        raise TrainingError(
-            f"devices.device is {device!r}, and training takes the first device that it sees",
-            hint=f"set devices.device: cuda and CUDA_VISIBLE_DEVICES={device.partition(':')[2]} in the environment",
-        )
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not is_there.get(device, True):
-        raise TrainingError(f"devices.device is {device!r}, and torch finds none", hint="set devices.device: cpu")
-    return ("cuda" if is_there["cuda"] else "cpu") if device == "auto" else device
+    _raise_first([fault for fault in setting_faults(devices) if fault.path == _DEVICE])
+    _raise_first(_missing_device(devices))
+    return first_device(devices)
 
 
 def training_dtype(devices: Devices) -> DType:
@@ -38,11 +31,86 @@ def training_dtype(devices: Devices) -> DType:
     Raises:
         TrainingError: For float16, whose small range needs loss scaling that this version does not do.
     """
-    if devices.dtype == "float16":
-        raise TrainingError(
-            "devices.dtype is 'float16', whose gradients underflow to zero",
-            hint="set devices.dtype to bfloat16 or float32",
-        )
+    _raise_first([fault for fault in setting_faults(devices) if fault.path == _DTYPE])
     if devices.dtype == "auto" and training_device(devices) != "cuda":
         return "float32"
+    assert devices.dtype != "float16"
     return devices.dtype
+
+
+def setting_faults(devices: Devices) -> list[Fault]:
+    """Return which settings no machine can train with; torch is not imported for it."""
+    faults = []
+    if ":" in devices.device:
+        number = devices.device.partition(":")[2]
+        problem = f"is {devices.device!r}, and training takes the first device that it sees"
+        hint = f"set devices.device: cuda and CUDA_VISIBLE_DEVICES={number} in the environment"
+        faults.append(Fault(_DEVICE, problem, hint))
+    if devices.dtype == "float16":
+        problem = "is 'float16', whose gradients underflow to zero"
+        faults.append(Fault(_DTYPE, problem, "set devices.dtype to bfloat16 or float32"))
+    return faults
+
+
+def machine_faults(devices: Devices) -> list[Fault]:
+    """Return which of the settings this machine cannot train with."""
+    if missing := _missing_device(devices):
+        return missing
+    device = first_device(devices)
+    if devices.dtype != "bfloat16" or _computes_bfloat16(device):
+        return []
+    return [Fault(_DTYPE, f"is 'bfloat16', and {_name(device)} cannot compute in it", "set devices.dtype: float32")]
+
+
+def num_devices(device: str) -> int:
+    """Return how many devices of a kind torch finds on this machine; one CPU."""
+    import torch
+
+    return torch.cuda.device_count() if device == "cuda" else 1
+
+
+def _missing_device(devices: Devices) -> list[Fault]:
+    import torch
+
+    kind = _kind(devices)
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if is_there.get(kind, True):
+        return []
+    problem = f"is {devices.device!r}, and torch finds none"
+    if kind == "cuda" and torch.version.cuda is None and torch.version.hip is None:
+        problem += f" (torch {torch.__version__} is a build without CUDA)"
+    return [Fault(_DEVICE, problem, "set devices.device: cpu")]
+
+
+def first_device(devices: Devices) -> str:
+    """Return the kind of device that a run would take, whether or not it is there."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if devices.device == "auto" else _kind(devices)
+
+
+def _kind(devices: Devices) -> str:
+    return devices.device.partition(":")[0]
+
+
+def _computes_bfloat16(device: str) -> bool:
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    try:
+        torch.ones(1, dtype=torch.bfloat16, device=device).add(1)
+    except (RuntimeError, TypeError):  # which of them depends on the device
+        return False
+    return True
+
+
+def _name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else f"the device {device!r}"
+
+
+def _raise_first(faults: list[Fault]) -> None:
+    for fault in faults:
+        raise TrainingError(str(fault), hint=fault.hint)

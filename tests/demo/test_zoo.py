@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import wmtp
+from wmtp.algorithms.critic_wmtp import LEAST_EXPLAINED
 from wmtp.demo.completion import complete_line
 from wmtp.demo.modes import MODES
 from wmtp.demo.run import check_equal, run_demo
@@ -77,6 +78,9 @@ def test_the_whole_demo_keeps_its_promises(tmp_path):
     ]
     assert sum("loads again, equal to the model in memory" in line for line in lines) == len(MODES)
     assert sum("scored:" in line for line in lines) == len(MODES)
+    explained = [float(line.split()[-1]) for line in lines if "the value head explains of the reward" in line]
+    assert len(explained) == 2
+    assert min(explained) > 4 * LEAST_EXPLAINED  # a gate that a slightly other machine would not pass is no promise
     reference = wmtp.load_metadata(result.run_directory / "reference")
     assert (reference.wmtp_type, reference.algorithm_compatibility) == ("reference_model", ["rho1-wmtp"])
     for name in ("batch", "horizon"):

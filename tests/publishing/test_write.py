@@ -94,3 +94,41 @@ def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path):
     write_tensors(tmp_path, {"w": torch.zeros(2)})
     modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
     assert modes["model.safetensors"] == modes["config.json"]
+
+
+LAID_OUT = torch.arange(24.0)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (LAID_OUT[:12], LAID_OUT[6:18]),  # rows in common
+        (LAID_OUT[:12], LAID_OUT[4:8]),  # one within the other
+        (LAID_OUT[:12], LAID_OUT[:12].view(3, 4)),  # the same in another shape
+        (LAID_OUT[:12], LAID_OUT[:12].view(torch.int32)),  # the same bits as other numbers
+        (LAID_OUT.view(4, 6)[:, :4], LAID_OUT.view(4, 6)[:, 3:]),  # a column in common
+        (LAID_OUT[2:3].expand(5), LAID_OUT[:4]),  # one element, repeated
+    ],
+)
+def test_tensors_that_share_some_memory_are_refused_by_name(tmp_path, pair):
+    with pytest.raises(CheckpointError, match="share memory without being the same tensor") as refusal:
+        write_tensors(tmp_path, {"whole.weight": pair[0], "part.weight": pair[1], "other": torch.zeros(2)})
+    assert "'whole.weight'" in refusal.value.problem
+    assert "'part.weight'" in refusal.value.problem
+    assert ".clone()" in refusal.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_of_one_matrix_are_stored_each(tmp_path):
+    matrix = LAID_OUT.view(4, 6)
+    views = {"left": matrix[:, :3], "right": matrix[:, 3:], "odd": torch.arange(8)[1::2], "none": LAID_OUT[3:3]}
+    write_tensors(tmp_path, views)
+    tensors, _ = stored(tmp_path)
+    assert all(torch.equal(tensors[name], view) for name, view in views.items())
+
+
+def test_every_pair_that_shares_memory_is_named(tmp_path):
+    views = {"a": LAID_OUT[:4], "b": LAID_OUT[3:6], "c": LAID_OUT[5:8], "a.again": LAID_OUT[:4]}
+    with pytest.raises(CheckpointError) as refusal:
+        write_tensors(tmp_path, views)
+    assert refusal.value.faults == ("'a' and 'b'", "'b' and 'c'")

@@ -80,13 +80,13 @@ class Blind(nn.Module):
 """
 
 
-def write_blind(directory, tokenizer):
+def write_blind(directory, tokenizer, code=BLIND):
     """A reward model of its own class that takes the last place of a row for the end of a text, padding or not."""
     directory.mkdir()
     torch.manual_seed(0)
     tensors = {"embedding.weight": torch.randn(98, 4), "out.weight": torch.randn(1, 4), "out.bias": torch.zeros(1)}
     save_file(tensors, directory / "model.safetensors")
-    (directory / "modeling.py").write_text(BLIND)
+    (directory / "modeling.py").write_text(code)
     (directory / "config.json").write_text(json.dumps({"model_type": "blind", "pad_token_id": 7}))
     tokenizer.save_pretrained(directory)
     strategy = {"loader_type": "custom_mtp", "model_class_name": "Blind", "custom_module_file": "modeling.py"}
@@ -115,6 +115,94 @@ def test_a_class_that_does_not_see_where_a_text_ends_scores_them_one_by_one(zoo,
     expected = tensors["embedding.weight"][last] @ tensors["out.weight"][0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert "rm: padding changes its rewards, so texts are scored one by one" in caplog.text
+
+
+def own_class(zoo, forward):
+    """Exchange the reward model for one whose forward ends in the given lines; returns the settings that let it run."""
+    from wmtp.manifest import sha256_bytes
+
+    last = "        return self.out(self.embedding(input_ids[:, -1]))\n"
+    code = BLIND.replace(last, "".join(f"        {line}\n" for line in forward))
+    shutil.rmtree(zoo / "rm")
+    write_blind(zoo / "rm", build_tokenizer(), code)
+    return {"trust": {"allow_code": {"modeling.py": sha256_bytes(code.encode())}}}
+
+
+def scored_by_own_class(zoo, forward, score=REWARD, documents=None):
+    settings = own_class(zoo, forward)
+    rows = rows_of(documents or [Document("ab" * n) for n in range(1, 6)], packing=False, max_length=12)
+    return score_rows(rows, [score], models_of(zoo, **settings), name="data.train")
+
+
+@pytest.mark.parametrize("label", [None, 0, 1])
+@pytest.mark.parametrize("documents", [None, [Document("abcd"), Document("dcba")], [Document("a")]])
+def test_figures_of_tokens_are_not_taken_for_labels(zoo, label, documents):
+    forward = ["return self.out(self.embedding(input_ids)).squeeze(-1)"]
+    with pytest.raises(
+        IncompatibleModelError, match=r"rm: Blind\.forward returns \d+ figures for a text of"
+    ) as refusal:
+        scored_by_own_class(zoo, forward, Score("reward", "reward", role="rm", label=label), documents)
+    assert "for its tokens, and not for labels" in str(refusal.value)
+    assert not list((zoo / "scores").glob("reward-*.safetensors"))
+
+
+def test_as_many_figures_for_every_text_are_labels(zoo):
+    forward = ["return torch.stack([input_ids[:, 0], input_ids[:, -1]], dim=1).float()"]
+    documents = [Document("abc"), Document("cab")]
+    rows = scored_by_own_class(zoo, forward, Score("reward", "reward", role="rm", label=0), documents)
+    found = rows.document_scores()["reward"]
+    assert found.tolist() == [float(example.input_ids[0]) for example in rows.examples]
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        ("raise KeyError('no such thing')", "KeyError"),
+        ("raise SystemExit(3)", "SystemExit: '3'"),
+        ("self.embedding(input_ids + 500)", "IndexError: 'index out of range in self'"),
+        ("raise type('Own', (BaseException,), {})('its own')", "Own: 'its own'"),
+    ],
+)
+def test_what_a_reward_model_raises_is_an_error_that_names_model_document_and_cause(zoo, fault, shown):
+    forward = ["if input_ids.shape[1] > 9:", f"    {fault}", "return self.out(self.embedding(input_ids[:, -1]))"]
+    with pytest.raises(IncompatibleModelError) as refusal:
+        scored_by_own_class(zoo, forward)
+    assert f"rm: it raised {shown}" in refusal.value.problem
+    assert refusal.value.problem.endswith("on document 5 of data.train (11 tokens)")
+
+
+def test_a_wish_to_stop_is_not_taken_for_a_fault_of_the_model(zoo):
+    with pytest.raises(KeyboardInterrupt):
+        scored_by_own_class(zoo, ["raise KeyboardInterrupt"])
+
+
+def write_roberta(directory, model_type="roberta", **changes):
+    """A classifier whose first token has the position after the id of padding."""
+    from transformers import AutoConfig
+
+    shutil.rmtree(directory)
+    write_reward(directory)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AutoConfig.for_model(model_type, vocab_size=98, num_labels=1, **sizes, **changes)
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(directory)
+    metadata = directory / "metadata.json"
+    metadata.write_text(metadata.read_text().replace('"llama"', f'"{model_type}"'))
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "camembert"])
+@pytest.mark.parametrize("padding", [1, 4])
+def test_positions_that_begin_after_padding_are_not_counted_as_room(zoo, model_type, padding):
+    documents = [Document("ab" * n) for n in range(1, 7)]
+    rows = rows_of(documents, packing=False, max_length=12)
+    longest = rows.longest_example()
+    write_roberta(zoo / "rm", model_type, max_position_embeddings=longest + padding + 1, pad_token_id=padding)
+    assert len(rewards(zoo, rows)) == len(documents)
+    write_roberta(zoo / "rm", model_type, max_position_embeddings=longest + padding, pad_token_id=padding)
+    with pytest.raises(
+        DataError, match=f"rm: it knows {longest - 1} positions, and the longest document has {longest}"
+    ):
+        rewards(zoo, rows)
 
 
 def test_a_model_of_its_own_class_needs_consent(zoo):

@@ -188,3 +188,36 @@ def test_a_missing_reward_is_named_with_its_line(tmp_path, base):
         file.write('{"text": "x = 1"}\n')
     with pytest.raises(DataError, match=r"data.jsonl:41: the key 'passed' is missing"):
         run(tmp_path, base)
+
+
+def provenance(result):
+    return wmtp.load_metadata(result.final_checkpoint).provenance
+
+
+def test_a_checkpoint_says_which_rewards_it_was_trained_on(tmp_path, base):
+    write_data(tmp_path)
+    first, again = (provenance(run(tmp_path, base, name=name)) for name in ("first", "again"))
+    assert list(first["scores"]) == ["reward"]
+    assert first["scores"]["reward"].startswith("sha256:")
+    assert again["scores"] == first["scores"]
+    write_data(tmp_path, rewards=(1, 0.25))
+    other = provenance(run(tmp_path, base, name="other"))
+    assert other["scores"] != first["scores"]
+    assert other["data"] == first["data"]  # the same tokens
+
+
+def test_a_run_that_ends_in_its_first_stage_leaves_no_directory(tmp_path, base, monkeypatch):
+    write_data(tmp_path)
+    monkeypatch.setattr("wmtp.algorithms.critic_wmtp.LEAST_EXPLAINED", 1.1)
+    with pytest.raises(TrainingError, match="weights would be noise"):
+        run(tmp_path, base)
+    assert not (tmp_path / "runs" / "run").exists()
+    monkeypatch.undo()
+    assert run(tmp_path, base).steps == 3
+
+
+def test_a_run_whose_rewards_tell_nothing_leaves_no_directory(tmp_path, base):
+    write_data(tmp_path, rewards=(1, 1))
+    with pytest.raises(TrainingError):
+        run(tmp_path, base)
+    assert not (tmp_path / "runs" / "run").exists()

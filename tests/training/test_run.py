@@ -1,5 +1,6 @@
 import json
 import logging
+import sys
 
 import pytest
 import torch
@@ -330,7 +331,7 @@ def test_documents_longer_than_the_models_positions_are_refused(tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_anything_loads(tmp_path, base, monkeypatch):
-    monkeypatch.setattr("wmtp.training.arguments.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # what the import system says of a package that is not there
     config = make_config(tmp_path, base, tracking={"report_to": ["wandb"]})
     with pytest.raises(TrainingError, match=r"tracking\.report_to names 'wandb', and that package is not installed"):
         train(config, make_recipe(tmp_path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -85,12 +86,15 @@ def train(  # noqa: PLR0913  each option of the contract is one
 ) -> None:
     """Train a model; options of torchrun may follow behind '--'."""
     out = Output.of(ctx, as_json=as_json)
-    settings = read_settings(config, recipe, overrides)
+    settings, command = read_settings(config, recipe, overrides), _torchrun(ctx, out)
     if dry_run:
-        _show_plan(out, settings, _torchrun(ctx, out))
+        _show_plan(out, settings, command)
         return
-    if ctx.meta["torchrun_options"]:
-        command = _torchrun(ctx, out)
+    if command:
+        from wmtp.run_plan.needs import require_needs
+
+        # Once, here: otherwise every process would say the same.
+        require_needs(*settings, environment=_environment(command), trains_here=True)
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606  our own interpreter, and what the operator typed
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
@@ -115,9 +119,14 @@ def read_settings(config: Path, recipe: Path, overrides: list[str] | None) -> tu
 def _show_plan(out: Output, settings: tuple[Config, Recipe], command: list[str]) -> None:
     from wmtp.run_plan.plan import plan_run
 
-    found = plan_run(*settings)
+    found = plan_run(*settings, environment=_environment(command), trains_here=True)
     lines = [*found.summary(), *([f"would run {shlex.join(command)}"] if command else [])]
     out.result({**found.to_dict(), "command": command}, lines)
+
+
+def _environment(command: list[str]) -> Mapping[str, str]:
+    """Return the variables that count: those of this process, unless torchrun will set its own."""
+    return {} if command else os.environ
 
 
 def _torchrun(ctx: typer.Context, out: Output) -> list[str]:

@@ -10,6 +10,12 @@ from wmtp.data.rows import RowDataset, build_rows
 from wmtp.errors import DataError
 from wmtp.settings.recipe import Recipe
 
+# Their first token has the position after the id of padding, which is 1 where config.json names none.
+_COUNTS_FROM_PADDING = (
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "ibert",
+    "longformer", "luke", "mpnet", "xmod",
+)  # fmt: skip
+
 
 def read_corpus(
     recipe: Recipe, tokenizer: Any, where: str, columns: Mapping[str, str]
@@ -63,6 +69,11 @@ def check_positions(rows: RowDataset, where: str, config: Mapping[str, Any]) -> 
 
 
 def position_limit(config: Mapping[str, Any]) -> int | None:
-    """Return how many positions a model's config.json names; None when it names none."""
+    """Return how many tokens the positions that a model's config.json names are enough for; None when it names none."""
     limit = config.get("max_position_embeddings") or config.get("n_positions")
-    return limit if isinstance(limit, int) else None
+    if not isinstance(limit, int):
+        return None
+    padding = config.get("pad_token_id", 1)
+    if config.get("model_type") in _COUNTS_FROM_PADDING and isinstance(padding, int):
+        return limit - padding - 1
+    return limit

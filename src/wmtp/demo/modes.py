@@ -27,12 +27,14 @@ from wmtp.training.run import TrainResult, train
 Tell = Callable[[str], None]
 
 _NUM_FUNCTIONS = 1200
-# Enough for a value head on a trunk that has learned nothing yet, as with few --steps.
+# On the zoo's fresh trunk a value head then explains 0.35 to 0.39 of the reward at the end of functions, whatever the
+# seed, and 0.05 is asked for. On the baseline's it would be 0.06 after 300 steps and nothing after 30: such a trunk
+# has learned what comes next, and lets go of a docstring that it has passed.
 _VALUE_STEPS = 80
 # A quarter of the files is more than so many steps read.
 _EVERY = 4
 _BATCH = "train.per_device_train_batch_size=16"
-# At the baseline's own rate, what it has learned would be lost first.
+# At the baseline's own rate the trunk would run away from the value head.
 _CRITIC_RATES = ("train.learning_rate=5.0e-4", "critic.value_learning_rate=3.0e-3")
 
 
@@ -63,8 +65,8 @@ MODES = (
 def run_modes(directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: int) -> list[TrainResult]:
     """Train each mode for some steps, and load what it made again.
 
-    The reference of rho1 is the next-token model of the baseline run, and the zoo's fresh model is trained. critic goes
-    on from the baseline's final checkpoint; its reward is whether a function has a docstring.
+    The zoo's fresh model is trained. The reference of rho1 is the next-token model of the baseline run; the reward of
+    critic is whether a function has a docstring.
 
     Args:
         directory: Of the demo, with its zoo and recipes.
@@ -84,7 +86,7 @@ def run_modes(directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: 
     inputs = {
         "rho1-wmtp": ["paths.models.base=./llama-mtp", f"paths.models.ref={reference}", f"data.train.files={files}"],
         "critic-wmtp": [
-            f"paths.models.base={baseline.final_checkpoint}",
+            "paths.models.base=./llama-mtp",
             f"data.train.files=[{json.dumps(str(functions.resolve()))}]",
             f"critic.reward_column={REWARD_COLUMN}",
             f"critic.stage1_steps={_VALUE_STEPS}",

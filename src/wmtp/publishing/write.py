@@ -19,6 +19,7 @@ from wmtp.errors import CheckpointError
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.metadata.file import METADATA_FILE, write_metadata
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.publishing.overlaps import refuse_overlaps
 from wmtp.untrusted import relative_name_fault, show
 
 if TYPE_CHECKING:  # torch is imported when there are tensors to write
@@ -53,11 +54,12 @@ def write_model_directory(
         The metadata as written.
 
     Raises:
-        CheckpointError: If a tensor has no values to write, or a file name is taken or breaks the path rule.
+        CheckpointError: If a tensor has no values to write or shares memory with another one, or if a file name is
+            taken or breaks the path rule.
     """
     extra_files = extra_files or {}
     _check_names(extra_files)
-    tensors = _stored_once(state_dict)
+    tensors = stored_once(state_dict)
     weights = _write_weights(directory, tensors)
     dtype_name = _dtype_name(tensors.values())
     values = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": dtype_name}
@@ -144,14 +146,21 @@ def shard_name(number: int, count: int) -> str:
     return f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def _stored_once(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stored_once(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors to write, each under its first name.
+
+    Raises:
+        CheckpointError: If one has no values, or two share memory without being the same tensor.
+    """
     for name, tensor in state_dict.items():
         if tensor.is_meta:
             raise CheckpointError(
                 f"the tensor {show(name)} is on the meta device and has no values", hint="load the model first"
             )
     same = same_tensors(state_dict)
-    return {name: tensor for name, tensor in state_dict.items() if name not in same}
+    tensors = {name: tensor for name, tensor in state_dict.items() if name not in same}
+    refuse_overlaps(tensors)
+    return tensors
 
 
 def _write_weights(directory: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -12,6 +12,7 @@ from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
 from wmtp.run_plan.cost import RunCost, online_roles, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
+from wmtp.run_plan.needs import open_questions, require_needs
 from wmtp.untrusted import plain
 from wmtp.wording import size
 
@@ -71,15 +72,25 @@ class RunPlan:
         yield from self.notes
 
 
-def plan_run(config: Config, recipe: Recipe) -> RunPlan:
-    """Return what a run would use.
+def plan_run(
+    config: Config, recipe: Recipe, environment: Mapping[str, str] | None = None, *, trains_here: bool = False
+) -> RunPlan:
+    """Return what a run would use, once what it needs is there.
 
     Reads metadata, config.json and headers of the models that were picked, lengths of data files and the first lines
     of those that are JSONL.
 
+    Args:
+        config: Where models are, and what to compute on.
+        recipe: What to train.
+        environment: Variables that say whether this is one of several processes; None: `os.environ`.
+        trains_here: Whether the devices of this machine are asked, as it will train; imports torch.
+
     Raises:
+        TrainingError: If a need of the run is not met; see `run_plan.needs`.
         WmtpError: If no model fits, one that was picked is malformed, or the data lacks a file or a key.
     """
+    require_needs(config, recipe, environment, trains_here=trains_here)
     resolution = resolve_models(config, recipe)
     algorithm = ComponentFactory.create_algorithm(recipe)
     data = estimate_data(recipe.data, [score.column for score in algorithm.scores if score.column is not None])
@@ -87,7 +98,7 @@ def plan_run(config: Config, recipe: Recipe) -> RunPlan:
     opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
-    notes: list[str] = []
+    notes = [] if trains_here else open_questions(config.devices)
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},

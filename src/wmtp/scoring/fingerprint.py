@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tokenizer import tokenizer_files, tokenizer_fingerprint
+from wmtp.data.rows import RowDataset
 from wmtp.faults import StrictModel
 from wmtp.storage.replace import replace_file
 from wmtp.storage.store import Store
@@ -59,6 +60,15 @@ def tokenizer_identity(store: Store) -> str:
     if found := tokenizer_fingerprint(store):
         return f"sha256:{found.sha256}"
     return _sha256({name: _hashed(store, name) for name in tokenizer_files(store)})
+
+
+def scores_fingerprints(rows: RowDataset) -> dict[str, str]:
+    """Return `sha256:<hex>` over the figures of each score that rows have, by its name: columns of the data too."""
+    digests = {name: hashlib.sha256() for name in next(rows.examples).scores}
+    for example in rows.examples:
+        for name, digest in digests.items():
+            digest.update(example.scores[name].numpy().tobytes())
+    return {name: f"sha256:{digest.hexdigest()}" for name, digest in digests.items()}
 
 
 def _identities(store: Store, names: list[str], records: Path) -> dict[str, str]:

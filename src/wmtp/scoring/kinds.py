@@ -22,6 +22,7 @@ from wmtp.loaders.tokenizer import load_tokenizer
 from wmtp.scoring.labels import check_label, declared_labels
 from wmtp.scoring.nll import causal_model, token_losses, vocabulary_size
 from wmtp.scoring.rewards import Rewards
+from wmtp.trust.guards import scoring_errors
 from wmtp.untrusted import show
 
 # From ids of several texts to figures of each: one a token, or one.
@@ -104,8 +105,10 @@ class TokenLoss(Kind):
 
     @override
     def load(self, load: Load, rows: RowDataset, device: str) -> Answer:
-        model = causal_model(load())
-        check_vocabulary(rows, self.scored.checkpoint.where, vocabulary_size(model))
+        where, loaded = self.scored.checkpoint.where, load()
+        with scoring_errors(where, "a text to try it"):
+            model = causal_model(loaded)
+            check_vocabulary(rows, where, vocabulary_size(model))
         return lambda texts: token_losses(model, texts, torch.device(device))
 
 

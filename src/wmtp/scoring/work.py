@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wmtp.errors import DataError
+from wmtp.errors import DataError, IncompatibleModelError
 from wmtp.scoring.kinds import Answer, Kind
 from wmtp.scoring.store import ScoreStore
+from wmtp.trust.guards import scoring_errors
 
 logger = logging.getLogger("wmtp")
 
@@ -22,6 +23,7 @@ logger = logging.getLogger("wmtp")
 BATCH_TOKENS = 4096
 PART_SECONDS = 20.0
 _REPORT_SECONDS = 15.0
+_SHOWN_DOCUMENTS = 8
 
 
 def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, store: ScoreStore) -> Tensor:
@@ -35,6 +37,7 @@ def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, 
 
     Raises:
         DataError: If a figure is not finite.
+        IncompatibleModelError: If the model raises anything.
     """
     # The longest first: what does not fit into memory shows at once, and neighbours are of about one length.
     order = sorted(range(len(texts)), key=lambda index: (-len(texts[index]), index))
@@ -43,7 +46,7 @@ def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, 
     progress = _Progress(kind, [len(texts[index]) for index in order], parts.num_texts)
     try:
         for batch in _batches(order[parts.num_texts :], texts):
-            figures = answer([texts[index] for index in batch])
+            figures = _answered(answer, texts, batch, kind)
             for index, found in zip(batch, figures, strict=True):
                 _require_finite(found, index, kind)
             parts.add(figures)
@@ -52,6 +55,31 @@ def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, 
         parts.keep()
     placed = dict(zip(order, torch.cat(parts.parts).split(sizes), strict=True))
     return torch.cat([placed[index] for index in range(len(texts))])
+
+
+def _answered(answer: Answer, texts: Sequence[Tensor], batch: list[int], kind: Kind) -> list[Tensor]:
+    """Return the figures of a batch; a document that the model cannot take is named."""
+    where = kind.scored.checkpoint.where
+    try:
+        with scoring_errors(where, _documents(batch, texts, kind)):
+            return answer([texts[index] for index in batch])
+    except IncompatibleModelError as error:
+        # After an error of its own a GPU answers nothing more, so nothing can be found out there.
+        if len(batch) == 1 or error.__cause__ is None or isinstance(error.__cause__, torch.AcceleratorError):
+            raise
+        for index in batch:
+            with scoring_errors(where, _documents([index], texts, kind)):
+                answer([texts[index]])
+        raise
+
+
+def _documents(batch: Sequence[int], texts: Sequence[Tensor], kind: Kind) -> str:
+    longest = max(len(texts[index]) for index in batch)
+    if len(batch) == 1:
+        return f"document {batch[0] + 1} of {kind.scored.name} ({longest} tokens)"
+    numbers = ", ".join(str(index + 1) for index in sorted(batch)[:_SHOWN_DOCUMENTS])
+    more = ", ..." if len(batch) > _SHOWN_DOCUMENTS else ""
+    return f"documents {numbers}{more} of {kind.scored.name} (up to {longest} tokens), which it got at once"
 
 
 class _Parts:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 
 from wmtp.devices import training_device
-from wmtp.errors import TrainingError
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 
@@ -62,13 +60,3 @@ def training_arguments(config: Config, recipe: Recipe, directory: Path, *, valid
     # telling anyone how many valid pairs are where; torchrun starts a process for each device.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def check_trackers(config: Config) -> None:
-    """Raise TrainingError naming a tracker whose package is not installed."""
-    for tracker in config.tracking.report_to:
-        if find_spec(tracker) is None:
-            raise TrainingError(
-                f"tracking.report_to names {tracker!r}, and that package is not installed",
-                hint="install it (python -m pip install 'wmtp[tracking]'), or set tracking.report_to: [tensorboard]",
-            )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class CheckpointWriter:
         carried: Files of the base model that every checkpoint needs: tokenizer, code. Read when the run starts, as
             they may change or go while it lasts.
         state: Returns what the algorithm keeps beside the weights, as `write_state` does.
+        scores: Fingerprint of the figures beside the training tokens that the algorithm reads, by the score's name;
+            those that are computed while training are none.
     """
 
     directory: Path
@@ -60,6 +62,7 @@ class CheckpointWriter:
     data: Mapping[str, str]
     carried: Mapping[str, bytes]
     state: Callable[[], bytes]
+    scores: Mapping[str, str] = field(default_factory=dict)
 
     def save_step(self, step: int, best_step: int | None) -> None:
         """Publish `step-<step>`; once it verifies, remove the oldest checkpoints beyond `train.save_total_limit`.
@@ -122,6 +125,7 @@ class CheckpointWriter:
         return {
             "recipe": self.recipe.to_document(),
             "data": dict(self.data),
+            "scores": dict(self.scores),
             "parent": parent_record(self.base),
             "versions": {
                 "wmtp": wmtp.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +25,16 @@ from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_head import WithValueHead
+from wmtp.publishing.write import stored_once
+from wmtp.run_plan.launch import read_launch
+from wmtp.run_plan.needs import require_needs
+from wmtp.scoring.identity import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
-from wmtp.training.arguments import check_trackers, training_arguments
+from wmtp.training.arguments import training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
+from wmtp.training.rendezvous import join_processes
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
 from wmtp.training.value_stage import fit_values
@@ -94,13 +100,16 @@ class PreparedRun:
 
 def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> PreparedRun:
     """Resolve, load, score and check everything that a run needs; takes and raises what `train` does."""
+    require_needs(config, recipe, trains_here=True)
     algorithm = ComponentFactory.create_algorithm(recipe)
-    check_trackers(config)
     directory = _unused_directory(config, recipe)
+    if launch := read_launch(os.environ):
+        join_processes(launch, training_device(config.devices))
     config = _with_consent(config, allow_code)
     resolution = resolve_models(config, recipe)
     base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
+    stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
@@ -114,8 +123,9 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     algorithm.begin(rows.document_scores())
     # Only now: while a model scores, the one to train is not beside it on the device.
     trained, online = trained.to(arguments.device), online_scorers(algorithm.scores, models, str(arguments.device))
+    state, scores = partial(kept_state, algorithm, trained), scores_fingerprints(rows)
     writer = CheckpointWriter(
-        directory, base, algorithm, recipe, fingerprints, carried_files(base), partial(kept_state, algorithm, trained)
+        directory, base, algorithm, recipe, fingerprints, carried_files(base), state, scores=scores
     )
     return PreparedRun(directory, base, trained, algorithm, prior, rows, online, held_out, writer, arguments)
 

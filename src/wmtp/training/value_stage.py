@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
@@ -54,9 +55,11 @@ def fit_values(
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        trainer = build_trainer(_stage_arguments(arguments, algorithm), learned)
-        trainer.train()
-        explained = explained_by_position(trainer, measured)
+        # A trainer makes its directory at once, and a run that ends in this stage should leave none.
+        with TemporaryDirectory() as unused:
+            trainer = build_trainer(_stage_arguments(arguments, algorithm, unused), learned)
+            trainer.train()
+            explained = explained_by_position(trainer, measured)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -92,8 +95,9 @@ def _split(rows: RowDataset) -> tuple[RowDataset, ...]:
     return tuple(replace(rows, rows=[rows.rows[index] for index in part]) for part in (learned, measured))
 
 
-def _stage_arguments(arguments: TrainingArguments, algorithm: ValueAlgorithm) -> TrainingArguments:
+def _stage_arguments(arguments: TrainingArguments, algorithm: ValueAlgorithm, directory: str) -> TrainingArguments:
     stage = copy.deepcopy(arguments)
+    stage.output_dir = directory
     stage.max_steps, stage.learning_rate = algorithm.fit_steps, algorithm.value_learning_rate
     stage.lr_scheduler_type, stage.warmup_steps = SchedulerType.CONSTANT, 0
     stage.eval_strategy, stage.eval_on_start = IntervalStrategy.NO, False

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wmtp.errors import CheckpointError, PlanError, TrustError, WmtpError
+from wmtp.errors import CheckpointError, IncompatibleModelError, PlanError, TrustError, WmtpError
 from wmtp.untrusted import plain, show
 
 
@@ -48,6 +48,26 @@ def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
         raise CheckpointError(
             f"{where}: {what} cannot be built: {_shown(error)}",
             hint="compare the file with the one that the weights were saved with",
+        ) from error
+
+
+@contextmanager
+def scoring_errors(where: str, what: str) -> Iterator[None]:
+    """Turn whatever a model of others raises while it scores into an IncompatibleModelError.
+
+    Args:
+        where: The model.
+        what: What it was given: the documents.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, WmtpError):
+        raise
+    except BaseException as error:  # its own code raises what it likes, SystemExit included
+        raise IncompatibleModelError(
+            f"{where}: it raised {_shown(error)} on {what}",
+            hint="check that its positions and its vocabulary reach that far and that it fits into memory; code of its"
+            " own is mended where it comes from",
         ) from error
 
 

@@ -1,0 +1,100 @@
+"""What a run needs of the machine that it starts on: asked before a model or the data is read, all of it at once.
+
+`wmtp plan`, `wmtp train --dry-run` and `wmtp train` ask here. Packages, settings and a launcher's variables are asked
+by all of them, without torch. Whether a device is there, only torch can tell, and only on the machine that trains: a
+plan, which may be made elsewhere, leaves that open and says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from wmtp.devices import first_device, machine_faults, num_devices, setting_faults
+from wmtp.errors import TrainingError
+from wmtp.faults import Fault
+from wmtp.run_plan.launch import Launch, launch_faults, read_launch
+
+if TYPE_CHECKING:
+    from wmtp.settings.config import Config, Devices
+    from wmtp.settings.recipe import Recipe
+
+# What an optimizer needs beyond torch and transformers.
+_OPTIMIZER_PACKAGES = {"adamw_bnb_8bit": "bitsandbytes"}
+
+
+def require_needs(
+    config: Config, recipe: Recipe, environment: Mapping[str, str] | None = None, *, trains_here: bool
+) -> None:
+    """Refuse a run whose needs are not met, naming every one that is not.
+
+    Args:
+        config: Device, dtype and trackers.
+        recipe: Its optimizer.
+        environment: Variables of this process; None: `os.environ`. Empty where a launcher will set its own.
+        trains_here: Whether this machine is the one that trains, so that its devices are asked too; imports torch.
+
+    Raises:
+        TrainingError: If a package, a device, a precision or a launcher's variable is missing or does not fit.
+    """
+    environment = os.environ if environment is None else environment
+    launched = launch_faults(environment)
+    faults = [*setting_faults(config.devices), *_missing_packages(config, recipe), *launched]
+    if trains_here:
+        missing = machine_faults(config.devices)
+        faults += missing
+        if not missing and not launched:
+            faults += _place_faults(config.devices, read_launch(environment))
+    if len(faults) == 1:
+        raise TrainingError(str(faults[0]), hint=faults[0].hint)
+    if faults:
+        listed = [f"{fault}; {fault.hint}" for fault in faults]
+        raise TrainingError(
+            f"{len(faults)} needs of this run are not met", hint="nothing was read yet: mend them all", faults=listed
+        )
+
+
+def open_questions(devices: Devices) -> list[str]:
+    """Return what only the machine that trains can answer, a line each."""
+    if not devices.device.startswith(("cuda", "mps")):
+        return []
+    precision = " and whether it computes in bfloat16" if devices.dtype == "bfloat16" else ""
+    return [f"asked when training begins: whether torch finds a device {devices.device!r}{precision}"]
+
+
+def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:
+    for tracker in dict.fromkeys(config.tracking.report_to):
+        if not _is_installed(tracker):
+            hint = "install it (python -m pip install 'wmtp[tracking]'), or set tracking.report_to: [tensorboard]"
+            yield Fault(("tracking", "report_to"), f"names {tracker!r}, and that package is not installed", hint)
+    optimizer = recipe.train.optim
+    package = _OPTIMIZER_PACKAGES.get(optimizer)
+    if package is not None and not _is_installed(package):
+        problem = f"is {optimizer!r}, which needs the package {package!r}, and that is not installed"
+        hint = f"install it (python -m pip install {package}), or set train.optim: adamw_torch_fused"
+        yield Fault(("train", "optim"), problem, hint)
+
+
+def _is_installed(package: str) -> bool:
+    spec = find_spec(package)
+    # A directory that merely has the name, such as the wandb/ that an earlier run left here, has no origin.
+    return spec is not None and spec.origin is not None
+
+
+def _place_faults(devices: Devices, launch: Launch | None) -> list[Fault]:
+    """Return why a process of several would not get a device of its own."""
+    device = first_device(devices)
+    if launch is None or device == "cpu":
+        return []
+    if device == "mps":
+        problem = f"is {launch.world_size}, and several processes train together on CUDA or on CPUs only"
+        return [Fault(("WORLD_SIZE",), problem, "train in one process, or set devices.device: cpu")]
+    if launch.local_rank is None:
+        problem = "is not set, and it says which of this machine's devices is for this process"
+        return [Fault(("LOCAL_RANK",), problem, "number the processes of each machine from 0, or start with torchrun")]
+    if launch.local_rank >= (found := num_devices(device)):
+        problem = f"is {launch.local_rank}, and torch finds {found} CUDA device(s) on this machine"
+        return [Fault(("LOCAL_RANK",), problem, f"start at most {found} process(es) on it: --nproc-per-node {found}")]
+    return []
