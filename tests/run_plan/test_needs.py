@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from builders import write_mtp_checkpoint
+from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
 
 CONFIG = "paths: {models: {base: ./nowhere}}\ndevices: {device: cpu}\ntracking: {report_to: []}\n"

@@ -28,7 +28,7 @@ from wmtp.models.value_head import WithValueHead
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.needs import require_needs
-from wmtp.scoring.identity import scores_fingerprints
+from wmtp.scoring.fingerprint import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
