@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint, small_files
-from wmtp.checkpoint.headers import read_tensors, weights_name
+from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
@@ -71,7 +71,7 @@ def init_metadata(directory: Path) -> Draft:
 def draft_metadata(store: Store) -> Draft:
     """Draft a metadata.json for the checkpoint in an open store; writes nothing."""
     notes: list[str] = []
-    config, tensors = read_config(store), read_tensors(store)
+    config, (tensors, found) = read_config(store), read_tensors_and_notes(store)
     architecture = config.get("model_type")
     if not isinstance(architecture, str):
         raise CheckpointError(
@@ -95,7 +95,7 @@ def draft_metadata(store: Store) -> Draft:
         "created_by": "wmtp init",
     }
     metadata = parse_metadata(json.dumps(document).encode(), where=f"{store.uri / METADATA_FILE}, drafted")
-    return Draft(_with_mapping(Checkpoint(store, metadata, config, tensors), notes), tuple(notes))
+    return Draft(_with_mapping(Checkpoint(store, metadata, config, tensors), notes), (*notes, *found))
 
 
 def fitting_algorithms(wmtp_type: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata, TokenizerInfo
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, refuse_pointer, show, show_all
 
 TOKENIZER_FILE = "tokenizer.json"
 _SETTINGS_FILE = "tokenizer_config.json"
@@ -59,6 +59,8 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
         TrustError: If a class that is named is no tokenizer, or special tokens come with other settings.
     """
     files = {name: store.read_bytes(name, max_bytes=_MAX_FILE_BYTES) for name in tokenizer_files(store)}
+    for name, data in files.items():
+        refuse_pointer(data, where=store.where(name), error=CheckpointError)
     documents = {
         name: parse_json_object(data, where=store.where(name), error=CheckpointError, max_bytes=_MAX_FILE_BYTES)
         for name, data in files.items()

@@ -91,7 +91,7 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
         specs,
         model_class=plain(type(model).__qualname__),
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
-        notes=notes,
+        notes=[*checkpoint.notes, *notes],
     )
     return PreparedLoad(checkpoint, options, blueprint, model, slots, plan)
 
