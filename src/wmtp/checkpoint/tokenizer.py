@@ -9,7 +9,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from wmtp.errors import CheckpointError, MetadataError, TrustError
@@ -83,9 +84,11 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
     return files and {**files, "config.json": json.dumps(picks).encode()}
 
 
-def needs_sentencepiece(files: Iterable[str]) -> bool:
-    """Say whether a tokenizer has its vocabulary in sentencepiece's format only."""
-    return TOKENIZER_FILE not in files and any(name in files for name in _SENTENCEPIECE_FILES)
+def check_sentencepiece(files: Collection[str], *, where: str) -> None:
+    """Raise CheckpointError for a vocabulary in sentencepiece's format only, where that is not installed."""
+    is_needed = TOKENIZER_FILE not in files and any(name in files for name in _SENTENCEPIECE_FILES)
+    if is_needed and find_spec("sentencepiece") is None:
+        raise CheckpointError(f"{where}: needs sentencepiece", hint="install it: python -m pip install sentencepiece")
 
 
 def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:
