@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,11 +97,11 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
     return PreparedLoad(checkpoint, options, blueprint, model, slots, plan)
 
 
-def execute(prepared: PreparedLoad) -> LoadResult:
-    """Carry out a proven plan: assign every tensor, and say what was done."""
+def execute(prepared: PreparedLoad, assign: Callable[..., dict[str, torch.Tensor]] = assign_tensors) -> LoadResult:
+    """Carry out a proven plan: assign every tensor (or what else `assign` does in its place), and say what was done."""
     plan, checkpoint, blueprint, model = prepared.plan, prepared.checkpoint, prepared.blueprint, prepared.model
     store, device = checkpoint.store, prepared.options.device
-    given = assign_tensors(prepared.slots, plan.assignments, store, device=device, mmap=prepared.options.mmap)
+    given = assign(prepared.slots, plan.assignments, store, device=device, mmap=prepared.options.mmap)
     if plan.kept_initial:
         given |= keep_initial_values(model, blueprint, plan.kept_initial, device=device)
     move_buffers(model, device)
