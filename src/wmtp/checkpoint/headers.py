@@ -81,6 +81,8 @@ def weights_name(store: Store) -> str:
         )
     if present:
         return present[0]
+    for name in (SINGLE_FILE, INDEX_FILE):
+        store.has(name)  # raises for a name that is there, and is no file
     other = sorted(name for name in names if name.endswith(_OTHER_WEIGHTS))
     if other:
         raise FormatError(

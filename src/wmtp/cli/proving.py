@@ -121,8 +121,9 @@ def _without_consent(checkpoint: Checkpoint, agreed: dict[str, str]) -> str:
     strategy = checkpoint.metadata.loading_strategy
     if strategy.custom_module_file is None:
         return ""
+    code = read_code(checkpoint.store, strategy.custom_module_file)  # what it refuses, no consent lets run
     try:
-        check_consent(read_code(checkpoint.store, strategy.custom_module_file), agreed)
+        check_consent(code, agreed)
     except TrustError as error:
         if strategy.custom_module_file in agreed:
             raise  # consent to other bytes is a mistake to be told, not something left for later

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from wmtp.checkpoint.contents import Checkpoint
@@ -37,13 +37,8 @@ def verify_bytes(checkpoint: Checkpoint) -> list[str]:
         published = [entry for entry in Manifest.read(paths[MANIFEST_FILE]).files if entry.path != METADATA_FILE]
         Manifest(files=published).verify_paths(paths, where=checkpoint.where)
         verified.append(f"{len(published)} files have the digests that {MANIFEST_FILE} gives")
-    faults = [fault for tensor, values in _stored_values(checkpoint) if (fault := _unfit_values(tensor, values))]
-    if faults:
-        raise CheckpointError(
-            f"{checkpoint.where}: {len(faults)} tensors have values that are not finite",
-            hint="go back to a checkpoint from before the training diverged, or fetch the files again",
-            faults=first_few(faults),
-        )
+    faults = [fault for tensor, values in _stored_values(checkpoint) if (fault := unfit_values(tensor, values))]
+    refuse_unfit(faults, where=checkpoint.where)
     num_floating = sum(tensor.dtype in FLOATING for tensor in checkpoint.tensors)
     return [*verified, f"all values of {num_floating} tensors are finite"]
 
@@ -81,7 +76,18 @@ def _stored_values(checkpoint: Checkpoint) -> Iterator[tuple[TensorInfo, Tensor]
         yield assignment.tensor, value
 
 
-def _unfit_values(tensor: TensorInfo, values: Tensor) -> str | None:
+def refuse_unfit(faults: Sequence[str], *, where: str) -> None:
+    """Raise CheckpointError when tensors have values that are not finite, each as `unfit_values` describes it."""
+    if faults:
+        raise CheckpointError(
+            f"{where}: {len(faults)} tensors have values that are not finite",
+            hint="go back to a checkpoint from before the training diverged, or fetch the files again",
+            faults=first_few(faults),
+        )
+
+
+def unfit_values(tensor: TensorInfo, values: Tensor) -> str | None:
+    """Say how many values of a tensor are NaN or infinite; None: it has none such, or is not floating."""
     import torch
 
     if tensor.dtype not in FLOATING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -13,6 +15,8 @@ from wmtp.load_plan.plan import Assignment
 from wmtp.load_plan.weights import planned_values
 from wmtp.storage.store import Store
 from wmtp.untrusted import show, show_all
+
+_logger = logging.getLogger(__name__)
 
 
 def assign_tensors(
@@ -38,6 +42,7 @@ def assign_tensors(
     Raises:
         IntegrityError: If what was read has another digest than it must, or a tied tensor differs from its twin.
     """
+    _say_casts(store, assignments)
     given: dict[str, torch.Tensor] = {}
     for assignment, value in proven_values(store, assignments, device=device, mmap=mmap):
         given |= _assign(slots, assignment, value)
@@ -89,6 +94,12 @@ def proven_values(
         yield assignment, value
     for assignment, value in waiting:
         _check_repeated(first[frozenset(assignment.names)], value, assignment)
+
+
+def _say_casts(store: Store, assignments: Sequence[Assignment]) -> None:
+    casts = Counter((a.tensor.dtype, a.dtype) for a in assignments if a.tensor.dtype != a.dtype)
+    for (stored, loaded), count in casts.items():
+        _logger.info("%s: %d tensors are cast from %s to %s", store.uri, count, stored, loaded)
 
 
 def _assign(slots: Mapping[str, ParameterSlot], assignment: Assignment, value: torch.Tensor) -> dict[str, torch.Tensor]:
