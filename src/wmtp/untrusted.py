@@ -16,12 +16,15 @@ from wmtp.errors import WmtpError
 
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_DEPTH = 64
 _MAX_CONTAINERS = 1_000_000  # a header has three for each tensor, a tokenizer file one for each merge
 _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
 MAX_SHOWN = 20  # lines of one kind in an error
 _SHOWN_CHARACTERS = 200
 MAX_LEVELS = 64  # of directories; what lies deeper is not looked at
+LFS_BEGINNING = b"version https://git-lfs"
+LFS_ADVICE = "fetch the real file: 'git lfs pull' in the clone that it came from"
 _MAX_NAME_CHARACTERS = 1024
 _MAX_PART_BYTES = 255  # no file system here takes longer ones
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -131,7 +134,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """
     if len(data) > max_bytes:
         raise JSONFault(f"is larger than {max_bytes:,} bytes")
-    if data.startswith(b"\xef\xbb\xbf"):
+    if data.startswith(_BYTE_ORDER_MARK):
         raise JSONFault("begins with a byte order mark")
     try:
         text = data.decode("utf-8")
@@ -160,6 +163,7 @@ def parse_json_object(
     data: bytes, *, where: str, error: type[WmtpError], max_bytes: int = MAX_JSON_BYTES
 ) -> dict[str, Any]:
     """Return a strict JSON object, or raise `error` naming the file `where`."""
+    refuse_pointer(data, where=where, error=error)
     hint = "restore the file from its source, or write it anew"
     try:
         value = parse_json(data, max_bytes=max_bytes)
@@ -168,6 +172,12 @@ def parse_json_object(
     if not isinstance(value, dict):
         raise error(f"{where}: is {show(value)}, expected a JSON object", hint=hint)
     return value
+
+
+def refuse_pointer(data: bytes, *, where: str, error: type[WmtpError]) -> None:
+    """Raise `error` for what a clone without Git LFS leaves in a file's place."""
+    if data[:64].removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(LFS_BEGINNING):
+        raise error(f"{where}: this is a Git LFS pointer, not the file itself", hint=LFS_ADVICE)
 
 
 def _check_depth(data: bytes) -> None:

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 
 import wmtp
@@ -148,3 +149,29 @@ def test_no_head_at_all_is_refused(tmp_path):
     save_plain(tmp_path / "plain")
     with pytest.raises(CheckpointError, match="n_future_tokens is 0"):
         grow(tmp_path / "plain", tmp_path / "mtp", heads=0)
+
+
+def test_weights_that_are_not_finite_are_named_instead_of_a_difference_between_heads(tmp_path):
+    save_plain(tmp_path / "plain")
+    path = tmp_path / "plain/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.0.mlp.up_proj.weight"][0, :2] = math.nan
+    tensors["model.norm.weight"][1] = -math.inf
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(CheckpointError) as refusal:
+        grow(tmp_path / "plain", tmp_path / "mtp", heads=2)
+    assert refusal.value.problem == f"{tmp_path / 'plain'}: 2 tensors have values that are not finite"
+    assert refusal.value.faults == (
+        "'model.layers.0.mlp.up_proj.weight' in 'model.safetensors': 2 NaN, 0 infinite",
+        "'model.norm.weight' in 'model.safetensors': 0 NaN, 1 infinite",
+    )
+    assert not (tmp_path / "mtp").exists()
+
+
+def test_finite_weights_whose_logits_overflow_are_said_to_need_another_dtype(tmp_path):
+    save_plain(tmp_path / "plain")
+    path = tmp_path / "plain/model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"model.norm.weight": torch.full_like(tensors["model.norm.weight"], 3e38)}, path)
+    with pytest.raises(CheckpointError, match="own logits are NaN or infinite in float32, though all of its weights"):
+        grow(tmp_path / "plain", tmp_path / "mtp", heads=2)

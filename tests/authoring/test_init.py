@@ -33,6 +33,20 @@ def test_a_plain_causal_lm_is_drafted_as_a_reference_model_that_loads(tmp_path):
     assert type(wmtp.load_model(tmp_path)).__name__ == "LlamaForCausalLM"
 
 
+def test_the_first_note_on_a_plain_causal_lm_says_how_it_becomes_a_base_model(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["LamaLM"]}))
+    first, second = draft(tmp_path).notes[:2]
+    assert first.startswith("wmtp_type: reference_model, which scores tokens for another model and is not trained")
+    assert f"'wmtp grow {tmp_path} NEW --heads 4' writes a base model" in first
+    assert second.startswith("loading_strategy.transformers_class: AutoModelForCausalLM")
+    fields = json.loads("{" + first.partition("one head, set ")[2] + "}")
+    document = json.loads((tmp_path / "metadata.json").read_text())
+    (tmp_path / "metadata.json").write_text(json.dumps({**document, **fields}))
+    assert wmtp.load(tmp_path, algorithm="baseline-mtp").metadata.wmtp_type == "base_model"
+
+
 def test_a_model_that_scores_sequences_is_drafted_as_a_reward_model(tmp_path):
     LlamaForSequenceClassification(tiny_config("llama", num_labels=1, pad_token_id=0)).save_pretrained(tmp_path)
     found = draft(tmp_path)

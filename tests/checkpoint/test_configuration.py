@@ -113,7 +113,7 @@ def test_an_adapter_beside_the_weights_is_refused(tmp_path):
         ('{"a": 1, "\\u0061": 2}', "has the key 'a' twice"),
         ('{"a": NaN}', "NaN"),
         ("[]", r"expected a JSON object"),
-        ("version https://git-lfs.github.com/spec/v1", "is not JSON"),
+        ("version https://git-lfs.github.com/spec/v1", "this is a Git LFS pointer, not the file itself"),
         ("\ufeff{}", "byte order mark"),
     ],
 )

@@ -117,3 +117,10 @@ def test_a_cache_entry_whose_blobs_lead_elsewhere_is_no_way_out(tmp_path):
     (snapshot / "model.safetensors").symlink_to("../../blobs/4c")
     with pytest.raises(StorageError, match="outside the checkpoint"):
         read_tensors(open_store(snapshot))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_weights_that_are_a_dangling_link_are_not_said_to_be_absent(tmp_path, name):
+    (tmp_path / name).symlink_to("blobs/0123")
+    with pytest.raises(StorageError, match=f"{name}: a dangling symbolic link: 'blobs/0123'"):
+        read_tensors(open_store(tmp_path))

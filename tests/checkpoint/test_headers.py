@@ -3,6 +3,7 @@ import struct
 from contextlib import suppress
 
 import pytest
+from safetensors import safe_open
 
 from effort import times_as_long
 from tensor_files import safetensors_bytes, tensor_entry, tensors_as_bytes
@@ -153,7 +154,15 @@ def test_an_empty_unprintable_or_long_name_is_refused_and_shown_safely(tmp_path,
     assert error.problem.isprintable()
 
 
-@pytest.mark.parametrize("notes", [["format"], {"format": 1}, {"format": None}, "pt"])
+def test_notes_that_are_null_are_read_as_the_safetensors_library_reads_them(tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors = read(tmp_path, safetensors_bytes({"__metadata__": None, **ONE}, b"\0" * 8))
+    assert [tensor.name for tensor in tensors] == ["w"]
+    with safe_open(path, "np") as theirs:
+        assert (theirs.metadata(), list(theirs.keys())) == (None, ["w"])
+
+
+@pytest.mark.parametrize("notes", [["format"], {"format": 1}, {"format": None}, "pt", False, 0])
 def test_notes_that_are_not_strings_are_refused(tmp_path, notes):
     error = refusal(tmp_path, safetensors_bytes({"__metadata__": notes, **ONE}, b"\0" * 8))
     assert "__metadata__ is " in error.problem

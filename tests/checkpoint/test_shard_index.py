@@ -1,9 +1,12 @@
+import json
+
 import pytest
 
 from tensor_files import tensors_as_bytes, write_index
-from wmtp.checkpoint.headers import read_tensors, weight_files
+from wmtp.checkpoint.headers import read_tensors, read_tensors_and_notes, weight_files
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.opening import open_store
+from wmtp.untrusted import show
 
 
 def read(directory):
@@ -71,10 +74,23 @@ def test_a_tensor_must_be_in_the_shard_that_the_index_names(tmp_path):
 def test_a_tensor_in_two_shards_or_in_none_of_the_index_is_refused(tmp_path):
     shards(tmp_path, a=["x", "extra"], b=["x", "y"])
     write_index(tmp_path, {"x": "a.safetensors", "y": "b.safetensors"})
-    assert index_refusal(tmp_path).faults == (
-        "'extra' is not in the index, found in 'a.safetensors'",
-        "'x' is in two shards, found in 'b.safetensors'",
-    )
+    unnamed, twice = index_refusal(tmp_path).faults
+    assert unnamed == "'extra' is not in the index, found in 'a.safetensors'"
+    first, second = (f"'{shard}.safetensors' ({place(tmp_path / f'{shard}.safetensors')})" for shard in "ab")
+    assert twice == f"'x' is in two shards: {first}, as the index says, and {second}"
+    assert f"'wmtp convert {tmp_path} NEW' writes only the tensors" in index_refusal(tmp_path).hint
+
+
+def test_what_conversion_cannot_mend_is_not_said_to_be_mended_by_it(tmp_path):
+    shards(tmp_path, a=["x", "y"], b=["x"])
+    write_index(tmp_path, {"x": "a.safetensors", "y": "b.safetensors"})
+    assert index_refusal(tmp_path).hint == "fetch the index and the shards again, from one version"
+
+
+def place(path):
+    """Where the first tensor of a file stands, which has eight bytes."""
+    start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    return f"bytes {start:,} to {start + 8:,}"
 
 
 def test_of_many_misplaced_tensors_twenty_are_named_and_the_rest_counted(tmp_path):
@@ -94,13 +110,22 @@ def test_all_missing_shards_are_named_at_once(tmp_path):
     assert caught.value.hint == "copy them beside the index, all from one version"
 
 
-@pytest.mark.parametrize("total_size", [15, 17, "16", [16], 16.5])
-def test_an_untrue_total_size_is_refused(tmp_path, total_size):
+@pytest.mark.parametrize("total_size", [15, 17, "16", [16], 16.5, True, -1, 10**30])
+def test_an_untrue_total_size_is_said_and_nothing_is_refused_for_it(tmp_path, total_size):
     shards(tmp_path, a=["x"], b=["y"])
     write_index(tmp_path, {"x": "a.safetensors", "y": "b.safetensors"}, total_size=total_size)
-    error = index_refusal(tmp_path)
-    assert "metadata.total_size is " in error.problem
-    assert "the shards hold 16 bytes" in error.problem
+    tensors, (note,) = read_tensors_and_notes(open_store(tmp_path))
+    assert [tensor.name for tensor in tensors] == ["x", "y"]
+    said = f"model.safetensors.index.json: metadata.total_size is {show(total_size)}, the tensors have 16 bytes"
+    assert note == f"{said}; nothing depends on it, as headers prove every tensor"
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"total_size": None}, {"total_size": 16}, {"total_size": 16.0}])
+def test_an_index_that_declares_no_other_size_needs_no_note(tmp_path, metadata):
+    shards(tmp_path, a=["x"], b=["y"])
+    index = {"metadata": metadata, "weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_tensors_and_notes(open_store(tmp_path))[1] == ()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -170,3 +171,48 @@ def test_validate_compares_the_tokenizer_with_its_fingerprint(wmtp, llama, edit_
     result = wmtp("validate", llama)
     assert result.exit_code == 1
     assert f"tokenizer.sha256 is {'0' * 64}, that of tokenizer.json is " in result.stderr
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 8\n"
+SMALL = ("metadata.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("name", [*SMALL, "model.safetensors", "merges.txt", "added_tokens.json", "manifest.json"])
+def test_a_git_lfs_pointer_is_called_one_in_any_file(wmtp, llama, name):
+    (llama / name).write_text(POINTER)
+    refused = wmtp("validate", llama, "--deep")
+    assert refused.exit_code == 1
+    assert f"error: {llama}/{name}: this is a Git LFS pointer, not " in refused.stderr
+    assert "hint: fetch the real file: 'git lfs pull' in the clone that it came from" in refused.stderr
+
+
+def test_a_git_lfs_pointer_in_the_place_of_an_index_is_called_one(wmtp, llama):
+    (llama / "model.safetensors").rename(llama / "other.safetensors")
+    (llama / "model.safetensors.index.json").write_text(POINTER)
+    document = json.loads((llama / "metadata.json").read_text())
+    document["loading_strategy"]["required_files"] = ["config.json"]
+    (llama / "metadata.json").write_text(json.dumps(document))
+    for words in (("inspect", llama), ("load", llama), ("convert", llama, llama.parent / "made")):
+        assert "model.safetensors.index.json: this is a Git LFS pointer" in wmtp(*words).stderr
+
+
+def test_a_git_lfs_pointer_in_the_place_of_code_is_called_one_and_never_agreed_to(wmtp, tmp_path):
+    write_custom(tmp_path / "toy")
+    (tmp_path / "toy/modeling.py").write_text(POINTER)
+    for words in (("trust", tmp_path / "toy", "--yes"), ("load", tmp_path / "toy"), ("validate", tmp_path / "toy")):
+        refused = wmtp(*words)
+        assert refused.exit_code == 1
+        assert "modeling.py: this is a Git LFS pointer, not the file itself" in refused.stderr
+
+
+def test_load_says_in_its_log_and_in_its_receipt_what_it_cast(wmtp, llama):
+    tensors = load_file(llama / "model.safetensors")
+    norms = sum("norm" in name for name in tensors)
+    stored = {name: tensor if "norm" in name else tensor.bfloat16() for name, tensor in tensors.items()}
+    save_file(stored, llama / "model.safetensors", {"format": "pt"})
+    result = wmtp("load", llama)
+    assert f"cast from F32 to BF16: {norms} tensors" in result.stdout
+    assert f"{llama}: {norms} tensors are cast from F32 to BF16" in result.stderr
+    assert f"cast from F32 to BF16: {norms} tensors" in wmtp("validate", llama).stdout
+    asked = wmtp("load", llama, "--dtype", "float32")
+    assert f"{llama}: {len(tensors) - norms} tensors are cast from BF16 to F32" in asked.stderr

@@ -9,6 +9,7 @@ from typing import Any
 
 from hostile.bases import MODELING, gpt2, gpt_neo, llama, mistral, mtp, own, reward
 from hostile.case import CAUSAL, Case, Change, drafted, slug
+from hostile.changes import index
 from hostile.draft import (
     INDEX,
     VOCAB,
@@ -177,6 +178,10 @@ CASES = [
         llama,
         lambda d: d.files.update({INDEX: json.dumps({**sharded(d), "metadata": {}}).encode()}),
         peer=CAUSAL,
+    ),
+    *(
+        good(f"an index whose total size is {what}", llama, index(metadata={"total_size": size}), peer=CAUSAL)
+        for what, size in (("too small", 1), ("below nothing", -1), ("text", "10 GB"), ("beyond all disks", 10**30))
     ),
     good("a gpt2 in one file", gpt2, peer=CAUSAL),
     good("a mistral in one file", mistral, peer=CAUSAL),

@@ -180,24 +180,6 @@ CASES = [
         _twice_in_the_index,
     ),
     shards("an index and a single file", "FormatError", (WEIGHTS, INDEX), _both_forms),
-    shards(
-        "a total size that is too small", "FormatError", (INDEX, "total_size is 1,"), index(metadata={"total_size": 1})
-    ),
-    shards(
-        "a total size below nothing", "FormatError", (INDEX, "total_size is -1,"), index(metadata={"total_size": -1})
-    ),
-    shards(
-        "a total size that is text",
-        "FormatError",
-        (INDEX, "total_size is '10 GB'"),
-        index(metadata={"total_size": "10 GB"}),
-    ),
-    shards(
-        "a total size beyond all disks",
-        "FormatError",
-        (INDEX, "total_size is 1000000000000000000"),
-        index(metadata={"total_size": 10**30}),
-    ),
     shards("an index without a map", "FormatError", (INDEX, "weight_map is null"), index(weight_map=None)),
     shards("an index with an empty map", "FormatError", (INDEX, "weight_map is {}"), index(weight_map={})),
     shards(

@@ -128,3 +128,38 @@ def test_a_file_in_place_of_a_directory_says_so(checkpoint):
         open_store(checkpoint / "config.json")
     assert caught.value.problem.endswith("config.json: not a directory")
     assert caught.value.hint == f"name the directory that holds it: {checkpoint}"
+
+
+@pytest.mark.parametrize("link", ["model.safetensors", "deep"])
+def test_a_dangling_link_is_called_one_and_its_target_is_named(tmp_path, link):
+    (tmp_path / link).symlink_to("../blobs/0123")
+    name = "deep/model.safetensors" if link == "deep" else link
+    for read in (open_store(tmp_path).stat, open_store(tmp_path).has):
+        with pytest.raises(StorageError) as refusal:
+            read(name)
+        assert refusal.value.problem == (
+            f"{tmp_path}/{link}: a dangling symbolic link: '../blobs/0123', to which it points, is not there"
+        )
+
+
+def test_a_directory_that_is_a_dangling_link_is_called_one(tmp_path):
+    (tmp_path / "model").symlink_to("gone")
+    with pytest.raises(StorageError, match="a dangling symbolic link: 'gone', to which it points, is not there"):
+        open_store(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["some-org/some.model-7B", "some-org/some-model@main"])
+def test_what_looks_like_a_name_on_the_hub_gets_its_address_there(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError) as refusal:
+        open_store(name)
+    assert refusal.value.problem == f"{name}: no such directory"
+    assert refusal.value.hint.endswith(f"if the model of that name on the Hugging Face Hub is meant: hf://{name}")
+
+
+@pytest.mark.parametrize("name", ["model", "./some-org/model", "../org/model", "a/b/c", "org/mo del", "/org/model"])
+def test_what_looks_like_a_path_gets_no_address_on_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError) as refusal:
+        open_store(name)
+    assert "hf://" not in refusal.value.hint

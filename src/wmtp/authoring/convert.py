@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from wmtp.authoring.pickles.confined import Job, Reply, SourceFile, part_name, run_confined
@@ -57,21 +58,19 @@ def convert(
         WmtpError: For what else fails; nothing stands at the destination then.
     """
     store = open_store(source, allow_symlinks=allow_symlinks)
-    _refuse_inside(store, destination)
+    refuse_inside(store, destination)
     weights = find_weights(store)
     check_beginnings(store, weights)
     metadata = read_metadata(store) if store.has(METADATA_FILE) else None
     required = metadata.loading_strategy.required_files if metadata else ()
-    copied = store.local_paths(files_to_copy(store, weights, required))
+    copied = files_to_copy(store, weights, required)
     limits = _limits(store, weights, memory_limit_bytes, time_limit_seconds)
     with publish_directory(destination) as directory:
         parts = directory / "parts"
         parts.mkdir()
         reply = run_confined(_job(store, weights, parts, key, limits), where=str(store.uri))
         written, num_bytes = _take_over(parts, directory, reply)
-        for name, path in copied.items():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, directory / name)
+        copy_files(store, copied, directory)
         if metadata is not None:
             write_metadata(directory, _with_weights(metadata, weights, written[0]))
     gone = {*weights.files, weights.index, *copied, METADATA_FILE}
@@ -95,7 +94,15 @@ def convert(
     )
 
 
-def _refuse_inside(store: Store, destination: Path) -> None:
+def copy_files(store: Store, names: Iterable[str], directory: Path) -> None:
+    """Copy files of a checkpoint into a directory, under their names."""
+    for name, path in store.local_paths(names).items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, directory / name)
+
+
+def refuse_inside(store: Store, destination: Path) -> None:
+    """Raise CheckpointError for a destination within the source."""
     if destination.resolve().is_relative_to(Path(store.uri.path).resolve()):
         raise CheckpointError(
             f"{destination}: inside the source, which is left as it is", hint="name a directory beside it"

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from wmtp import __version__
 from wmtp.authoring.init import fitting_algorithms
 from wmtp.checkpoint.configuration import CONFIG_FILE
+from wmtp.comparison.deep import refuse_unfit, unfit_values
 from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import URI, load
@@ -95,9 +96,11 @@ def grow(
     """
     loaded = load(source, **options)
     trunk = _causal_lm(loaded)
+    _check_values(trunk, loaded)
     ids, sample = _sample(trunk, loaded.tokenizer, sample_text, heads)
     with torch.no_grad():
         expected = trunk(ids, use_cache=False).logits
+        _check_logits(expected, loaded)
         model = MTPForCausalLM.around(trunk, heads=heads, head_type=head_type)
         _check_heads(model, model(ids).logits, expected)
         output = model(ids, labels=ids)
@@ -123,6 +126,23 @@ def _causal_lm(loaded: LoadResult) -> PreTrainedModel:
         f"{where}: loads as {type(model).__name__}, which is no plain causal LM",
         hint="name a checkpoint with loader_type huggingface and transformers_class AutoModelForCausalLM",
     )
+
+
+def _check_values(trunk: PreTrainedModel, loaded: LoadResult) -> None:
+    """Raise CheckpointError naming each tensor with NaN or infinite values: no head that is equal to it can be made."""
+    values = trunk.state_dict()
+    filled = [assignment for assignment in loaded.plan.assignments if not assignment.repeats]
+    faults = [fault for a in filled if (fault := unfit_values(a.tensor, values[a.names[0]]))]
+    refuse_unfit(faults, where=loaded.checkpoint.where)
+
+
+def _check_logits(logits: Tensor, loaded: LoadResult) -> None:
+    if not torch.isfinite(logits).all():
+        raise CheckpointError(
+            f"{loaded.checkpoint.where}: the model's own logits are NaN or infinite in {str(logits.dtype)[6:]},"
+            " though all of its weights are finite",
+            hint="load it in a dtype with a larger range: --dtype float32, or bfloat16",
+        )
 
 
 def _sample(trunk: PreTrainedModel, tokenizer: Any, text: str, heads: int) -> tuple[Tensor, str]:

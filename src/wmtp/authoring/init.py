@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint, small_files
-from wmtp.checkpoint.headers import read_tensors, weights_name
+from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
@@ -71,7 +71,7 @@ def init_metadata(directory: Path) -> Draft:
 def draft_metadata(store: Store) -> Draft:
     """Draft a metadata.json for the checkpoint in an open store; writes nothing."""
     notes: list[str] = []
-    config, tensors = read_config(store), read_tensors(store)
+    config, (tensors, found) = read_config(store), read_tensors_and_notes(store)
     architecture = config.get("model_type")
     if not isinstance(architecture, str):
         raise CheckpointError(
@@ -79,7 +79,7 @@ def draft_metadata(store: Store) -> Draft:
             hint='write the architecture there, such as "model_type": "llama"',
         )
     strategy = _strategy(store, config, notes)
-    wmtp_type = _wmtp_type(strategy, notes)
+    wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:
         notes.append(f"tokenizer: no {TOKENIZER_FILE}, so no fingerprint; other models' tokenizers cannot be compared")
@@ -95,7 +95,7 @@ def draft_metadata(store: Store) -> Draft:
         "created_by": "wmtp init",
     }
     metadata = parse_metadata(json.dumps(document).encode(), where=f"{store.uri / METADATA_FILE}, drafted")
-    return Draft(_with_mapping(Checkpoint(store, metadata, config, tensors), notes), tuple(notes))
+    return Draft(_with_mapping(Checkpoint(store, metadata, config, tensors), notes), (*notes, *found))
 
 
 def fitting_algorithms(wmtp_type: str) -> list[str]:
@@ -165,16 +165,19 @@ def _transformers_class(declared: str | None, notes: list[str]) -> str:
     return "AutoModelForCausalLM"
 
 
-def _wmtp_type(strategy: dict[str, Any], notes: list[str]) -> str:
+def _wmtp_type(store: Store, strategy: dict[str, Any], notes: list[str]) -> str:
     if strategy["loader_type"] != "huggingface":
         notes.append("wmtp_type: base_model, one that is trained, as the class is not one of transformers")
         return "base_model"
     if "ForSequenceClassification" in strategy["transformers_class"]:
         notes.append("wmtp_type: reward_model, as the class gives one score to a sequence")
         return "reward_model"
-    notes.append(
-        "wmtp_type: reference_model, one that scores tokens; to train it, make it base_model,"
-        " or grow heads on it with 'wmtp grow'"
+    # First, as it decides what the model can be used for.
+    notes.insert(
+        0,
+        "wmtp_type: reference_model, which scores tokens for another model and is not trained. To train it, give it"
+        f" prediction heads: 'wmtp grow {store.uri} NEW --heads 4' writes a base model. To train it as it is, with its"
+        ' one head, set "wmtp_type": "base_model", "algorithm_compatibility": ["baseline-mtp"]',
     )
     return "reference_model"
 

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from wmtp.checkpoint.configuration import CONFIG_FILE, GENERATION_FILE, check_declaration, read_config
-from wmtp.checkpoint.headers import read_tensors
+from wmtp.checkpoint.headers import read_tensors_and_notes
 from wmtp.checkpoint.sizes import check_sizes
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.checkpoint.tokenizer import tokenizer_files
@@ -33,12 +33,14 @@ class Checkpoint:
         metadata: Its declaration.
         config: config.json as plain values.
         tensors: What its headers declare.
+        notes: Faults of its files that do no harm, and that a reader should know of.
     """
 
     store: Store
     metadata: ModelMetadata
     config: dict[str, Any]
     tensors: list[TensorInfo]
+    notes: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -79,9 +81,9 @@ def open_checkpoint(
         store.expect(declared_digests(store, metadata))
     config = read_config(store)
     check_declaration(metadata, config, where=str(store.uri))
-    tensors = read_tensors(store)
+    tensors, notes = read_tensors_and_notes(store)
     check_sizes(config, tensors, where=str(store.uri))
-    return Checkpoint(store, metadata, config, tensors)
+    return Checkpoint(store, metadata, config, tensors, notes)
 
 
 def declared_digests(store: Store, metadata: ModelMetadata) -> dict[str, str]:

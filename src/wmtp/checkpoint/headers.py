@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from wmtp.checkpoint.index import INDEX_FILE, check_index, read_index
+from wmtp.checkpoint.index import INDEX_FILE, ShardIndex, check_index, read_index, size_notes
 from wmtp.checkpoint.tensors import DTYPE_BYTES, TensorInfo
 from wmtp.errors import FormatError, NotFoundError
 from wmtp.storage.store import Store
-from wmtp.untrusted import parse_json_object, show, show_all
+from wmtp.untrusted import LFS_ADVICE, LFS_BEGINNING, parse_json_object, show, show_all
 
 SINGLE_FILE = "model.safetensors"
 
@@ -23,7 +23,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
 _WRITE_AGAIN = "write the file again with safetensors"
 _SIGNATURES = (
-    (b"version https://git-lfs", "a Git LFS pointer", "fetch the real file with 'git lfs pull'"),
+    (LFS_BEGINNING, "a Git LFS pointer", LFS_ADVICE),
     (b"<", "an HTML or XML page, perhaps an error page saved under this name", "download the file again"),
     (b"PK", "a zip archive, as torch.save writes", "write them as safetensors: 'wmtp convert DIR NEW'"),
     (b"\x80", "a Python pickle", "write them as safetensors: 'wmtp convert DIR NEW'"),
@@ -39,25 +39,35 @@ def read_tensors(store: Store) -> list[TensorInfo]:
         NotFoundError: If there are no weights.
         FormatError: If a header or the shard index breaks a rule of the format, or they contradict each other.
     """
+    return read_tensors_and_notes(store)[0]
+
+
+def read_tensors_and_notes(store: Store) -> tuple[list[TensorInfo], tuple[str, ...]]:
+    """Return every tensor as `read_tensors` does, and what a reader should know of faults that do no harm."""
     if weights_name(store) == SINGLE_FILE:
-        return _read_headers(store, [SINGLE_FILE])
-    weight_map, total_size = read_index(store)
-    shards = sorted(set(weight_map.values()))
+        return _read_headers(store, [SINGLE_FILE]), ()
+    index, tensors = read_shards(store)
+    check_index(store, index, tensors)
+    # Every tensor is proven by its header: a wrong sum says nothing of them. Other programs do not read it either.
+    return tensors, tuple(size_notes(index, sum(tensor.num_bytes for tensor in tensors)))
+
+
+def read_shards(store: Store) -> tuple[ShardIndex, list[TensorInfo]]:
+    """Return the index and every tensor of the shards that it names, whether or not they agree with each other.
+
+    Raises:
+        NotFoundError: If a shard is missing.
+        FormatError: If a header or the index breaks a rule of the format.
+    """
+    index = read_index(store)
+    shards = index.shards
     if missing := [shard for shard in shards if not store.has(shard)]:
         raise NotFoundError(
             f"{store.uri / INDEX_FILE}: {len(missing)} of {len(shards)} shards are missing: "
             f"{', '.join(show_all(missing))}",
             hint="copy them beside the index, all from one version",
         )
-    tensors = _read_headers(store, shards)
-    check_index(store, weight_map, tensors)
-    found = sum(tensor.num_bytes for tensor in tensors)
-    if total_size is not None and total_size != found:
-        raise FormatError(
-            f"{store.uri / INDEX_FILE}: metadata.total_size is {show(total_size)}, the shards hold {found} bytes",
-            hint="fetch the index and the shards again, from one version",
-        )
-    return tensors
+    return index, _read_headers(store, shards)
 
 
 def weights_name(store: Store) -> str:
@@ -71,6 +81,8 @@ def weights_name(store: Store) -> str:
         )
     if present:
         return present[0]
+    for name in (SINGLE_FILE, INDEX_FILE):
+        store.has(name)  # raises for a name that is there, and is no file
     other = sorted(name for name in names if name.endswith(_OTHER_WEIGHTS))
     if other:
         raise FormatError(
@@ -87,7 +99,7 @@ def weight_files(store: Store) -> list[str]:
     """Return the names of all files that hold weights, with the index where there is one."""
     if weights_name(store) == SINGLE_FILE:
         return [SINGLE_FILE]
-    return [INDEX_FILE, *sorted(set(read_index(store)[0].values()))]
+    return [INDEX_FILE, *read_index(store).shards]
 
 
 def _read_headers(store: Store, files: Sequence[str]) -> list[TensorInfo]:
@@ -129,7 +141,8 @@ def parse_header(data: bytes, *, where: str, file: str, size: int) -> list[Tenso
     if not data.startswith(b"{"):
         raise FormatError(f"{where}: the header does not begin with '{{'", hint="this is not a safetensors file")
     header = parse_json_object(data, where=f"{where} (header)", error=FormatError, max_bytes=_MAX_HEADER_BYTES)
-    notes = header.pop("__metadata__", {})
+    notes = header.pop("__metadata__", None)
+    notes = {} if notes is None else notes  # as the safetensors library reads null
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
         raise FormatError(f"{where}: __metadata__ is {show(notes)}, not an object of strings", hint=_WRITE_AGAIN)
     base = 8 + len(data)

@@ -9,13 +9,14 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata, TokenizerInfo
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, show, show_all
+from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, refuse_pointer, show, show_all
 
 TOKENIZER_FILE = "tokenizer.json"
 _SETTINGS_FILE = "tokenizer_config.json"
@@ -59,6 +60,8 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
         TrustError: If a class that is named is no tokenizer, or special tokens come with other settings.
     """
     files = {name: store.read_bytes(name, max_bytes=_MAX_FILE_BYTES) for name in tokenizer_files(store)}
+    for name, data in files.items():
+        refuse_pointer(data, where=store.where(name), error=CheckpointError)
     documents = {
         name: parse_json_object(data, where=store.where(name), error=CheckpointError, max_bytes=_MAX_FILE_BYTES)
         for name, data in files.items()
@@ -81,9 +84,11 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
     return files and {**files, "config.json": json.dumps(picks).encode()}
 
 
-def needs_sentencepiece(files: Iterable[str]) -> bool:
-    """Say whether a tokenizer has its vocabulary in sentencepiece's format only."""
-    return TOKENIZER_FILE not in files and any(name in files for name in _SENTENCEPIECE_FILES)
+def check_sentencepiece(files: Collection[str], *, where: str) -> None:
+    """Raise CheckpointError for a vocabulary in sentencepiece's format only, where that is not installed."""
+    is_needed = TOKENIZER_FILE not in files and any(name in files for name in _SENTENCEPIECE_FILES)
+    if is_needed and find_spec("sentencepiece") is None:
+        raise CheckpointError(f"{where}: needs sentencepiece", hint="install it: python -m pip install sentencepiece")
 
 
 def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:

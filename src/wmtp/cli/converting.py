@@ -51,11 +51,19 @@ def convert(  # noqa: PLR0913  each option of the contract is one
     allow_symlinks: AllowSymlinks = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Write pickled weights as safetensors; the pickles are opened in a limited process."""
+    """Write pickled weights as safetensors; the pickles are opened in a limited process.
+
+    Shards of safetensors that hold more than their index names are written again, with only what it names.
+    """
     out = Output.of(ctx, as_json=as_json)
     memory_limit_bytes = _bytes(memory_limit)
     from wmtp.authoring.convert import convert as convert_pickles
+    from wmtp.authoring.repair import needs_repair, repair
 
+    if needs_repair(source, allow_symlinks=allow_symlinks):
+        repaired = repair(source, destination, allow_symlinks=allow_symlinks)
+        out.result(repaired.to_dict(), repaired.summary())
+        return
     report = convert_pickles(
         source,
         destination,

@@ -12,6 +12,7 @@ from wmtp.cli.output import Output
 
 if TYPE_CHECKING:
     from wmtp.checkpoint.contents import Checkpoint
+    from wmtp.load_plan.plan import LoadPlan
     from wmtp.storage.store import Store
 
 Signature = Annotated[
@@ -24,7 +25,9 @@ def validate(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
     uri: URI,
     *,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every byte: digests, NaN, infinity.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every byte: digests, NaN, infinity, and all that loading checks.")
+    ] = False,
     allow_code: AllowCode = None,
     lock: Lock = None,
     signature: Signature = None,
@@ -34,6 +37,7 @@ def validate(  # noqa: PLR0913  each option of the contract is one
 ) -> None:
     """Prove that a checkpoint is what it declares: the files, the tensors, the model that they fill."""
     out = Output.of(ctx, as_json=as_json)
+    out.start_logging()
     if (signature is None) != (public_key is None):
         ctx.fail("--signature and --public-key go together")
     agreed = consents(allow_code)
@@ -51,12 +55,26 @@ def validate(  # noqa: PLR0913  each option of the contract is one
         facts |= {"proven": False, "left": [left]}
         lines = _mapping_in_order(checkpoint, left)
     else:
-        from wmtp import plan_load
-
-        plan = plan_load(uri, allow_code=agreed, allow_symlinks=allow_symlinks, lock=lock)
+        options = {"allow_code": agreed, "allow_symlinks": allow_symlinks, "lock": lock}
+        plan, filled = _proven(uri, options, deep=deep)
         facts["plan"] = plan.to_dict()
+        facts["verified"] += filled
         lines = [*plan.summary(), "proven: every parameter has its tensor, and every tensor its parameter"]
     out.result(facts, [*facts["verified"], *lines])
+
+
+def _proven(uri: str, options: dict[str, Any], *, deep: bool) -> tuple[LoadPlan, list[str]]:
+    """Return the plan, and lines that say what else holds that loading checks while it fills the model."""
+    from wmtp.comparison.deep import verify_filling
+    from wmtp.loaders.base import prepare
+    from wmtp.settings.loading import LoadOptions
+    from wmtp.storage.snapshot import retried_if_changed
+
+    def prove() -> tuple[LoadPlan, list[str]]:
+        prepared = prepare(uri, LoadOptions(**options))
+        return prepared.plan, verify_filling(prepared) if deep else []
+
+    return retried_if_changed(prove)
 
 
 def _signed(uri: str, signature: Path, public_key: Path, *, allow_symlinks: bool) -> list[str]:
@@ -92,7 +110,7 @@ def _mapping_in_order(checkpoint: Checkpoint, left: str) -> list[str]:
 
     mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
     map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
-    return ["metadata, files, headers and mapping are in order", f"left to check: {left}"]
+    return [*checkpoint.notes, "metadata, files, headers and mapping are in order", f"left to check: {left}"]
 
 
 def _without_consent(checkpoint: Checkpoint, agreed: dict[str, str]) -> str:
@@ -103,8 +121,9 @@ def _without_consent(checkpoint: Checkpoint, agreed: dict[str, str]) -> str:
     strategy = checkpoint.metadata.loading_strategy
     if strategy.custom_module_file is None:
         return ""
+    code = read_code(checkpoint.store, strategy.custom_module_file)  # what it refuses, no consent lets run
     try:
-        check_consent(read_code(checkpoint.store, strategy.custom_module_file), agreed)
+        check_consent(code, agreed)
     except TrustError as error:
         if strategy.custom_module_file in agreed:
             raise  # consent to other bytes is a mistake to be told, not something left for later

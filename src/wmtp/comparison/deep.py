@@ -1,8 +1,9 @@
-"""Reading every byte of a checkpoint: digests, and values that no trained weight should have."""
+"""Reading every byte of a checkpoint: digests, values that are not finite, and all else that filling a model checks."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
@@ -11,12 +12,18 @@ from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.untrusted import first_few, show
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wmtp.loaders.base import PreparedLoad
+
 
 def verify_bytes(checkpoint: Checkpoint) -> list[str]:
     """Read a whole checkpoint, and return a line for each thing that was verified.
 
     Raises:
-        IntegrityError: If a file differs from its digest in `files` of metadata.json, or in manifest.json.
+        IntegrityError: If a file differs from its digest in `files` of metadata.json, in manifest.json, or in a lock.
+        StorageError: If a file is shorter than its header says by now.
         CheckpointError: If a tensor has NaN or infinite values; names each.
     """
     store = checkpoint.store
@@ -30,23 +37,61 @@ def verify_bytes(checkpoint: Checkpoint) -> list[str]:
         published = [entry for entry in Manifest.read(paths[MANIFEST_FILE]).files if entry.path != METADATA_FILE]
         Manifest(files=published).verify_paths(paths, where=checkpoint.where)
         verified.append(f"{len(published)} files have the digests that {MANIFEST_FILE} gives")
-    floating = [tensor for tensor in checkpoint.tensors if tensor.dtype in FLOATING]
-    faults = [fault for tensor in floating if (fault := _unfit_values(paths[tensor.file], tensor))]
+    faults = [fault for tensor, values in _stored_values(checkpoint) if (fault := unfit_values(tensor, values))]
+    refuse_unfit(faults, where=checkpoint.where)
+    num_floating = sum(tensor.dtype in FLOATING for tensor in checkpoint.tensors)
+    return [*verified, f"all values of {num_floating} tensors are finite"]
+
+
+def verify_filling(prepared: PreparedLoad) -> list[str]:
+    """Check what loading checks while it fills a model, and return a line for each thing that was verified.
+
+    The model is not filled, and is of no use afterwards: memory is that of the largest tensors that stand twice, and of
+    a plain construction where `allow_missing` lets parameters keep their initial values.
+
+    Raises:
+        WmtpError: What `wmtp.load` would raise.
+    """
+    from wmtp.load_plan.filling import assign_blanks
+    from wmtp.loaders.base import execute
+    from wmtp.loaders.tokenizer import load_tokenizer
+
+    execute(prepared, assign_blanks)
+    num_repeated = sum(assignment.repeats for assignment in prepared.plan.assignments)
+    verified = [f"{num_repeated} tensors of tied parameters are equal to the ones they repeat"] if num_repeated else []
+    if load_tokenizer(prepared.checkpoint) is not None:
+        verified.append("the tokenizer makes the tokens of its files")
+    return verified
+
+
+def _stored_values(checkpoint: Checkpoint) -> Iterator[tuple[TensorInfo, Tensor]]:
+    """Yield every tensor as it is stored, a few at a time, read as a model's are."""
+    from wmtp.load_plan.plan import Assignment
+    from wmtp.load_plan.weights import planned_values
+
+    as_stored = [Assignment((tensor.name,), tensor, tensor.dtype) for tensor in checkpoint.tensors]
+    # What lies on this machine is read into private memory, which is given back; a mapping of it would only grow.
+    is_elsewhere = checkpoint.store.directory is None
+    for assignment, value in planned_values(checkpoint.store, as_stored, device="cpu", mmap=is_elsewhere):
+        yield assignment.tensor, value
+
+
+def refuse_unfit(faults: Sequence[str], *, where: str) -> None:
+    """Raise CheckpointError when tensors have values that are not finite, each as `unfit_values` describes it."""
     if faults:
         raise CheckpointError(
-            f"{checkpoint.where}: {len(faults)} tensors have values that are not finite",
+            f"{where}: {len(faults)} tensors have values that are not finite",
             hint="go back to a checkpoint from before the training diverged, or fetch the files again",
             faults=first_few(faults),
         )
-    return [*verified, f"all values of {len(floating)} tensors are finite"]
 
 
-def _unfit_values(path: Path, tensor: TensorInfo) -> str | None:
+def unfit_values(tensor: TensorInfo, values: Tensor) -> str | None:
+    """Say how many values of a tensor are NaN or infinite; None: it has none such, or is not floating."""
     import torch
-    from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:
-        values = file.get_tensor(tensor.name)
+    if tensor.dtype not in FLOATING:
+        return None
     num_nan = int(torch.isnan(values).sum())
     num_infinite = int(torch.isinf(values).sum())
     if num_nan == num_infinite == 0:

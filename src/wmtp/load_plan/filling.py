@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from wmtp.errors import IntegrityError, TrustError
-from wmtp.load_plan.parameters import ParameterSlot, parameter_slots
+from wmtp.load_plan.parameters import TORCH_DTYPES, ParameterSlot, parameter_slots
 from wmtp.load_plan.plan import Assignment
 from wmtp.load_plan.weights import planned_values
 from wmtp.storage.store import Store
 from wmtp.untrusted import show, show_all
+
+_logger = logging.getLogger(__name__)
 
 
 def assign_tensors(
@@ -38,20 +42,72 @@ def assign_tensors(
     Raises:
         IntegrityError: If what was read has another digest than it must, or a tied tensor differs from its twin.
     """
+    _say_casts(store, assignments)
     given: dict[str, torch.Tensor] = {}
-    repeated: list[tuple[Assignment, torch.Tensor]] = []
+    for assignment, value in proven_values(store, assignments, device=device, mmap=mmap):
+        given |= _assign(slots, assignment, value)
+    return given
+
+
+def assign_blanks(
+    slots: Mapping[str, ParameterSlot],
+    assignments: Sequence[Assignment],
+    store: Store,
+    *,
+    device: str | torch.device,
+    mmap: bool,
+) -> dict[str, torch.Tensor]:
+    """Check what `assign_tensors` checks, and fill the model with stand-ins that take no memory.
+
+    Tensors that stand once are not read: see `wmtp.comparison.deep.verify_bytes` for what only their bytes can say.
+    Arguments, result and errors are those of `assign_tensors`.
+    """
+    twice = {frozenset(assignment.names) for assignment in assignments if assignment.repeats}
+    compared = [assignment for assignment in assignments if frozenset(assignment.names) in twice]
+    for _ in proven_values(store, compared, device="cpu", mmap=mmap):
+        pass
+    given: dict[str, torch.Tensor] = {}
+    for assignment in assignments:
+        if not assignment.repeats:
+            blank = torch.empty((), dtype=TORCH_DTYPES[assignment.dtype], device=device)
+            given |= _assign(slots, assignment, blank.expand(assignment.tensor.shape))
+    return given
+
+
+def proven_values(
+    store: Store, assignments: Sequence[Assignment], *, device: str | torch.device, mmap: bool
+) -> Iterator[tuple[Assignment, torch.Tensor]]:
+    """Yield what `planned_values` yields, but second copies of tied tensors, which are compared with the first.
+
+    Raises:
+        IntegrityError: If what was read has another digest than it must, or a tied tensor differs from its twin.
+    """
+    twice = {frozenset(assignment.names) for assignment in assignments if assignment.repeats}
+    first: dict[frozenset[str], torch.Tensor] = {}
+    waiting: list[tuple[Assignment, torch.Tensor]] = []
     for assignment, value in planned_values(store, assignments, device=device, mmap=mmap):
         if assignment.repeats:
-            repeated.append((assignment, value))
+            waiting.append((assignment, value))
             continue
-        first = slots[assignment.names[0]]
-        first.assign(value)
-        for name in assignment.names[1:]:
-            slots[name].assign(first.tensor)
-        given |= dict.fromkeys(assignment.names, value)
-    for assignment, value in repeated:
-        _check_repeated(slots[assignment.names[0]].tensor, value, assignment)
-    return given
+        if frozenset(assignment.names) in twice:
+            first[frozenset(assignment.names)] = value
+        yield assignment, value
+    for assignment, value in waiting:
+        _check_repeated(first[frozenset(assignment.names)], value, assignment)
+
+
+def _say_casts(store: Store, assignments: Sequence[Assignment]) -> None:
+    casts = Counter((a.tensor.dtype, a.dtype) for a in assignments if a.tensor.dtype != a.dtype)
+    for (stored, loaded), count in casts.items():
+        _logger.info("%s: %d tensors are cast from %s to %s", store.uri, count, stored, loaded)
+
+
+def _assign(slots: Mapping[str, ParameterSlot], assignment: Assignment, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    first = slots[assignment.names[0]]
+    first.assign(value)
+    for name in assignment.names[1:]:
+        slots[name].assign(first.tensor)
+    return dict.fromkeys(assignment.names, value)
 
 
 def assign_initial(

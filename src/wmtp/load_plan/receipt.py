@@ -100,7 +100,7 @@ class LoadReceipt:
         lines = [f"{self.model_class} on {self.device}: {len(self.parameters)} tensors, {self.num_bytes:,} bytes"]
         if stored:
             lines.append(f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}")
-        lines += [f"cast from {old} to {new}: {count}" for (old, new), count in casts.items()]
+        lines += [f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()]
         lines += [
             f"{', '.join(plain(name) for name in p.tied)} tied to {plain(p.name)}" for p in self.parameters if p.tied
         ]

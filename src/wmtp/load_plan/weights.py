@@ -68,9 +68,11 @@ def _mapped(
 
     # Fresh memory costs time page by page, which every core can spend at once; using a page in place costs less than
     # handing a task to a thread.
-    in_place = all(_is_used_in_place(assignment, device) for assignment in assignments)
+    if not on_cpu or all(_is_used_in_place(assignment, device) for assignment in assignments):
+        yield from map(value_of, assignments)
+        return
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        yield from (pool.map if on_cpu and not in_place else map)(value_of, assignments)
+        yield from in_order(pool, value_of, assignments, ahead=2 * _NUM_THREADS)
 
 
 def _filled(store: Store, assignments: Sequence[Assignment], device: str | torch.device) -> Iterator[Planned]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -91,16 +92,16 @@ def prepare(uri: Any, options: LoadOptions) -> PreparedLoad:
         specs,
         model_class=plain(type(model).__qualname__),
         keep_stored_dtype=blueprint.keep_stored_dtype and options.dtype == "auto",
-        notes=notes,
+        notes=[*checkpoint.notes, *notes],
     )
     return PreparedLoad(checkpoint, options, blueprint, model, slots, plan)
 
 
-def execute(prepared: PreparedLoad) -> LoadResult:
-    """Carry out a proven plan: assign every tensor, and say what was done."""
+def execute(prepared: PreparedLoad, assign: Callable[..., dict[str, torch.Tensor]] = assign_tensors) -> LoadResult:
+    """Carry out a proven plan: assign every tensor (or what else `assign` does in its place), and say what was done."""
     plan, checkpoint, blueprint, model = prepared.plan, prepared.checkpoint, prepared.blueprint, prepared.model
     store, device = checkpoint.store, prepared.options.device
-    given = assign_tensors(prepared.slots, plan.assignments, store, device=device, mmap=prepared.options.mmap)
+    given = assign(prepared.slots, plan.assignments, store, device=device, mmap=prepared.options.mmap)
     if plan.kept_initial:
         initial = build_initialised(blueprint, next(model.parameters()).dtype)
         given |= assign_initial(prepared.slots, initial, plan.kept_initial, device=device)

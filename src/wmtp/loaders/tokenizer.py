@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from wmtp.checkpoint.contents import Checkpoint
-from wmtp.checkpoint.tokenizer import checked_tokenizer, needs_sentencepiece
-from wmtp.errors import CheckpointError
+from wmtp.checkpoint.tokenization import held_to_file
+from wmtp.checkpoint.tokenizer import check_sentencepiece, checked_tokenizer
 from wmtp.trust.guards import construction_errors
 
 
@@ -20,18 +19,19 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
     It is made of a private copy of the checked bytes: transformers reads whatever else it finds in a directory.
 
     Raises:
-        WmtpError: If a file is refused, or transformers cannot make a tokenizer of them.
+        WmtpError: If a file is refused, or transformers cannot make a tokenizer of them, or one that makes other ids
+            than tokenizer.json.
     """
     files = checked_tokenizer(checkpoint.store, checkpoint.config)
     if not files:
         return None
     where = f"{checkpoint.where}: {', '.join(files)}"
-    if needs_sentencepiece(files) and find_spec("sentencepiece") is None:
-        raise CheckpointError(f"{where}: needs sentencepiece", hint="install it: python -m pip install sentencepiece")
+    check_sentencepiece(files, where=where)
     with TemporaryDirectory() as directory, construction_errors(where, "the tokenizer"):
         for name, data in files.items():
             Path(directory, name).parent.mkdir(exist_ok=True)
             Path(directory, name).write_bytes(data)
         made = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        made = held_to_file(made, files, checkpoint.where, PreTrainedTokenizerFast)
     made.name_or_path = checkpoint.where
     return made

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from wmtp.errors import NotFoundError, StorageError, WmtpError
+from wmtp.errors import NotFoundError, StorageError, URIError, WmtpError
 from wmtp.storage.order import in_order
 from wmtp.storage.store import MAX_LISTED, FileInfo, Piece, Store
-from wmtp.storage.uri import ModelURI
+from wmtp.storage.uri import ModelURI, parse_uri
 from wmtp.untrusted import MAX_LEVELS, show
 
 # More than this many at once wait for each other in the kernel.
@@ -106,12 +106,23 @@ class LocalStore(Store):
         self.check_name(name)
         path = self._root / name
         with reading(self.where(name)):
-            mode = path.stat().st_mode
+            try:
+                mode = path.stat().st_mode
+            except FileNotFoundError:
+                self._refuse_dangling(name)
+                raise
         if not stat.S_ISREG(mode):
             raise StorageError(f"{self.where(name)}: not a regular file", hint="replace it with the file itself")
         if not self._allow_symlinks:
             self._check_link(name, path)
         return path
+
+    def _refuse_dangling(self, name: str) -> None:
+        """Raise StorageError when a file is missing because a link, of it or of a directory, points to nothing."""
+        parts = name.split("/")
+        for path in (self._root.joinpath(*parts[: depth + 1]) for depth in range(len(parts))):
+            if path.is_symlink() and not path.exists():
+                raise _dangling(self.where(path.relative_to(self._root).as_posix()), path)
 
     def _check_length(self, name: str, start: int, found: int, wanted: int) -> None:
         if found != wanted:
@@ -143,9 +154,31 @@ def reading(uri: object) -> Iterator[None]:
         raise StorageError(f"{uri}: {error.strerror}", hint="check the path and its permissions") from error
 
 
-def _no_directory(uri: ModelURI) -> NotFoundError:
+def _dangling(where: str, path: Path) -> StorageError:
+    target = path.readlink()
+    # In a Hugging Face cache the target is a blob: a download that was not finished, or a cache that was cleaned.
+    return StorageError(
+        f"{where}: a dangling symbolic link: {show(str(target))}, to which it points, is not there",
+        hint="put the file there, or fetch the checkpoint again",
+    )
+
+
+def _no_directory(uri: ModelURI) -> StorageError:
     path = Path(uri.path)
+    if path.is_symlink() and not path.exists():
+        return _dangling(str(uri), path)
     if path.exists():
         return NotFoundError(f"{uri}: not a directory", hint=f"name the directory that holds it: {path.parent}")
     near = ", ".join(sorted(show(found.name) for found in path.parent.glob("*/"))[:8])
-    return NotFoundError(f"{uri}: no such directory", hint="check the path" + (near and f"; beside it are: {near}"))
+    advice = "check the path" + (near and f"; beside it are: {near}")
+    if hub := _hub_address(uri.path):
+        advice += f"; if the model of that name on the Hugging Face Hub is meant: {hub}"
+    return NotFoundError(f"{uri}: no such directory", hint=advice)
+
+
+def _hub_address(path: str) -> ModelURI | None:
+    """Return the address on the Hub that a path without `./` looks like."""
+    try:
+        return parse_uri(f"hf://{path}")
+    except URIError:
+        return None

@@ -18,7 +18,7 @@ from wmtp.errors import TrustError
 from wmtp.manifest import sha256_bytes
 from wmtp.storage.store import Store
 from wmtp.trust.records import ConsentRecord, add_record, recorded_consent
-from wmtp.untrusted import show, show_all
+from wmtp.untrusted import refuse_pointer, show, show_all
 
 # Parsing takes a thousand times the bytes in memory; the largest modeling file of transformers has 300 KB.
 _MAX_CODE_BYTES = 512 << 10
@@ -85,13 +85,16 @@ def read_code(store: Store, name: str) -> CodeFile:
 
     Raises:
         TrustError: If its name is not ASCII: people copy it, with a hash, into the line by which they agree to run it.
+            Or if a Git LFS pointer stands in its place.
         StorageError: If it cannot be read, or is larger than any such file.
     """
     if not name.isascii():
         raise TrustError(
             f"{store.where(name)}: the name of a file that is to run has to be ASCII", hint="give the file another name"
         )
-    return CodeFile(name, store.read_bytes(name, max_bytes=_MAX_CODE_BYTES), store.where(name))
+    data = store.read_bytes(name, max_bytes=_MAX_CODE_BYTES)
+    refuse_pointer(data, where=store.where(name), error=TrustError)
+    return CodeFile(name, data, store.where(name))
 
 
 def record_consent(code: CodeFile) -> Path:

@@ -11,7 +11,16 @@ from wmtp.checkpoint.headers import SINGLE_FILE
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.errors import CheckpointError, FormatError, NotFoundError
 from wmtp.storage.store import FileInfo, Store
-from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, plain, relative_name_fault, show, show_all
+from wmtp.untrusted import (
+    LFS_ADVICE,
+    LFS_BEGINNING,
+    MAX_INDEX_BYTES,
+    parse_json_object,
+    plain,
+    relative_name_fault,
+    show,
+    show_all,
+)
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 PARAMS_FILE = "params.json"
@@ -28,7 +37,7 @@ _NOT_COPIED = ("metadata.json", "manifest.json", "receipt.json", SINGLE_FILE, IN
 _MAX_COPIED_BYTES = MAX_INDEX_BYTES
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80\x02"
 _SIGNATURES = (
-    (b"version https://git-lfs", "a Git LFS pointer", "fetch the real file with 'git lfs pull'"),
+    (LFS_BEGINNING, "a Git LFS pointer", LFS_ADVICE),
     (b"<", "an HTML or XML page, perhaps an error page saved under this name", "download the file again"),
     (b"\0" * 8, "filled with zeros, as an interrupted download leaves it", "download the file again"),
     (b"GGUF", "a GGUF file", "convert it with transformers: from_pretrained(..., gguf_file=...), then save_pretrained"),
@@ -65,7 +74,8 @@ def find_weights(store: Store) -> PickledWeights:
     if ready := [name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))]:
         raise CheckpointError(
             f"{store.uri}: has safetensors already: {', '.join(show_all(ready))}",
-            hint="use them as they are ('wmtp init DIR'); or move them away if the pickles are what you mean",
+            hint="nothing in them is to be mended: use them as they are ('wmtp init DIR'), or move them away if the"
+            " pickles are what you mean",
         )
     found = [name for name in names if name.endswith(PICKLES) and not _NO_WEIGHTS.fullmatch(name)]
     if _INDEX_FILE in names:
