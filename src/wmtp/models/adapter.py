@@ -198,7 +198,8 @@ def check_packing(model: MTPForCausalLM | ForeignModel) -> None:
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
         raise TrainingError(
             f"{type(unwrapped(model)).__name__}: documents packed into one row see each other",
-            hint="set data.train.packing: false in the recipe; this architecture takes no bounds from position_ids",
+            hint="set data.train.packing: false in the recipe, and data.validation.packing where that is given; this"
+            " architecture takes no bounds from position_ids",
         )
 
 

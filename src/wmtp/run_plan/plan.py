@@ -74,8 +74,7 @@ class RunPlan:
 def plan_run(config: Config, recipe: Recipe) -> RunPlan:
     """Return what a run would use.
 
-    Reads metadata, config.json and headers of the models that were picked, lengths of data files and the first lines
-    of those that are JSONL.
+    Reads metadata, config.json and headers of the models that were picked, lengths and beginnings of data files.
 
     Raises:
         WmtpError: If no model fits, one that was picked is malformed, or the data lacks a file or a key.
@@ -87,7 +86,7 @@ def plan_run(config: Config, recipe: Recipe) -> RunPlan:
     opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
-    notes: list[str] = []
+    notes = [f"data.train: {data.left_out}"] if data.left_out else []
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},
