@@ -188,6 +188,47 @@ def test_validation_takes_what_it_does_not_say_from_train(tmp_path: Path) -> Non
     assert (validation.format, validation.max_length, validation.completion) == ("text", 64, "completion")
 
 
+def test_a_template_is_inherited_and_may_be_given_on_a_command_line(tmp_path: Path) -> None:
+    text = SMALL.replace("a.txt", "a.jsonl, format: prompt_completion")
+    override = 'data.train.template="### {prompt}\\n{completion}"'
+    recipe = read(tmp_path, text, override, "data.validation={files: v.jsonl, packing: false}")
+    assert recipe.data.train.template == "### {prompt}\n{completion}"
+    assert recipe.data.validation is not None
+    assert recipe.data.validation.template == recipe.data.train.template
+    assert read(tmp_path, text).data.train.template == "{prompt}{completion}"
+    assert read(tmp_path, text, "data.validation={files: v.txt, format: text}").data.validation is not None
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["", "{prompt}", "{completion}", "{completion}{prompt}", "{prompt}{prompt}{completion}", "{promt}{completion}"],
+)
+def test_a_template_has_each_place_once_and_in_order(tmp_path: Path, template: str) -> None:
+    text = refused(
+        tmp_path, SMALL.replace("a.txt", "a.jsonl, format: prompt_completion"), f"data.train.template='{template}'"
+    )
+    assert f"data.train.template is '{template}'" in text
+    assert text.endswith('hint: write {prompt} once and {completion} once after it, as in "{prompt}\\n{completion}"')
+
+
+def test_a_template_is_only_for_prompts_and_completions(tmp_path: Path) -> None:
+    for format_ in ("text", "raw_text"):
+        text = refused(tmp_path, SMALL, f"data.train.format={format_}", "data.train.template='{prompt} {completion}'")
+        assert f"data.train.template is '{{prompt}} {{completion}}', and format '{format_}' does not use it" in text
+
+
+def test_what_is_held_out_is_read_as_the_training_data(tmp_path: Path) -> None:
+    text = SMALL.replace("a.txt", "a.jsonl, format: prompt_completion, prompt: task")
+    held = read(tmp_path, text, "data.validation={fraction: 0.1, prompt: task, packing: false, max_length: 8}")
+    assert held.data.validation is not None
+    assert (held.data.validation.packing, held.data.validation.max_length) == (False, 8)
+    given = "{fraction: 0.1, prompt: text, template: '{prompt} {completion}'}"
+    refusal = refused(tmp_path, text, f"data.validation={given}")
+    assert "data.validation.prompt is 'text', in data.train it is 'task'" in refusal
+    assert "data.validation.template is '{prompt} {completion}', in data.train it is '{prompt}{completion}'" in refusal
+    assert "name files in the place of fraction" in refusal
+
+
 def test_validation_is_either_files_or_a_share_of_the_training_documents(tmp_path: Path) -> None:
     held_out = read(tmp_path, SMALL, "data.validation={fraction: 0.05}").data.validation
     assert held_out is not None

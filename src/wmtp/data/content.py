@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from wmtp.errors import DataError
 
@@ -23,7 +23,7 @@ _TABLES = {
     **dict.fromkeys((".xls", ".xlsx", ".ods"), "a spreadsheet"),
     **dict.fromkeys((".parquet", ".arrow", ".feather", ".orc", ".avro"), "a table in binary form"),
 }
-_PACKED = dict.fromkeys((".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"), "packed")
+_PACKED = frozenset({".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"})
 _FIRST_BYTES = {
     b"PAR1": "Parquet", b"ARROW1": "Arrow", b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2",
     b"\xfd7zXZ": "packed by xz", b"\x28\xb5\x2f\xfd": "packed by zstd",
@@ -136,8 +136,12 @@ def content_size(path: Path) -> int:
         return min(max(stored, int.from_bytes(file.read(), "little")), MAX_UNPACKED_BYTES)
 
 
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], bool]]:
+def _opened(path: Path) -> Iterator[tuple[_Readable, bool]]:
     try:
         with path.open("rb") as file:
             is_packed = file.read(len(_GZIP)) == _GZIP

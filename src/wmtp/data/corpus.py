@@ -53,7 +53,7 @@ def check_vocabulary(rows: RowDataset, where: str, vocab_size: int) -> None:
 
 
 def check_positions(rows: RowDataset, where: str, config: Mapping[str, Any], *, name: str = "data.train") -> None:
-    """Raise DataError if a document of the data `name` is longer than the positions that a model's config.json names."""
+    """Raise DataError if a document is longer than a model's config.json names positions; `name` is the data's."""
     limit, longest = position_limit(config), rows.longest_example()
     if limit is not None and longest > limit:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Training documents: text files, JSON records with a text, JSON records with prompt and completion (MBPP's form too)."""
+"""Training documents: text files, JSON with a text, JSON with prompt and completion (MBPP's form too)."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class DocumentReader:
         if self.source.format == "text" and looks_like_records(content):
             raise DataError(
                 f"{content.path}: its name says text, and it begins with a JSON object",
-                hint="name it *.jsonl or *.json to learn the text in each object, or set format: raw_text to learn it as"
-                " it stands",
+                hint="name it *.jsonl or *.json to learn the text in each object, or set format: raw_text to learn it"
+                " as it stands",
             )
         if text.strip():
             yield Document(text, where=str(content.path))
