@@ -107,6 +107,18 @@ def test_a_pattern_without_a_match_says_what_is_there(tmp_path):
     assert caught.value.hint == f"{tmp_path} holds: 'train.jsonl' (did you mean 'train.jsonl'?)"
 
 
+def test_a_name_that_no_file_can_have_matches_nothing(tmp_path):
+    for name in ("x" * 5000, "a/" * 3000, "nul\0"):
+        with pytest.raises(DataError, match="matches no file"):
+            read(tmp_path / name)
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"a\.txt: cannot be read: No such file"):
+        read(tmp_path / "a.txt")
+
+
 def test_every_pattern_without_a_match_is_told(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(DataError, match="2 faults") as caught:

@@ -176,6 +176,13 @@ def test_a_plan_and_a_run_refuse_the_same_data_in_the_same_words(plan, tmp_path)
     assert len(caught.value.faults) == 3
 
 
+def test_data_without_a_document_has_no_plan(plan, tmp_path):
+    (tmp_path / "data.jsonl").write_text("[\n]\n")
+    result = plan("baseline_mtp")
+    assert result.exit_code == 1
+    assert f"error: data.train.files: there is no document in '{tmp_path}/data.jsonl'" in result.stderr
+
+
 def test_faulty_validation_data_is_told_too(plan, tmp_path):
     (tmp_path / "valid.jsonl").write_text('{"text": "t", "code": 1}\n')
     result = plan("baseline_mtp", f"data.validation={{files: [{tmp_path}/valid.jsonl]}}")

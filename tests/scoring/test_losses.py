@@ -171,7 +171,7 @@ def test_a_reference_with_too_few_positions_is_refused_before_anything_is_comput
     shutil.rmtree(zoo / "ref")
     write_reference(zoo / "ref", max_position_embeddings=16)
     with pytest.raises(
-        DataError, match="ref: it knows 16 positions, and the longest document of data.train has 64 tokens"
+        DataError, match=r"ref: it knows 16 positions, and the longest document of data\.train has 64 tokens"
     ):
         scored(zoo, rows_of())
     with pytest.raises(DataError, match="knows 16 positions"):

@@ -328,7 +328,7 @@ def test_tensorboard_files_are_written_below_the_run(tmp_path, base):
 def test_documents_longer_than_the_models_positions_are_refused(tmp_path):
     base = write_mtp_checkpoint(tmp_path / "base", tiny_mtp("gpt2", 2, "linear", vocab_size=VOCAB, n_positions=16))
     with pytest.raises(
-        DataError, match="it knows 16 positions, and the longest document of data.train has 32 tokens"
+        DataError, match=r"it knows 16 positions, and the longest document of data\.train has 32 tokens"
     ) as refusal:
         train(make_config(tmp_path, base), make_recipe(tmp_path))
     assert refusal.value.hint == "set data.train.max_length: 16, or less"

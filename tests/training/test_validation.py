@@ -1,4 +1,4 @@
-"""Validation data with settings of its own: batched by its own rules, checked before training, alike however it lies."""
+"""Validation data with settings of its own: batched by its own rules, and checked before training."""
 
 import json
 

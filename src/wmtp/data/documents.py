@@ -95,8 +95,18 @@ class DocumentReader:
                 hint="name it *.jsonl or *.json to learn the text in each object, or set format: raw_text to learn it"
                 " as it stands",
             )
-        if text.strip():
+        if text.strip() or not content.is_whole:
             yield Document(text, where=str(content.path))
+
+    def raise_any(self, *, has_documents: bool) -> None:
+        """Raise DataError if there was a fault, or no document at all."""
+        self.faults.raise_any()
+        if not has_documents:
+            raise DataError(
+                f"{self.field}.files: there is no document in {', '.join(show_all(self.source.files))}",
+                hint="name files with text in them; a directory is searched for files such as *.py, *.txt and *.jsonl"
+                + (f"; {self.left_out}" if self.left_out else ""),
+            )
 
     def holds_records(self, content: Content) -> bool:
         """Say whether a file is read as JSON."""
@@ -144,13 +154,7 @@ def read_documents(
             documents += reader.documents(content, is_found=is_found)
     if reader.left_out:
         logger.warning("%s: %s", field, reader.left_out)
-    reader.faults.raise_any()
-    if not documents:
-        raise DataError(
-            f"{field}.files: there is no document in {', '.join(show_all(source.files))}",
-            hint="name files with text in them; a directory is searched for files such as *.py, *.txt and *.jsonl"
-            + (f"; {reader.left_out}" if reader.left_out else ""),
-        )
+    reader.raise_any(has_documents=bool(documents))
     return documents
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def find_files(source: DataSource, faults: FaultList, left_out: LeftOut, *, fiel
 
 def _matches(pattern: str, faults: FaultList, field: str) -> list[Path]:
     literal = Path(_QUOTED.sub(r"\1", pattern))
-    if found := next((path for path in (Path(pattern), literal) if path.exists()), None):
+    if found := next((path for path in (Path(pattern), literal) if os.path.lexists(path)), None):
         return [found]
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  Path.glob takes no absolute one
     with faults.collected():
@@ -103,7 +104,7 @@ def _files_below(directory: Path, suffixes: frozenset[str], left_out: LeftOut) -
 def _nearest(path: Path) -> str:
     # The deepest directory that exists is where the mistake begins.
     directory = path
-    while not directory.is_dir():
+    while not os.path.isdir(directory):  # noqa: PTH112  is_dir() raises where a name is too long
         directory = directory.parent
     inside = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
     listed = ", ".join(show_all(inside[:8])) or "nothing"

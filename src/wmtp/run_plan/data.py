@@ -94,7 +94,7 @@ def _counted(reader: DocumentReader) -> list[_File]:
     for content, is_found in reader.contents(_SAMPLED_BYTES):
         with reader.faults.collected():
             files.append(_count(reader, content, is_found=is_found))
-    reader.faults.raise_any()
+    reader.raise_any(has_documents=any(file.documents for file in files))
     return files
 
 
