@@ -26,7 +26,7 @@ REWARD = Score("reward", "reward", role="rm")
 
 DOCUMENTS = [
     *(Document(line * repeats) for line in CODE_LINES for repeats in (1, 2)),
-    Document("    return a + b\n", prompt="Add two numbers."),
+    Document("    return a + b\n", prompt="Add two numbers.\n"),
 ]
 
 

@@ -132,15 +132,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     Raises:
         JSONFault: With the reason, for the caller to put file and hint around.
     """
-    if len(data) > max_bytes:
-        raise JSONFault(f"is larger than {max_bytes:,} bytes")
-    if data.startswith(_BYTE_ORDER_MARK):
-        raise JSONFault("begins with a byte order mark")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise JSONFault(f"is not UTF-8 at byte {error.start}") from error
-    _check_depth(data)
+    text = json_text(data, max_bytes=max_bytes)
     try:
         value = json.loads(
             text,
@@ -157,6 +149,24 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     if "\\u" in text:
         _check_surrogates(value)
     return value
+
+
+def json_text(data: bytes, *, max_bytes: int) -> str:
+    """Return a text that a JSON parser may be given: UTF-8 without BOM, neither too large nor nested too deep.
+
+    Raises:
+        JSONFault: With the reason, as `parse_json` does.
+    """
+    if len(data) > max_bytes:
+        raise JSONFault(f"is larger than {max_bytes:,} bytes")
+    if data.startswith(_BYTE_ORDER_MARK):
+        raise JSONFault("begins with a byte order mark")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JSONFault(f"is not UTF-8 at byte {error.start}") from error
+    _check_depth(data)
+    return text
 
 
 def parse_json_object(

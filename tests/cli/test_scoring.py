@@ -95,5 +95,7 @@ def test_baseline_has_nothing_to_score(wmtp, settings, tmp_path):
 def test_a_missing_key_is_an_error_that_names_the_line(wmtp, settings, tmp_path):
     result = wmtp("score", *settings, "train.algo=critic-wmtp", "critic.reward_column=pased")
     assert result.exit_code == 1
-    assert f"error: {tmp_path}/code.jsonl:1: the key 'pased' is missing" in result.stderr
+    first, second, *_ = result.stderr.splitlines()
+    assert first == "error: data.train: 16 faults"
+    assert second.startswith(f"  {tmp_path}/code.jsonl:1: the key 'pased' is missing")
     assert "did you mean 'passed'?" in result.stderr

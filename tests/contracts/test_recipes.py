@@ -93,7 +93,7 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "tracking.experiment",
         "trust.allow_code",
     }
-    source = {"files", "format", "text", "prompt", "completion", "max_length", "packing"}
+    source = {"files", "format", "text", "prompt", "completion", "template", "max_length", "packing"}
     assert field_paths(RecipeFields) - {f"train.{name}" for name in TrainSection.model_fields} == {
         *(f"data.train.{name}" for name in source),
         *(f"data.validation.{name}" for name in [*source, "fraction"]),

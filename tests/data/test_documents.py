@@ -17,48 +17,86 @@ def write_lines(path, *entries):
     return path
 
 
-def test_a_directory_is_read_recursively_and_hidden_files_are_left_out(tmp_path):
-    (tmp_path / "inner" / ".git").mkdir(parents=True)
-    (tmp_path / "b.py").write_text("b")
-    (tmp_path / "inner" / "a.txt").write_text("a")
-    (tmp_path / "inner" / ".git" / "hidden.txt").write_text("no")
-    (tmp_path / "image.png").write_text("no")
-    assert [document.text for document in read(tmp_path)] == ["b", "a"]
-
-
-def test_a_binary_file_in_a_directory_is_skipped_and_counted(tmp_path, caplog):
-    (tmp_path / "latin.py").write_bytes("é".encode("latin-1"))
-    (tmp_path / "zeros.py").write_bytes(b"a\0b")
-    (tmp_path / "good.py").write_text("x")
-    assert [document.text for document in read(tmp_path)] == ["x"]
-    assert "data.train: skipped 2 files that are not UTF-8 text" in caplog.text
-
-
-def test_a_named_file_must_be_readable(tmp_path):
-    path = tmp_path / "latin.py"
-    path.write_bytes("é".encode("latin-1"))
-    with pytest.raises(DataError, match="not readable as UTF-8 text") as caught:
-        read(path)
-    assert str(path) in caught.value.problem
-
-
-def test_a_file_that_two_patterns_match_is_read_once(tmp_path):
-    (tmp_path / "a.txt").write_text("a")
-    assert len(read(tmp_path / "*.txt", tmp_path)) == 1
-
-
-def test_a_pattern_without_a_match_says_what_is_there(tmp_path):
-    (tmp_path / "train.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"data\.train\.files: .*trian\.jsonl' matches no file") as caught:
-        read(tmp_path / "trian.jsonl")
-    assert caught.value.hint == f"{tmp_path} holds: 'train.jsonl' (did you mean 'train.jsonl'?)"
-
-
 def test_mbpp_lines_are_read_by_their_own_keys(tmp_path):
     path = write_lines(tmp_path / "mbpp.jsonl", {"text": "Add.", "code": "a + b", "test_list": ["assert True"]})
     (document,) = read(path, format="prompt_completion", prompt="text", completion="code")
     assert document == Document("a + b", prompt="Add.", where=f"{path}:1")
-    assert document.whole_text == "Add.\na + b"
+    assert document.whole_text == "Add.a + b"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [
+        ("A:", " four"),
+        ("add\n\n", "\n\na + b\n"),
+        ("  lead", "trail \t"),
+        ("dos\r\n", "x = 1\r\ny = 2\r\n"),
+        ("\ufeffbom", "\ufeffagain"),
+        ("", "alone"),
+        ("\u2028", "\U0001f600"),
+    ],
+)
+def test_prompt_and_completion_are_what_the_data_says_to_the_byte(tmp_path, prompt, completion):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": prompt, "completion": completion})
+    (document,) = read(path, format="prompt_completion")
+    assert (document.prompt, document.text) == (prompt, completion)
+    assert document.whole_text.encode() == prompt.encode() + completion.encode()
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "text"),
+    [
+        ("{prompt}\n{completion}", "p{completion}\n", "c{prompt}"),
+        ("Q: {prompt}\nA: {completion}\n---\n", "Q: p{completion}\nA: ", "c{prompt}\n---\n"),
+        ("{} {{x}} {prompt}{other}{completion}{", "{} {{x}} p{completion}{other}", "c{prompt}{"),
+    ],
+)
+def test_a_template_says_what_stands_around_them_and_other_braces_stand_for_themselves(
+    tmp_path, template, prompt, text
+):
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p{completion}", "completion": "c{prompt}"})
+    (document,) = read(path, format="prompt_completion", template=template)
+    assert (document.prompt, document.text) == (prompt, text)
+
+
+@pytest.mark.parametrize("written", [b"a\r\nb\r\n", b" \n x \n\n", b"\xef\xbb\xbfa", b"one\rtwo\x0c"])
+def test_a_text_file_is_learned_to_the_byte_but_for_a_byte_order_mark(tmp_path, written):
+    (tmp_path / "a.txt").write_bytes(written)
+    (document,) = read(tmp_path / "a.txt")
+    assert document.text.encode() == written.removeprefix(b"\xef\xbb\xbf")
+
+
+def test_json_is_learned_as_it_stands_only_when_that_is_asked_for(tmp_path):
+    text = '{"text": "a",\r\n "n": NaN}\n'
+    for name in ("a.json", "b.jsonl", "c.txt", "d.csv"):
+        (tmp_path / name).write_bytes(text.encode())
+    found = read(*(tmp_path / name for name in ("a.json", "b.jsonl", "c.txt", "d.csv")), format="raw_text")
+    assert [document.text for document in found] == [text] * 4
+
+
+@pytest.mark.parametrize(
+    "text", ['{"text": "a"}\n{"text": "b"}\n', '\n[\n {"text": "a"}\n]', '{\n "text": "a"\n}', '\ufeff{"a": 1}']
+)
+def test_a_text_file_that_holds_json_objects_is_refused_by_name(tmp_path, text):
+    (tmp_path / "data.txt").write_text(text)
+    with pytest.raises(DataError, match=r"data\.txt: its name says text, and it begins with a JSON object") as caught:
+        read(tmp_path)
+    assert "set format: raw_text" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["{x} = y", "[1, 2]\n", "{\n  int a;\n}", '["a", "b"]', "{}x", "[[link]] {"])
+def test_text_with_brackets_is_text(tmp_path, text):
+    (tmp_path / "data.txt").write_text(text)
+    assert [document.text for document in read(tmp_path)] == [text]
+
+
+def test_a_package_json_among_sources_names_the_way_to_learn_it_raw(tmp_path):
+    (tmp_path / "package.json").write_text('{\n  "name": "x",\n  "version": "1"\n}\n')
+    (tmp_path / "a.py").write_text("x = 1\n")
+    with pytest.raises(DataError, match=r"package\.json:1: the key 'text' is missing; keys found: 'name'") as caught:
+        read(tmp_path)
+    assert "set format: raw_text to learn JSON as it stands, or data.train.text" in caught.value.hint
+    assert len(read(tmp_path, format="raw_text")) == 2
 
 
 def test_jsonl_beside_text_files_is_read_by_its_text_key(tmp_path):
@@ -84,7 +122,7 @@ def test_a_line_without_the_key_names_the_line_the_keys_found_and_the_field_to_s
         ("[1]", r"expected a JSON object, found \[1\]"),
         ('{"text": 3}', "'text' is 3, expected text"),
         ('{"text": " "}', "'text' is ' ', expected text"),
-        ('{"text": "a", "text": "b"}', "'text' twice"),
+        ('{"text": "a", "text": "b"}', "'text' stands twice in one object"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, fault):

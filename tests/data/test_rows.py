@@ -1,5 +1,7 @@
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tiny_tokenizer import build_tokenizer
 from wmtp.data.documents import Document
@@ -33,16 +35,37 @@ def test_every_text_ends_with_one_learned_end_token(tokenizer):
 
 def test_a_tokenizers_begin_token_comes_once_and_before_the_prompt():
     tokenizer = build_tokenizer(begins_texts=True)
-    (with_prompt,), (plain,) = rows_of([Document("b", prompt="a"), Document("x = 1")], tokenizer, packing=False).rows
+    (with_prompt,), (plain,) = rows_of([Document("b", prompt="a\n"), Document("x = 1")], tokenizer, packing=False).rows
     assert tokenizer.decode(with_prompt.input_ids) == "<s>a\nb</s>"
     assert tokenizer.decode(plain.input_ids) == "<s>x = 1</s>"
     assert tokenizer.decode(with_prompt.labels[with_prompt.num_prompt_tokens :]) == "b</s>"
 
 
-@pytest.mark.parametrize(("prompt", "completion"), [("add", "a + b"), ("add\n\n", "a + b"), ("add", "\n\na + b")])
-def test_prompt_and_completion_are_separated_by_exactly_one_newline(tokenizer, prompt, completion):
-    ((built,),) = rows_of([Document(completion, prompt=prompt)], tokenizer, packing=False).rows
-    assert tokenizer.decode(built.input_ids) == "add\na + b</s>"
+@pytest.mark.parametrize(("prompt", "text"), [("add", "a + b"), ("add\n\n", "\n\na"), ("  ", " x \r\n"), ("", "x")])
+def test_tokens_are_of_prompt_and_completion_as_they_stand(prompt, text):
+    tokenizer = tokenizer_with(" four")
+    ((built,),) = rows_of([Document(text, prompt=prompt)], tokenizer, packing=False).rows
+    assert tokenizer.decode(built.input_ids) == f"{prompt}{text}</s>"
+    assert tokenizer.decode(built.input_ids[built.num_prompt_tokens :]) == f"{text}</s>"
+
+
+@pytest.mark.parametrize("cut", ["A:| four", "A: |four", "A: fo|ur"])
+def test_the_seam_is_tokenized_as_one_text_and_a_token_across_it_is_learned(cut):
+    tokenizer = tokenizer_with(" four")
+    prompt, text = cut.split("|")
+    ((built,),) = rows_of([Document(text, prompt=prompt)], tokenizer, packing=False).rows
+    assert [tokenizer.decode(token) for token in built.input_ids] == ["A", ":", " four", "</s>"]
+    assert built.num_prompt_tokens == 2
+
+
+def tokenizer_with(word):
+    """A tokenizer of bytes and of one word."""
+    letters = word.replace(" ", "Ġ")
+    pairs = [(letters[:end], letters[end]) for end in range(1, len(letters))]
+    names = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, pairs)]
+    inner = Tokenizer(models.BPE(vocab={name: place for place, name in enumerate(names)}, merges=pairs))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
 
 
 def test_the_loss_is_on_the_completion_only(tokenizer):
@@ -55,7 +78,7 @@ def test_the_loss_is_on_the_completion_only(tokenizer):
 def test_a_token_that_spans_prompt_and_completion_is_learned():
     tokenizer = build_tokenizer(vocab_size=120)
     spanning = tokenizer.convert_tokens_to_ids("ĊĠĠĠ")  # a newline and three spaces
-    ((built,),) = rows_of([Document("    x", prompt="a")], tokenizer, packing=False).rows
+    ((built,),) = rows_of([Document("    x", prompt="a\n")], tokenizer, packing=False).rows
     assert spanning in tokenizer("a\n    x")["input_ids"]
     assert built.labels[built.num_prompt_tokens] == spanning
 

@@ -141,8 +141,8 @@ def test_the_plan_reads_its_section(lab):
     done = plan(lab, "quality.column=goodness")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
-    assert "good.jsonl:1: the key 'goodness' is missing" in error["problem"]
-    assert error["problem"].endswith("keys found: 'text', 'quality'")
+    assert "good.jsonl:1: the key 'goodness' is missing" in error["faults"][0]
+    assert error["faults"][0].endswith("keys found: 'text', 'quality'")
     refused = json.loads(plan(lab, "quality.sharpness=-1").stdout)["error"]
     assert refused["problem"].startswith(
         "override quality.sharpness=-1: quality.sharpness is -1: input should be greater"

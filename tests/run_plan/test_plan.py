@@ -1,5 +1,6 @@
 """What plan says of data, scores, compute and memory, before anything runs."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import pytest
 from checkpoints import write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from tiny_tokenizer import CODE_LINES
+from wmtp.data.documents import read_documents
+from wmtp.errors import DataError
+from wmtp.settings.data import DataSource
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*_*.yaml"))
 CONFIG = """
@@ -63,7 +67,7 @@ def test_every_shipped_recipe_plans_against_a_zoo(plan, recipe):
 
 def test_data_is_estimated_from_its_bytes(plan, tmp_path):
     found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
-    text = 10 * sum(len(line) + len("task") for line in CODE_LINES)
+    text = 10 * sum(len("task\n") + len(line) for line in CODE_LINES)
     assert (found["documents"], found["tokens"]) == (40, 40 + -(-text // 4))
     assert found["stored_bytes"] == (tmp_path / "data.jsonl").stat().st_size
     assert found["rows"] == -(-found["tokens"] // 64)
@@ -160,6 +164,66 @@ def test_plain_text_has_no_reward_column(plan, tmp_path):
     result = plan("critic_column", "data.validation=null", f"data.train={source}")
     assert result.exit_code == 1
     assert "a text file has no key 'tests_passed'" in result.stderr
+
+
+def test_a_plan_and_a_run_refuse_the_same_data_in_the_same_words(plan, tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"text": "t", "code": "c"}\n{"text": "t", "code": NaN}\n{"text": "t"}\n[]\n')
+    result = plan("baseline_mtp")
+    assert result.exit_code == 1
+    source = DataSource(files=[f"{tmp_path}/data.jsonl"], format="prompt_completion", prompt="text", completion="code")
+    with pytest.raises(DataError) as caught:
+        read_documents(source, field="data.train")
+    assert result.stderr.rstrip().endswith(str(caught.value))
+    assert len(caught.value.faults) == 3
+
+
+def test_data_without_a_document_has_no_plan(plan, tmp_path):
+    (tmp_path / "data.jsonl").write_text("[\n]\n")
+    result = plan("baseline_mtp")
+    assert result.exit_code == 1
+    assert f"error: data.train.files: there is no document in '{tmp_path}/data.jsonl'" in result.stderr
+
+
+def test_faulty_validation_data_is_told_too(plan, tmp_path):
+    (tmp_path / "valid.jsonl").write_text('{"text": "t", "code": 1}\n')
+    result = plan("baseline_mtp", f"data.validation={{files: [{tmp_path}/valid.jsonl]}}")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/valid.jsonl:1: 'code' is 1, expected text" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["array", "indented", "objects", "gzip"])
+def test_every_form_of_json_is_estimated_alike(plan, tmp_path, form):
+    lines = [{"text": "a" * 400, "code": "b" * 500} for _ in range(500)]
+    whole = {
+        "array": json.dumps(lines),
+        "indented": json.dumps(lines, indent=1),
+        "objects": "\n".join(json.dumps(line, indent=1) for line in lines),
+        "gzip": "\n".join(map(json.dumps, lines)) + "\n",
+    }[form].encode()
+    (tmp_path / "data.jsonl").write_bytes(gzip.compress(whole) if form == "gzip" else whole)
+    found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
+    assert found["documents"] == pytest.approx(500, rel=2e-2)
+    assert found["tokens"] == pytest.approx(500 + 500 * 901 / 4, rel=2e-2)  # with the newline of the recipe's template
+
+
+def test_a_first_document_longer_than_the_sample_is_read_whole(plan, tmp_path):
+    lines = [{"text": "task", "code": "c" * 300_000} for _ in range(8)]
+    for text in ("\n".join(map(json.dumps, lines)), json.dumps(lines), json.dumps(lines[0], indent=1)):
+        (tmp_path / "data.jsonl").write_text(text)
+        found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
+        documents = 1 if text.startswith("{\n") else 8
+        assert found["documents"] == pytest.approx(documents, abs=1)
+        assert found["tokens"] == pytest.approx(documents * 300_005 / 4, rel=0.15)
+
+
+def test_what_a_directory_holds_besides_is_in_the_plan(plan, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.json").write_text('[{"text": "t", "code": "c"}]')
+    for name in ("b.parquet", "c.parquet", "notes.md"):
+        (tmp_path / "set" / name).write_text("x")
+    result = plan("baseline_mtp", f"data.train.files=[{tmp_path}/set]", "data.validation=null")
+    left = "left out of directories: 2 *.parquet ('b.parquet', 'c.parquet'); 1 *.md ('notes.md')"
+    assert f"data.train: {left}" in result.stdout.splitlines()
 
 
 def test_planning_imports_no_torch(plan, tmp_path):

@@ -171,7 +171,9 @@ def test_a_model_without_a_tokenizer_file_proves_nothing(zoo, role, called):
 def test_a_reference_with_too_few_positions_is_refused_before_anything_is_computed(zoo):
     shutil.rmtree(zoo / "ref")
     write_reference(zoo / "ref", max_position_embeddings=16)
-    with pytest.raises(DataError, match="ref: it knows 16 positions, and the longest document has 64 tokens"):
+    with pytest.raises(
+        DataError, match=r"ref: it knows 16 positions, and the longest document of data\.train has 64 tokens"
+    ):
         scored(zoo, rows_of())
     with pytest.raises(DataError, match="knows 16 positions"):
         score_rows(rows_of(), [ONLINE], models_of(zoo), name="data.train")

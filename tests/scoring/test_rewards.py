@@ -233,7 +233,9 @@ def test_a_text_too_long_for_the_reward_model_is_named(zoo):
     ):
         rewards(zoo)
     rewrite(zoo, max_position_embeddings=16)
-    with pytest.raises(DataError, match="rm: it knows 16 positions, and the longest document has 64 tokens"):
+    with pytest.raises(
+        DataError, match=r"rm: it knows 16 positions, and the longest document of data\.train has 64 tokens"
+    ):
         rewards(zoo)
 
 

@@ -180,37 +180,6 @@ def test_a_head_prior_has_one_weight_for_each_head(tmp_path: Path) -> None:
     assert "loss.head_prior has 2 weights, and mtp.horizon is 3" in text
 
 
-def test_validation_takes_what_it_does_not_say_from_train(tmp_path: Path) -> None:
-    text = SMALL.replace("a.txt", "a.jsonl, format: prompt_completion, completion: code, max_length: 64")
-    recipe = read(tmp_path, text, "data.validation={files: v.txt, format: text}")
-    validation = recipe.data.validation
-    assert validation is not None
-    assert (validation.format, validation.max_length, validation.completion) == ("text", 64, "completion")
-
-
-def test_validation_is_either_files_or_a_share_of_the_training_documents(tmp_path: Path) -> None:
-    held_out = read(tmp_path, SMALL, "data.validation={fraction: 0.05}").data.validation
-    assert held_out is not None
-    assert (held_out.fraction, held_out.files) == (0.05, [])
-    for given in ("{}", "{files: a, fraction: 0.1}"):
-        assert "needs either files or fraction" in refused(tmp_path, SMALL, f"data.validation={given}")
-
-
-def test_a_json_key_that_the_format_does_not_use_is_not_silently_ignored(tmp_path: Path) -> None:
-    text = refused(tmp_path, SMALL.replace("a.txt", "a.jsonl, completion: code"))
-    assert "r.yaml:3: data.train.completion is 'code', and format 'text' does not use it" in text
-    assert "set format: prompt_completion, or remove completion" in text
-
-
-def test_data_in_an_object_store_is_refused_with_a_way_on(tmp_path: Path) -> None:
-    assert "data is read from local files" in refused(tmp_path, SMALL.replace("a.txt", "s3://b/a.txt"))
-
-
-def test_brackets_in_the_name_of_the_recipes_directory_are_not_a_pattern(tmp_path: Path) -> None:
-    (tmp_path / "runs[1]").mkdir()
-    assert read(tmp_path / "runs[1]").data.train.files == [f"{tmp_path}/runs[[]1]/a.txt"]
-
-
 def test_overrides_reach_every_section(tmp_path: Path) -> None:
     recipe = read(tmp_path, RHO1, 'data.train.files=["x.txt"]', "train.max_steps=10", "rho1.keep_ratio=0.3")
     assert recipe.data.train.files == [f"{tmp_path}/x.txt"]

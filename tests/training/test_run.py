@@ -165,6 +165,10 @@ def test_packing_is_refused_for_a_module_that_cannot_keep_documents_apart(tmp_pa
     with pytest.raises(TrainingError, match="has no argument position_ids") as caught:
         train(make_config(tmp_path, base), make_recipe(tmp_path), allow_code=consent)
     assert "data.train.packing: false" in caught.value.hint
+    only_validation = unpacked(tmp_path) | {"validation": {"fraction": 0.25, "packing": True}}
+    with pytest.raises(TrainingError, match="has no argument position_ids") as caught:
+        train(make_config(tmp_path, base), make_recipe(tmp_path, data=only_validation), allow_code=consent)
+    assert "data.validation.packing" in caught.value.hint
     assert not (tmp_path / "runs").exists()
 
 
@@ -325,7 +329,9 @@ def test_tensorboard_files_are_written_below_the_run(tmp_path, base):
 
 def test_documents_longer_than_the_models_positions_are_refused(tmp_path):
     base = write_mtp_checkpoint(tmp_path / "base", tiny_mtp("gpt2", 2, "linear", vocab_size=VOCAB, n_positions=16))
-    with pytest.raises(DataError, match="it knows 16 positions, and the longest document has 32 tokens") as refusal:
+    with pytest.raises(
+        DataError, match=r"it knows 16 positions, and the longest document of data\.train has 32 tokens"
+    ) as refusal:
         train(make_config(tmp_path, base), make_recipe(tmp_path))
     assert refusal.value.hint == "set data.train.max_length: 16, or less"
 

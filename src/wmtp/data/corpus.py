@@ -50,7 +50,7 @@ def read_corpus(
 
 
 def check_vocabulary(rows: RowDataset, where: str, vocab_size: int) -> None:
-    """Raise DataError if the tokenizer makes tokens that the model does not know."""
+    """Raise DataError if the tokenizer makes tokens of the data that the model does not know."""
     if (largest := rows.largest_token()) >= vocab_size:
         raise DataError(
             f"{where}: its tokenizer makes token {largest}, and the model knows {vocab_size} tokens",
@@ -58,13 +58,13 @@ def check_vocabulary(rows: RowDataset, where: str, vocab_size: int) -> None:
         )
 
 
-def check_positions(rows: RowDataset, where: str, config: Mapping[str, Any]) -> None:
-    """Raise DataError if a document is longer than the positions that a model's config.json names."""
+def check_positions(rows: RowDataset, where: str, config: Mapping[str, Any], *, name: str = "data.train") -> None:
+    """Raise DataError if a document is longer than a model's config.json names positions; `name` is the data's."""
     limit, longest = position_limit(config), rows.longest_example()
     if limit is not None and longest > limit:
         raise DataError(
-            f"{where}: it knows {limit} positions, and the longest document has {longest} tokens",
-            hint=f"set data.train.max_length: {limit}, or less",
+            f"{where}: it knows {limit} positions, and the longest document of {name} has {longest} tokens",
+            hint=f"set {name}.max_length: {limit}, or less",
         )
 
 

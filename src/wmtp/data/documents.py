@@ -1,31 +1,27 @@
-"""Reading training documents: text files, JSONL with a text, JSONL with prompt and completion (MBPP's form too)."""
+"""Training documents: text files, JSON with a text, JSON with prompt and completion (MBPP's form too)."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wmtp.data.columns import read_number, refuse_columns
+from wmtp.data.columns import read_number, read_text, refuse_columns
+from wmtp.data.content import JSON_SUFFIXES, Content, NotTextError, read_content, refuse_other_kinds, suffix_of
+from wmtp.data.fault_list import FaultList
+from wmtp.data.files import LeftOut, find_files
+from wmtp.data.records import looks_like_records, parse_record, record_texts
 from wmtp.errors import DataError
-from wmtp.untrusted import MAX_INDEX_BYTES, JSONFault, did_you_mean, parse_json, show, show_all
+from wmtp.untrusted import show_all
 
 if TYPE_CHECKING:
     from wmtp.settings.data import DataSource
 
 logger = logging.getLogger("wmtp")
-
-# What is read from a directory; a file that is named or matched by a pattern may have any name.
-TEXT_SUFFIXES = frozenset({
-    ".c", ".cfg", ".cpp", ".css", ".go", ".h", ".html", ".ini", ".java", ".js", ".json", ".jsonl", ".md", ".py", ".pyi",
-    ".rs", ".rst", ".sh", ".sql", ".toml", ".ts", ".txt", ".yaml", ".yml",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Document:
     Attributes:
         text: What is learned.
         prompt: What comes before it and is only read; empty for plain text.
-        where: File, and line for JSONL, for messages.
+        where: File, and line for JSON, for messages.
         scores: Numbers that the data has of it, by the name of the score.
     """
 
@@ -45,14 +41,94 @@ class Document:
     scores: Mapping[str, float] = attribute(default_factory=dict, hash=False)
 
     @property
-    def prompt_text(self) -> str:
-        """The prompt as the model sees it: the text begins on the line after it, whatever newlines the data had."""
-        return self.prompt.rstrip("\n") + "\n" if self.prompt else ""
-
-    @property
     def whole_text(self) -> str:
         """The document as the model sees it, without its end-of-sequence token."""
-        return self.prompt_text + self.text.lstrip("\n") if self.prompt else self.text
+        return self.prompt + self.text
+
+
+@dataclass(frozen=True)
+class DocumentReader:
+    """Makes documents of what files of a data source hold.
+
+    Attributes:
+        source: How they are read.
+        field: The recipe's section that `source` comes from, for messages: `data.train`.
+        columns: Numbers that every document must have: the name of the score, and the key of JSON that holds it.
+        faults: Gets every file and line that cannot be used.
+        left_out: Gets files of directories that are not read.
+    """
+
+    source: DataSource
+    field: str
+    columns: Mapping[str, str]
+    faults: FaultList
+    left_out: LeftOut
+
+    @classmethod
+    def of(cls, source: DataSource, field: str, columns: Mapping[str, str]) -> DocumentReader:
+        """Return a reader that has met no fault yet."""
+        return cls(source, field, columns, FaultList(field), LeftOut())
+
+    def contents(self, at_most: int | None = None) -> Iterator[tuple[Content, bool]]:
+        """Yield what each file holds, or its beginning, and whether it was found in a directory."""
+        for path, is_found in find_files(self.source, self.faults, self.left_out, field=self.field):
+            with self.faults.collected():
+                refuse_other_kinds(path, raw=self.source.format == "raw_text")
+                yield read_content(path, at_most), is_found
+
+    def documents(self, content: Content, *, is_found: bool) -> Iterator[Document]:
+        """Yield the documents of a file; of its beginning, those that are whole."""
+        if self.holds_records(content):
+            yield from self._records(content)
+            return
+        try:
+            text = content.text()
+        except NotTextError:
+            if not is_found:
+                raise
+            self.left_out.add("that are not UTF-8 text", content.path)
+            return
+        refuse_columns(content.path, self.columns)
+        if self.source.format == "text" and looks_like_records(content):
+            raise DataError(
+                f"{content.path}: its name says text, and it begins with a JSON object",
+                hint="name it *.jsonl or *.json to learn the text in each object, or set format: raw_text to learn it"
+                " as it stands",
+            )
+        if text.strip() or not content.is_whole:
+            yield Document(text, where=str(content.path))
+
+    def raise_any(self, *, has_documents: bool) -> None:
+        """Raise DataError if there was a fault, or no document at all."""
+        self.faults.raise_any()
+        if not has_documents:
+            raise DataError(
+                f"{self.field}.files: there is no document in {', '.join(show_all(self.source.files))}",
+                hint="name files with text in them; a directory is searched for files such as *.py, *.txt and *.jsonl"
+                + (f"; {self.left_out}" if self.left_out else ""),
+            )
+
+    def holds_records(self, content: Content) -> bool:
+        """Say whether a file is read as JSON."""
+        is_json = suffix_of(content.path) in JSON_SUFFIXES
+        return self.source.format == "prompt_completion" or (self.source.format == "text" and is_json)
+
+    def _records(self, content: Content) -> Iterator[Document]:
+        for where, data in record_texts(content):
+            with self.faults.collected():
+                yield self._document(data, where)
+
+    def _document(self, data: bytes, where: str) -> Document:
+        entry, source, field = parse_record(data, where), self.source, self.field
+        scores = {score: read_number(entry, key, where) for score, key in self.columns.items()}
+        if source.format == "text":
+            hint = f"set format: raw_text to learn JSON as it stands, or {field}.text to the key that holds it"
+            return Document(read_text(entry, source.text, where, hint), where=where, scores=scores)
+        hint = f"set {field}.{{}} in the recipe to the key that holds it"
+        prompt = read_text(entry, source.prompt, where, hint.format("prompt"), may_be_empty=True)
+        completion = read_text(entry, source.completion, where, hint.format("completion"))
+        before, after = source.template.split("{completion}")
+        return Document(completion + after, before.replace("{prompt}", prompt), where, scores)
 
 
 def read_documents(
@@ -60,36 +136,25 @@ def read_documents(
 ) -> list[Document]:
     """Return every document of a data source, in the order of its files.
 
-    A directory is read recursively: every file whose suffix is one of `TEXT_SUFFIXES`, or `*.jsonl` for prompts and
-    completions; hidden ones are left out. What is found there and is not UTF-8 text is skipped, and the log says how
-    many files that were; a file that is named, or matched by a pattern, must be readable.
+    A directory is read recursively: every file whose suffix is one of `TEXT_SUFFIXES`, or of JSON for prompts and
+    completions. What else is there, is hidden or is not UTF-8 text is left out, and the log counts and names it; a file
+    that is named, or matched by a pattern, must be readable. Files by gzip are unpacked.
 
     Args:
         source: Which files, and how they are read.
         field: The recipe's section that `source` comes from, for messages: `data.train`.
-        columns: Numbers that every document must have: the name of the score, and the key of JSONL that holds it.
+        columns: Numbers that every document must have: the name of the score, and the key of JSON that holds it.
 
     Raises:
-        DataError: If a pattern matches no file, a file or line cannot be used, or there is no document at all.
+        DataError: With every file and line that cannot be used; or if there is no document at all.
     """
-    documents: list[Document] = []
-    num_skipped = 0
-    for path, is_found in find_files(source, field):
-        text = _read_text(path, may_skip=is_found)
-        if text is None:
-            num_skipped += 1
-        elif source.format == "text" and path.suffix != ".jsonl":
-            refuse_columns(path, columns)
-            documents += [Document(text, where=str(path))] if text.strip() else []
-        else:
-            documents += [_document(entry, source, field, where, columns) for entry, where in _json_lines(text, path)]
-    if num_skipped:
-        logger.warning("%s: skipped %d files that are not UTF-8 text", field, num_skipped)
-    if not documents:
-        raise DataError(
-            f"{field}.files: there is no document in {', '.join(show_all(source.files))}",
-            hint="name files with text in them; a directory is searched for files such as *.py, *.txt and *.jsonl",
-        )
+    reader, documents = DocumentReader.of(source, field, columns), list[Document]()
+    for content, is_found in reader.contents():
+        with reader.faults.collected():
+            documents += reader.documents(content, is_found=is_found)
+    if reader.left_out:
+        logger.warning("%s: %s", field, reader.left_out)
+    reader.raise_any(has_documents=bool(documents))
     return documents
 
 
@@ -116,90 +181,3 @@ def hold_out(documents: Sequence[Document], fraction: float) -> tuple[list[Docum
     held = set(different[: min(max(1, round(fraction * len(different))), len(different) - 1)])
     pairs = list(zip(documents, digests, strict=True))
     return [d for d, digest in pairs if digest not in held], [d for d, digest in pairs if digest in held]
-
-
-def find_files(source: DataSource, field: str) -> Iterator[tuple[Path, bool]]:
-    """Yield each file of a data source once, and whether it was found in a directory rather than asked for.
-
-    Raises:
-        DataError: If a pattern matches no file.
-    """
-    suffixes = TEXT_SUFFIXES if source.format == "text" else frozenset({".jsonl"})
-    seen: set[Path] = set()
-    for pattern in source.files:
-        matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  Path.glob takes no absolute one
-        if not matches:
-            raise DataError(f"{field}.files: {show(pattern)} matches no file", hint=_nearest(pattern))
-        for match in matches:
-            for path in _files_below(match, suffixes) if match.is_dir() else [match]:
-                if path not in seen:
-                    seen.add(path)
-                    yield path, match.is_dir()
-
-
-def _files_below(directory: Path, suffixes: frozenset[str]) -> Iterator[Path]:
-    for path in sorted(directory.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-        if path.suffix in suffixes and path.is_file() and not is_hidden:
-            yield path
-
-
-def _nearest(pattern: str) -> str:
-    # The deepest directory of the pattern that exists is where the mistake begins.
-    directory = Path(pattern)
-    while not directory.is_dir():
-        directory = directory.parent
-    inside = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
-    listed = ", ".join(show_all(inside[:8])) or "nothing"
-    return f"{directory} holds: {listed}{did_you_mean(Path(pattern).name, inside)}"
-
-
-def _read_text(path: Path, *, may_skip: bool) -> str | None:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        fault = "it has NUL characters" if "\0" in text else ""
-    except (OSError, UnicodeDecodeError) as error:
-        text, fault = "", str(error)
-    if fault and not may_skip:
-        raise DataError(f"{path}: not readable as UTF-8 text: {fault}", hint="convert the file, or leave it out")
-    return None if fault else text.replace("\r\n", "\n")
-
-
-def _json_lines(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    # Not splitlines(): it also splits at U+2028, which may stand unescaped inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            entry = parse_json(line.encode(), max_bytes=MAX_INDEX_BYTES)
-        except JSONFault as fault:
-            raise DataError(f"{where}: {fault}", hint="mend the line, or remove it") from fault
-        if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected a JSON object, found {show(entry)}", hint="write one object a line")
-        yield entry, where
-
-
-def _document(
-    entry: dict[str, Any], source: DataSource, field: str, where: str, columns: Mapping[str, str]
-) -> Document:
-    def value(name: str) -> str:
-        return _value(entry, getattr(source, name), f"{field}.{name}", where)
-
-    scores = {score: read_number(entry, key, where) for score, key in columns.items()}
-    if source.format == "text":
-        return Document(value("text"), where=where, scores=scores)
-    return Document(value("completion"), prompt=value("prompt"), where=where, scores=scores)
-
-
-def _value(entry: dict[str, Any], key: str, field: str, where: str) -> str:
-    if key not in entry:
-        found = ", ".join(show_all(entry)) or "none"
-        raise DataError(
-            f"{where}: the key {show(key)} is missing; keys found: {found}",
-            hint=f"set {field} in the recipe to the key that holds it{did_you_mean(key, entry)}",
-        )
-    value = entry[key]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {show(key)} is {show(value)}, expected text", hint="mend the line, or remove it")
-    return value

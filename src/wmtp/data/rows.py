@@ -159,7 +159,7 @@ def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
         )
     begin = _begin_tokens(tokenizer)
     wholes = _encode([document.whole_text for document in documents], tokenizer)
-    prompts = _encode([document.prompt_text for document in documents], tokenizer)
+    prompts = _encode([document.prompt for document in documents], tokenizer)
     examples = []
     for document, whole, prompt in zip(documents, wholes, prompts, strict=True):
         # A tokenizer may merge the end of a prompt with what follows: such a token belongs to the completion.

@@ -37,7 +37,14 @@ _RECIPE = """\
 # Written by `wmtp demo --gguf`.
 run: {{name: demo-real, seed: 42, export_next_token: true}}
 data:
-  train: {{files: [{data}], format: prompt_completion, prompt: text, completion: code, max_length: 256, packing: true}}
+  train:
+    files: [{data}]
+    format: prompt_completion
+    prompt: text
+    completion: code
+    template: "{{prompt}}\\n{{completion}}"
+    max_length: 256
+    packing: true
   validation: {{fraction: 0.1}}
 mtp: {{horizon: 4}}
 train:

@@ -69,7 +69,8 @@ class ForeignModel(nn.Module):
         if rows.position_ids is not None and "position_ids" not in self._named:
             raise TrainingError(
                 f"{type(self.module).__name__} has no argument position_ids, so packed documents would see each other",
-                hint="add position_ids to its signature and use it, or set data.train.packing: false in the recipe",
+                hint="add position_ids to its signature and use it, or set data.train.packing: false in the recipe, and"
+                " data.validation.packing where that is given",
             )
         given = {"attention_mask": rows.attention_mask, "position_ids": rows.position_ids}
         return {
@@ -198,7 +199,8 @@ def check_packing(model: MTPForCausalLM | ForeignModel) -> None:
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
         raise TrainingError(
             f"{type(unwrapped(model)).__name__}: documents packed into one row see each other",
-            hint="set data.train.packing: false in the recipe; this architecture takes no bounds from position_ids",
+            hint="set data.train.packing: false in the recipe, and data.validation.packing where that is given; this"
+            " architecture takes no bounds from position_ids",
         )
 
 

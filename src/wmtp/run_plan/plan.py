@@ -77,8 +77,7 @@ def plan_run(
 ) -> RunPlan:
     """Return what a run would use, once what it needs is there.
 
-    Reads metadata, config.json and headers of the models that were picked, lengths of data files and the first lines
-    of those that are JSONL.
+    Reads metadata, config.json and headers of the models that were picked, lengths and beginnings of data files.
 
     Args:
         config: Where models are, and what to compute on.
@@ -98,7 +97,8 @@ def plan_run(
     opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
-    notes = [] if trains_here else open_questions(config.devices)
+    notes = [f"data.train: {data.left_out}"] if data.left_out else []
+    notes += [] if trains_here else open_questions(config.devices)
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},

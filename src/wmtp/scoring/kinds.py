@@ -95,7 +95,7 @@ class TokenLoss(Kind):
         if not self.scored.shares_tokenizer:
             _refuse_tokenizer(self.scored)
         where, config = self.scored.checkpoint.where, self.scored.checkpoint.config
-        check_positions(rows, where, config)
+        check_positions(rows, where, config, name=self.scored.name)
         if isinstance(size := config.get("vocab_size"), int):
             check_vocabulary(rows, where, size)
 
@@ -123,7 +123,7 @@ class Reward(Kind):
         refuse_online(scored.score)
         check_label(scored.checkpoint.where, declared_labels(scored.checkpoint), scored.score.label)
         if scored.shares_tokenizer:
-            check_positions(rows, scored.checkpoint.where, scored.checkpoint.config)
+            check_positions(rows, scored.checkpoint.where, scored.checkpoint.config, name=scored.name)
             if isinstance(size := scored.checkpoint.config.get("vocab_size"), int):
                 check_vocabulary(rows, scored.checkpoint.where, size)
 
@@ -132,7 +132,9 @@ class Reward(Kind):
         ids = [example.input_ids for example in rows.examples]
         if self.scored.shares_tokenizer:
             return ids
-        texts = self._encoded(self.scored.tokenizer.batch_decode(ids, skip_special_tokens=True))
+        # To the byte: some tokenizers would take spaces before punctuation away.
+        decoded = self.scored.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        texts = self._encoded(decoded)
         self._check_texts(texts)
         return texts
 

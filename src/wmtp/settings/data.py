@@ -12,7 +12,8 @@ from wmtp.settings.config import OneOrMany
 from wmtp.settings.yaml_file import beside_file
 from wmtp.untrusted import show
 
-_KEYS_OF_FORMAT = {"text": ("text",), "prompt_completion": ("prompt", "completion")}
+_KEYS_OF_FORMAT = {"text": ("text",), "raw_text": (), "prompt_completion": ("prompt", "completion", "template")}
+_PLACES = ("{prompt}", "{completion}")
 
 
 def _pattern(text: str, info: ValidationInfo) -> str:
@@ -21,6 +22,14 @@ def _pattern(text: str, info: ValidationInfo) -> str:
         raise FieldFaults(Fault((), problem, "copy it here and name the copy"))
     # The directory is a place, not a pattern: brackets in its name must not be read as one.
     return beside_file(text, info, quote=glob.escape)
+
+
+def _template(text: str) -> str:
+    places = [text.find(place) for place in _PLACES if text.count(place) == 1]
+    if len(places) != len(_PLACES) or places != sorted(places):
+        hint = 'write {prompt} once and {completion} once after it, as in "{prompt}\\n{completion}"'
+        raise FieldFaults(Fault((), f"is {show(text)}", hint))
+    return text
 
 
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
@@ -33,12 +42,18 @@ class DataSource(StrictModel):
     files: Annotated[list[Pattern], OneOrMany] = Field(
         default_factory=list, description="Files, directories or glob patterns, seen from the recipe's directory."
     )
-    format: Literal["text", "prompt_completion"] = Field(
-        "text", description="text: every token is learned. prompt_completion: JSONL; only the completion is learned."
+    format: Literal["text", "raw_text", "prompt_completion"] = Field(
+        "text",
+        description="text: text files, and JSON with a text in each object; every token is learned. raw_text: the same,"
+        " and JSON is learned as it stands. prompt_completion: JSON; the completion is learned.",
     )
-    text: JSONKey = Field("text", description="Format text: the key that holds the text in JSONL files.")
+    text: JSONKey = Field("text", description="Format text: the key that holds the text in JSON files.")
     prompt: JSONKey = Field("prompt", description="Format prompt_completion: the key that holds the prompt.")
     completion: JSONKey = Field("completion", description="Format prompt_completion: the key of the completion.")
+    template: Annotated[str, AfterValidator(_template)] = Field(
+        "".join(_PLACES),
+        description="Format prompt_completion: what the model reads. What stands before {completion} is not learned.",
+    )
     max_length: int = Field(2048, ge=2, description="Tokens in a row.")
     packing: bool = Field(True, description="Put several documents in a row; attention stays within each.")
 
@@ -90,6 +105,20 @@ class Data(StrictModel):
         if train is None or not isinstance(value, dict):
             return value
         inherited = train.model_dump(exclude={"files"})
+        if value.get("fraction") is not None:
+            _refuse_another_reading(value, train)
         if value.get("format", train.format) != train.format:
             inherited = {name: inherited[name] for name in ("max_length", "packing")}
         return {**inherited, **value}
+
+
+def _refuse_another_reading(value: dict[str, Any], train: TrainingData) -> None:
+    """Raise FieldFaults where documents that are held out of the training data should be read in another way."""
+    names = ["format", *(key for keys in _KEYS_OF_FORMAT.values() for key in keys)]
+    different = [name for name in names if name in value and value[name] != getattr(train, name)]
+    if different:
+        hint = "what is held out is read as data.train says: remove it, or name files in the place of fraction"
+        problems = [
+            (name, f"is {show(value[name])}, in data.train it is {show(getattr(train, name))}") for name in different
+        ]
+        raise FieldFaults(*(Fault((name,), problem, hint) for name, problem in problems))

@@ -185,7 +185,7 @@ def _horizon(model: MTPForCausalLM | ForeignModel, heads: int, recipe: Recipe) -
             "run.export_next_token is true, and the base model's own class has no trunk that can stand alone",
             hint="set run.export_next_token: false; only models of the class MTPForCausalLM are exported",
         )
-    if recipe.data.train.packing:
+    if recipe.data.train.packing or (recipe.data.validation and recipe.data.validation.packing):
         check_packing(model)
     return horizon
 
@@ -205,6 +205,8 @@ def _read_rows(
     where = base.checkpoint.where
     columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
     rows, held_out = read_corpus(recipe, base.tokenizer, where, columns)
-    check_vocabulary(rows, where, vocab_size)
-    check_positions(rows, where, base.checkpoint.config)
+    for name, part in (("data.train", rows), ("data.validation", held_out)):
+        if part is not None:
+            check_vocabulary(part, where, vocab_size)
+            check_positions(part, where, base.checkpoint.config, name=name)
     return rows, held_out

@@ -156,6 +156,16 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return {name: inputs[name] for name in asked - set(computed)} | computed
 
     @override
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        # Trainer has one collator, that of the training rows; these may be packed otherwise, or longer.
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        of_training, self.data_collator = self.data_collator, rows.collate
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = of_training
+
+    @override
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:

@@ -1,0 +1,175 @@
+"""What a data file is, by its name and its first bytes, and its content without compression."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from wmtp.errors import DataError
+
+JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
+
+# What a gzip file may hold. A document, its tokens and its rows are kept in memory; a bomb would fill it.
+MAX_UNPACKED_BYTES = 1 << 30
+
+_TABLES = {
+    **dict.fromkeys((".csv", ".tsv"), "a table in text"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "a spreadsheet"),
+    **dict.fromkeys((".parquet", ".arrow", ".feather", ".orc", ".avro"), "a table in binary form"),
+}
+_PACKED = frozenset({".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"})
+_FIRST_BYTES = {
+    b"PAR1": "Parquet", b"ARROW1": "Arrow", b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz", b"\x28\xb5\x2f\xfd": "packed by zstd",
+}  # fmt: skip
+_GZIP = b"\x1f\x8b"
+_BYTES_TO_KNOW = 4096
+_LENGTH_BYTES = 4  # the end of a gzip file: its length without compression, modulo 4 GiB
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, or its beginning.
+
+    Attributes:
+        path: The file.
+        data: Its bytes, without compression.
+        is_whole: Whether these are all of them.
+    """
+
+    path: Path
+    data: bytes
+    is_whole: bool = True
+
+    def text(self) -> str:
+        """Return it as text, to the byte but for a byte order mark at its begin.
+
+        Raises:
+            NotTextError: If it is not UTF-8, or has NUL characters.
+        """
+        self.refuse_binary()
+        try:
+            text = codecs.getincrementaldecoder("utf-8-sig")().decode(self.data, self.is_whole)
+        except UnicodeDecodeError as error:
+            raise NotTextError(self.path, str(error)) from error
+        if "\0" in text:
+            raise NotTextError(self.path, "it has NUL characters")
+        return text
+
+    def refuse_binary(self) -> None:
+        """Raise NotTextError if the first bytes show that this is no text."""
+        head = self.data[:_BYTES_TO_KNOW]
+        found = next((kind for first, kind in _FIRST_BYTES.items() if head.startswith(first)), None)
+        if b"\0" in head or (found and not _is_utf8(head)):
+            raise NotTextError(self.path, f"by its first bytes it is {found}" if found else "it has NUL characters")
+
+
+class NotTextError(DataError):
+    """A file whose bytes are no text."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path}: not readable as UTF-8 text: {reason}", hint="convert the file to UTF-8, or leave it out"
+        )
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str, tuple[str, ...]]]:
+        return DataError, (self.problem, self.hint, self.faults)
+
+
+def suffix_of(path: Path) -> str:
+    """Return what a file's name says it is, in lower case: `.jsonl` for `TRAIN.JSONL` and for `train.jsonl.gz`."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def refuse_other_kinds(path: Path, *, raw: bool) -> None:
+    """Raise DataError for a file whose name says that it is of a kind that is not read.
+
+    Args:
+        path: The file.
+        raw: Whether it is learned as it stands, as a table in text can be.
+    """
+    suffix = suffix_of(path)
+    if suffix in _TABLES and not (raw and suffix in (".csv", ".tsv")):
+        raise DataError(f"{path}: {_TABLES[suffix]}, and such files are not read", hint=_as_jsonl(path, suffix))
+    if suffix in _PACKED:
+        raise DataError(
+            f"{path}: packed, and of packed files only single ones by gzip are read",
+            hint="unpack it, and name what was in it",
+        )
+
+
+def read_content(path: Path, at_most: int | None = None) -> Content:
+    """Read a file, or its beginning; one by gzip, whatever its name, is unpacked.
+
+    Args:
+        path: The file.
+        at_most: So many bytes; None: all.
+
+    Raises:
+        DataError: If it cannot be read, or holds more than 1 GiB once unpacked.
+    """
+    with _opened(path) as (file, is_packed):
+        most = min(at_most or MAX_UNPACKED_BYTES, MAX_UNPACKED_BYTES) if is_packed else at_most
+        data = file.read() if most is None else file.read(most + 1)
+    is_whole = most is None or len(data) <= most
+    if is_packed and not is_whole and most == MAX_UNPACKED_BYTES:
+        raise DataError(
+            f"{path}: holds more than {MAX_UNPACKED_BYTES:,} bytes once unpacked",
+            hint="unpack it, and name what was in it; several smaller files are read too",
+        )
+    return Content(path, data if is_whole else data[:most], is_whole)
+
+
+def content_size(path: Path) -> int:
+    """Return how many bytes a file holds; of one by gzip, what its end says that these are without compression."""
+    stored = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(_GZIP)) != _GZIP:
+            return stored
+        file.seek(max(0, stored - _LENGTH_BYTES))
+        return min(max(stored, int.from_bytes(file.read(), "little")), MAX_UNPACKED_BYTES)
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[_Readable, bool]]:
+    try:
+        with path.open("rb") as file:
+            is_packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            if is_packed:
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    yield unpacked, True
+            else:
+                yield file, False
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {reason}", hint="restore the file, or leave it out") from error
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _as_jsonl(path: Path, suffix: str) -> str:
+    reader = {".csv": "read_csv", ".parquet": "read_parquet", ".feather": "read_feather", ".orc": "read_orc"}
+    how = ""
+    if suffix in reader:
+        command = (
+            f"pandas.{reader[suffix]}({path.name!r}).to_json({path.stem + '.jsonl'!r}, orient='records', lines=True)"
+        )
+        how = f"; with pandas: {command}"
+    return f"write it as JSONL, one object a line{how}"
