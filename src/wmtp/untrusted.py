@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from wmtp.errors import WmtpError
+from wmtp.json_places import MAX_DEPTH, find_place, place_of_position
 
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
-_MAX_DEPTH = 64
 _MAX_CONTAINERS = 1_000_000  # a header has three for each tensor, a tokenizer file one for each merge
 _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
 MAX_SHOWN = 20  # lines of one kind in an error
 _SHOWN_CHARACTERS = 200
+_SHOWN_LEVELS = 8  # of a path in a document
 MAX_LEVELS = 64  # of directories; what lies deeper is not looked at
 _MAX_NAME_CHARACTERS = 1024
 _MAX_PART_BYTES = 255  # no file system here takes longer ones
@@ -32,7 +33,15 @@ _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 
 
 class JSONFault(ValueError):
-    """Why a text is not strict JSON; callers turn it into their own typed error."""
+    """Why a text is not strict JSON, and where in it; callers turn it into their own typed error."""
+
+
+class _UnplacedFault(JSONFault):
+    """A fault of a key or value, found where its place is not known; with what tells it from others."""
+
+    def __init__(self, problem: str, is_it: Callable[[str, str | None], bool]) -> None:
+        super().__init__(problem)
+        self.is_it = is_it
 
 
 def show(value: object) -> str:
@@ -137,6 +146,16 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise JSONFault(f"is not UTF-8 at byte {error.start}") from error
+    try:
+        return _strict_value(data, text)
+    except _UnplacedFault as fault:
+        raise JSONFault(f"{fault}{_shown_place(', at', find_place(text, fault.is_it))}") from fault
+    except json.JSONDecodeError as error:
+        place = _shown_place(", after", place_of_position(text, error.pos))
+        raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{place}") from error
+
+
+def _strict_value(data: bytes, text: str) -> Any:
     _check_depth(data)
     try:
         value = json.loads(
@@ -147,13 +166,17 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
             # A call for each number would take half of the time that a large header needs.
             parse_int=_bounded_int if b"-0" in data or _LONG_INTEGER in data.translate(_DIGITS_AS_ZEROS) else None,
         )
-    except json.JSONDecodeError as error:
-        raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise _nested_too_deep() from error
     if "\\u" in text:
         _check_surrogates(value)
     return value
+
+
+def _shown_place(start: str, path: Sequence[str | int] | None) -> str:
+    """Return where in a document something is, for the end of a sentence; nothing when it is at the root or unknown."""
+    dotted = ".".join(plain(part) for part in (path or ())[:_SHOWN_LEVELS])
+    return f"{start} {dotted}" if dotted else ""
 
 
 def parse_json_object(
@@ -178,7 +201,7 @@ def _check_depth(data: bytes) -> None:
     brackets = _STRING.sub(b"", quotes_and_brackets.replace(b'""', b""))
     if len(brackets) > 2 * _MAX_CONTAINERS:
         raise JSONFault(f"has more than {_MAX_CONTAINERS:,} arrays and objects")
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         innermost_removed = brackets.replace(b"[]", b"")
         if len(innermost_removed) == len(brackets):
             return  # flat, or unbalanced: json.loads says where
@@ -188,31 +211,31 @@ def _check_depth(data: bytes) -> None:
 
 
 def _nested_too_deep() -> JSONFault:
-    return JSONFault(f"is nested deeper than {_MAX_DEPTH} levels")
+    return _UnplacedFault(f"is nested deeper than {MAX_DEPTH} levels", lambda part, _: not part)
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise JSONFault(f"has the key {show(twice)} twice in one object")
+        raise _UnplacedFault(f"has the key {show(twice)} twice in one object", lambda _, again: again == twice)
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise JSONFault(f"has the value {name}, which is not JSON")
+    raise _UnplacedFault(f"has the value {name}, which is not JSON", lambda part, _: part == name)
 
 
 def _finite_float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise JSONFault(f"has the number {show(text)}, which overflows")
+        raise _UnplacedFault(f"has the number {show(text)}, which overflows", lambda part, _: part == text)
     return value
 
 
 def _bounded_int(text: str) -> float:
     if len(text) > _MAX_INTEGER_DIGITS:
-        raise JSONFault(f"has an integer of {len(text)} digits")
+        raise _UnplacedFault(f"has an integer of {len(text)} digits", lambda part, _: part == text)
     return -0.0 if text == "-0" else int(text)  # as JavaScript and safetensors read it: no size and no offset
 
 
@@ -220,4 +243,8 @@ def _check_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise JSONFault("has a lone surrogate in a string") from error
+        raise _UnplacedFault("has a lone surrogate in a string", _has_surrogate) from error
+
+
+def _has_surrogate(part: str, _: str | None) -> bool:
+    return "\\u" in part and any("\ud800" <= character <= "\udfff" for character in json.loads(part))

@@ -30,9 +30,8 @@ _MORE_SIZES = (*_POSITIONS, *_DEPTHS, "n_head")
 _NEVER_ZERO = re.compile(r".*(?:vocab_size|hidden_size|intermediate_size|heads|head_dim|_layers)|n_embd|d_model|n_head")
 _LAYER = re.compile(r"(?:[A-Za-z_]\w*\.){0,3}(?:layers|layer|h|blocks)\.(\d{1,6})\.")
 _ADVICE = {
-    "vocab_size": "if the embeddings were resized on purpose",
-    "num_labels": "and as many entries to id2label and label2id where they are there",
-    "id2label": "and to label2id, or take both away and write num_labels",
+    "vocab_size": " if the embeddings were resized on purpose",
+    "num_labels": ", and as many entries in id2label and label2id where they are there",
 }
 _MAX_KEYS = 3
 
@@ -55,16 +54,17 @@ class Contradiction:
 
     def __str__(self) -> str:
         if self.said is None:
-            return f"config.json has no {self.key}, which is then {self.wanted:,}, not {self.found:,}"
-        return f"{plain(self.key)} in config.json is {self.said:,}, not {self.found:,}"
+            return f"config.json has no {self.key}, and the class then takes {self.wanted:,}, not {self.found:,}"
+        verb = "counts" if self.key.rpartition(".")[2] == "id2label" else "is"
+        return f"{plain(self.key)} in config.json {verb} {self.said:,}, not {self.found:,}"
 
     @property
     def advice(self) -> str:
         """The line that would mend it."""
         last = self.key.rpartition(".")[2]
         if last == "id2label":
-            return f"give {plain(self.key)} in config.json {self.found:,} entries, {_ADVICE[last]}"
-        return ", ".join(filter(None, (f"write {self.found} for {plain(self.key)} in config.json", _ADVICE.get(last))))
+            return f"give {plain(self.key)} and label2id in config.json {self.found:,} entries"
+        return f'write "{plain(self.key.partition(" ")[0])}": {self.found} in config.json{_ADVICE.get(last, "")}'
 
 
 def shape_contradictions(config: dict[str, Any], tensor: TensorInfo, wanted: Sequence[int]) -> list[Contradiction]:

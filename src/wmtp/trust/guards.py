@@ -74,14 +74,15 @@ def _raised_in(error: BaseException) -> str:
     running = [
         f"{plain(frame.f_code.co_qualname)} ({plain(_file_of(frame))}, line {line})"
         for frame, line in walk_tb(error.__traceback__)
-        if frame.f_code.co_name == "__init__" and not _is_not_meant(frame)
+        if frame.f_code.co_name == "__init__" and _is_of_a_model(frame)
     ]
     return f", in {' of '.join(dict.fromkeys((running[-1], running[0])))}" if running else ""
 
 
-def _is_not_meant(frame: FrameType) -> bool:
-    # A model is made of torch's modules, and of dataclasses of a configuration: what they raise others made them raise.
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in ("wmtp", "torch", "huggingface_hub", "dataclasses")
+def _is_of_a_model(frame: FrameType) -> bool:
+    # A model is made of torch's modules, and its configuration is wrapped: what they raise, others made them raise.
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package not in ("wmtp", "torch", "huggingface_hub") and not frame.f_code.co_qualname.endswith(">.__init__")
 
 
 def _file_of(frame: FrameType) -> str:
