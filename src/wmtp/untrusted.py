@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from wmtp import json_places
 from wmtp.errors import WmtpError
-from wmtp.json_places import MAX_DEPTH, find_place, place_of_position
+from wmtp.json_places import MAX_DEPTH
 
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
@@ -37,11 +38,11 @@ class JSONFault(ValueError):
 
 
 class _UnplacedFault(JSONFault):
-    """A fault of a key or value, found where its place is not known; with what tells it from others."""
+    """A fault found where its place is not known; with what finds it."""
 
-    def __init__(self, problem: str, is_it: Callable[[str, str | None], bool]) -> None:
+    def __init__(self, problem: str, find: json_places.Finder) -> None:
         super().__init__(problem)
-        self.is_it = is_it
+        self.find = find
 
 
 def show(value: object) -> str:
@@ -149,9 +150,9 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     try:
         return _strict_value(data, text)
     except _UnplacedFault as fault:
-        raise JSONFault(f"{fault}{_shown_place(', at', find_place(text, fault.is_it))}") from fault
+        raise JSONFault(f"{fault}{_shown_place(', at', fault.find(text))}") from fault
     except json.JSONDecodeError as error:
-        place = _shown_place(", after", place_of_position(text, error.pos))
+        place = _shown_place(", after", json_places.place_of_position(text, error.pos))
         raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{place}") from error
 
 
@@ -211,31 +212,35 @@ def _check_depth(data: bytes) -> None:
 
 
 def _nested_too_deep() -> JSONFault:
-    return _UnplacedFault(f"is nested deeper than {MAX_DEPTH} levels", lambda part, _: not part)
+    return _UnplacedFault(f"is nested deeper than {MAX_DEPTH} levels", json_places.place_of_depth)
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise _UnplacedFault(f"has the key {show(twice)} twice in one object", lambda _, again: again == twice)
+        raise _UnplacedFault(f"has the key {show(twice)} twice in one object", json_places.finder_of_repeated(twice))
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _UnplacedFault(f"has the value {name}, which is not JSON", lambda part, _: part == name)
+    raise _UnplacedFault(
+        f"has the value {name}, which is not JSON", json_places.finder_of_value("parse_constant", name)
+    )
 
 
 def _finite_float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise _UnplacedFault(f"has the number {show(text)}, which overflows", lambda part, _: part == text)
+        raise _UnplacedFault(
+            f"has the number {show(text)}, which overflows", json_places.finder_of_value("parse_float", text)
+        )
     return value
 
 
 def _bounded_int(text: str) -> float:
     if len(text) > _MAX_INTEGER_DIGITS:
-        raise _UnplacedFault(f"has an integer of {len(text)} digits", lambda part, _: part == text)
+        raise _UnplacedFault(f"has an integer of {len(text)} digits", json_places.finder_of_value("parse_int", text))
     return -0.0 if text == "-0" else int(text)  # as JavaScript and safetensors read it: no size and no offset
 
 
@@ -243,8 +248,4 @@ def _check_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _UnplacedFault("has a lone surrogate in a string", _has_surrogate) from error
-
-
-def _has_surrogate(part: str, _: str | None) -> bool:
-    return "\\u" in part and any("\ud800" <= character <= "\udfff" for character in json.loads(part))
+        raise _UnplacedFault("has a lone surrogate in a string", json_places.place_of_surrogate) from error
