@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from wmtp import json_places
 from wmtp.errors import WmtpError
-from wmtp.json_places import MAX_DEPTH
 
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
@@ -202,7 +201,7 @@ def _check_depth(data: bytes) -> None:
     brackets = _STRING.sub(b"", quotes_and_brackets.replace(b'""', b""))
     if len(brackets) > 2 * _MAX_CONTAINERS:
         raise JSONFault(f"has more than {_MAX_CONTAINERS:,} arrays and objects")
-    for _ in range(MAX_DEPTH):
+    for _ in range(json_places.MAX_DEPTH):
         innermost_removed = brackets.replace(b"[]", b"")
         if len(innermost_removed) == len(brackets):
             return  # flat, or unbalanced: json.loads says where
@@ -212,7 +211,7 @@ def _check_depth(data: bytes) -> None:
 
 
 def _nested_too_deep() -> JSONFault:
-    return _UnplacedFault(f"is nested deeper than {MAX_DEPTH} levels", json_places.place_of_depth)
+    return _UnplacedFault(f"is nested deeper than {json_places.MAX_DEPTH} levels", json_places.place_of_depth)
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
