@@ -132,8 +132,10 @@ def check_required_files(store: Store, metadata: ModelMetadata) -> None:
     strategy = metadata.loading_strategy
     start = f"{store.uri / METADATA_FILE}: loading_strategy."
     listed, missing = f"{start}required_files", []
-    for name in dict.fromkeys([*strategy.required_files, *filter(None, [strategy.custom_module_file])]):
-        field = listed if name in strategy.required_files else f"{start}custom_module_file"
+    required = dict.fromkeys(strategy.required_files, listed)
+    if strategy.custom_module_file is not None:
+        required.setdefault(strategy.custom_module_file, f"{start}custom_module_file")
+    for name, field in required.items():
         try:
             if not store.has(name):
                 missing.append(name)
