@@ -12,16 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from wmtp import json_places
 from wmtp.errors import WmtpError
 
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_MAX_DEPTH = 64
 _MAX_CONTAINERS = 1_000_000  # a header has three for each tensor, a tokenizer file one for each merge
 _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
 MAX_SHOWN = 20  # lines of one kind in an error
 _SHOWN_CHARACTERS = 200
+_SHOWN_LEVELS = 8  # of a path in a document
 MAX_LEVELS = 64  # of directories; what lies deeper is not looked at
 LFS_BEGINNING = b"version https://git-lfs"
 LFS_ADVICE = "fetch the real file: 'git lfs pull' in the clone that it came from"
@@ -35,7 +36,15 @@ _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 
 
 class JSONFault(ValueError):
-    """Why a text is not strict JSON; callers turn it into their own typed error."""
+    """Why a text is not strict JSON, and where in it; callers turn it into their own typed error."""
+
+
+class _UnplacedFault(JSONFault):
+    """A fault found where its place is not known; with what finds it."""
+
+    def __init__(self, problem: str, find: json_places.Finder) -> None:
+        super().__init__(problem)
+        self.find = find
 
 
 def show(value: object) -> str:
@@ -134,6 +143,16 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """
     text = json_text(data, max_bytes=max_bytes)
     try:
+        return _strict_value(data, text)
+    except _UnplacedFault as fault:
+        raise JSONFault(f"{fault}{_shown_place(', at', fault.find(text))}") from fault
+    except json.JSONDecodeError as error:
+        place = _shown_place(", after", json_places.place_of_position(text, error.pos))
+        raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{place}") from error
+
+
+def _strict_value(data: bytes, text: str) -> Any:
+    try:
         value = json.loads(
             text,
             object_pairs_hook=_object_without_duplicates,
@@ -142,8 +161,6 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
             # A call for each number would take half of the time that a large header needs.
             parse_int=_bounded_int if b"-0" in data or _LONG_INTEGER in data.translate(_DIGITS_AS_ZEROS) else None,
         )
-    except json.JSONDecodeError as error:
-        raise JSONFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise _nested_too_deep() from error
     if "\\u" in text:
@@ -165,8 +182,17 @@ def json_text(data: bytes, *, max_bytes: int) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise JSONFault(f"is not UTF-8 at byte {error.start}") from error
-    _check_depth(data)
+    try:
+        _check_depth(data)
+    except _UnplacedFault as fault:
+        raise JSONFault(f"{fault}{_shown_place(', at', fault.find(text))}") from fault
     return text
+
+
+def _shown_place(start: str, path: Sequence[str | int] | None) -> str:
+    """Return where in a document something is, for the end of a sentence; nothing when it is at the root or unknown."""
+    dotted = ".".join(plain(part) for part in (path or ())[:_SHOWN_LEVELS])
+    return f"{start} {dotted}" if dotted else ""
 
 
 def parse_json_object(
@@ -198,7 +224,7 @@ def _check_depth(data: bytes) -> None:
     brackets = _STRING.sub(b"", quotes_and_brackets.replace(b'""', b""))
     if len(brackets) > 2 * _MAX_CONTAINERS:
         raise JSONFault(f"has more than {_MAX_CONTAINERS:,} arrays and objects")
-    for _ in range(_MAX_DEPTH):
+    for _ in range(json_places.MAX_DEPTH):
         innermost_removed = brackets.replace(b"[]", b"")
         if len(innermost_removed) == len(brackets):
             return  # flat, or unbalanced: json.loads says where
@@ -208,31 +234,35 @@ def _check_depth(data: bytes) -> None:
 
 
 def _nested_too_deep() -> JSONFault:
-    return JSONFault(f"is nested deeper than {_MAX_DEPTH} levels")
+    return _UnplacedFault(f"is nested deeper than {json_places.MAX_DEPTH} levels", json_places.place_of_depth)
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise JSONFault(f"has the key {show(twice)} twice in one object")
+        raise _UnplacedFault(f"has the key {show(twice)} twice in one object", json_places.finder_of_repeated(twice))
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise JSONFault(f"has the value {name}, which is not JSON")
+    raise _UnplacedFault(
+        f"has the value {name}, which is not JSON", json_places.finder_of_value("parse_constant", name)
+    )
 
 
 def _finite_float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise JSONFault(f"has the number {show(text)}, which overflows")
+        raise _UnplacedFault(
+            f"has the number {show(text)}, which overflows", json_places.finder_of_value("parse_float", text)
+        )
     return value
 
 
 def _bounded_int(text: str) -> float:
     if len(text) > _MAX_INTEGER_DIGITS:
-        raise JSONFault(f"has an integer of {len(text)} digits")
+        raise _UnplacedFault(f"has an integer of {len(text)} digits", json_places.finder_of_value("parse_int", text))
     return -0.0 if text == "-0" else int(text)  # as JavaScript and safetensors read it: no size and no offset
 
 
@@ -240,4 +270,4 @@ def _check_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise JSONFault("has a lone surrogate in a string") from error
+        raise _UnplacedFault("has a lone surrogate in a string", json_places.place_of_surrogate) from error

@@ -103,7 +103,34 @@ def test_the_first_gpt2_layout_is_drafted_with_its_prefix_and_mask_buffers(tmp_p
 def test_tensors_that_fit_nothing_are_drafted_with_a_warning(tmp_path):
     write_llama_checkpoint(tmp_path)
     save_file({"odd": torch.zeros(2)}, tmp_path / "model.safetensors")
-    assert any("the tensors do not fit the class" in note for note in draft(tmp_path).notes)
+    notes = draft(tmp_path).notes
+    assert any("state_dict_mapping: empty, and the checkpoint does not load: " in note for note in notes)
+    assert any("unexpected: no parameter for odd" in note or "missing: no tensor for " in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [("_fsdp_wrapped_module", "layers.0."), ("_orig_mod", "mlp."), ("_checkpoint_wrapped_module", "self_attn.")],
+)
+def test_names_with_wrappers_inside_get_a_drafted_mapping_that_loads(tmp_path, wrap, prefix):
+    write_llama_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    wrapped = {f"module.{name}".replace(prefix, f"{wrap}.{prefix}{wrap}."): value for name, value in tensors.items()}
+    save_file(wrapped, tmp_path / "model.safetensors")
+    mapping = draft(tmp_path).metadata.loading_strategy.state_dict_mapping
+    assert mapping.key_transforms
+    assert mapping.allow_unexpected == []
+    wmtp.load_model(tmp_path)
+
+
+def test_parts_of_an_adapter_are_named_and_no_mapping_is_drafted_around_them(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.lora_A.default.weight"] = torch.zeros(2, 32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = draft(tmp_path)
+    assert found.metadata.loading_strategy.state_dict_mapping.allow_unexpected == []
+    assert any("lora_A.default.weight tells of an adapter" in note for note in found.notes)
 
 
 def test_an_architecture_that_transformers_does_not_know_is_drafted_with_a_warning(tmp_path):

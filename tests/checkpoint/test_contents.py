@@ -124,3 +124,23 @@ def test_weights_that_are_a_dangling_link_are_not_said_to_be_absent(tmp_path, na
     (tmp_path / name).symlink_to("blobs/0123")
     with pytest.raises(StorageError, match=f"{name}: a dangling symbolic link: 'blobs/0123'"):
         read_tensors(open_store(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.mkdir(), "not a regular file"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/etc/hostname"), "a symbolic link to '/etc/hostname', outside the checkpoint"),
+    ],
+)
+def test_a_required_file_that_is_none_names_the_field_that_requires_it(tmp_path, make, said):
+    write_files(tmp_path, metadata=requiring("config.json", "odd.py", custom_module_file="odd.py"))
+    make(tmp_path / "odd.py")
+    with pytest.raises(StorageError) as caught:
+        open_checkpoint(tmp_path)
+    field = f"{tmp_path}/metadata.json: loading_strategy.required_files names 'odd.py': {tmp_path}/odd.py: "
+    assert caught.value.problem.startswith(f"{field}{said}")
+    write_files(tmp_path, metadata=requiring("config.json", custom_module_file="odd.py"))
+    with pytest.raises(StorageError, match=r"loading_strategy\.custom_module_file names 'odd\.py'"):
+        open_checkpoint(tmp_path)

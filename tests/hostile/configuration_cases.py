@@ -136,7 +136,7 @@ CASES = [
     refused(
         "a quantized format",
         "TrustError",
-        (C, "quantization_config", "gptq"),
+        (C, "quantization_config", "gptq", "with 4 bits", "take the checkpoint that it was quantised from"),
         config(quantization_config={"quant_method": "gptq", "bits": 4}),
     ),
     refused(

@@ -20,6 +20,13 @@ _NO_PATTERNS = {
 }
 _NO_REPLACEMENTS = {"names no group": r"\1", "is the whole match": r"\0", "names a group": r"\g<0>", "ends open": "x\\"}
 
+_NEVER_LEFT_OUT = (
+    ("an adapter", "up_proj.lora_A.weight", "merge_and_unload"),
+    ("a scale", "up_proj.weight_scale_inv", "dequantised"),
+    ("a mask", "up_proj.weight_mask", "prune.remove"),
+    ("half of a weight norm", "up_proj.parametrizations.weight.original0", "remove_parametrizations"),
+)
+
 
 def _many_tensors(count: int) -> dict[str, object]:
     return {f"model.layers.{n}.w": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(count)}
@@ -80,7 +87,7 @@ CASES = [
     refused(
         "a transform that makes two tensors one",
         "PlanError",
-        (PLACE, "both become"),
+        (M, PLACE, "both become", "by key_transforms"),
         mapping(key_transforms={r"layers\.\d+": "layers.0"}),
     ),
     refused(
@@ -89,7 +96,9 @@ CASES = [
         (PLACE, "becomes a name that is empty"),
         mapping(key_transforms={"(?s).*": ""}),
     ),
-    refused("rules that each double a name", "PlanError", (PLACE, "longer than 512"), _doubling),
+    refused(
+        "rules that each double a name", "PlanError", (M, PLACE, "longer than 512", "by key_transforms"), _doubling
+    ),
     refused(
         "a transform that moves values to another parameter",
         "PlanError",
@@ -158,6 +167,15 @@ CASES = [
         tensors_named(_extra("model.extra")),
         mapping(allow_unexpected=["extra", "model.extr?x"]),
     ),
+    *[
+        refused(
+            f"{what} that would be left out in silence",
+            "PlanError",
+            ("unexpected", f"model.layers.0.mlp.{name}", remedy),
+            tensors_named(_extra(f"model.layers.0.mlp.{name}")),
+        )
+        for what, name, remedy in _NEVER_LEFT_OUT
+    ],
     refused(
         "a causal model offered as a trunk",
         "PlanError",

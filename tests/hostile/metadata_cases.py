@@ -261,7 +261,7 @@ CASES = [
     refused(
         "a required file that is absent",
         "NotFoundError",
-        ("1 required files are missing: 'absent.json'", "required_files"),
+        ("metadata.json", "1 required files are missing: 'absent.json'", "required_files"),
         strategy(required_files=["config.json", "absent.json"]),
     ),
     refused(

@@ -99,7 +99,7 @@ CASES = [
     refused(
         "another number of labels than scores",
         ANY,
-        ("score.weight",),
+        ("score.weight", "id2label in config.json counts 5, not 1"),
         config(id2label={str(n): str(n) for n in range(5)}),
         base=reward,
         peer=REWARD,
@@ -112,6 +112,16 @@ CASES = [
         meta(mtp={"n_future_tokens": 10**7}),
         base=mtp,
         peer=None,
+    ),
+    refused(
+        "a padding token out of the vocabulary",
+        ANY,
+        (C, "pad_token_id is 10000", "vocab_size"),
+        config(pad_token_id=10**4),
+    ),
+    refused("a width below nothing", ANY, (C, "hidden_size is -8, which is no size"), config(hidden_size=-8)),
+    refused(
+        "a vocabulary larger than the embeddings", ANY, ("vocab_size in config.json is 40, not"), config(vocab_size=40)
     ),
     *[
         refused(

@@ -44,9 +44,9 @@ def test_missing_unexpected_and_unfit_are_all_named_at_once(tmp_path):
     error = refusal(tmp_path, tensors, [spec("a"), spec("b"), spec("c"), spec("d")])
     assert error.problem.endswith("2 missing, 1 unexpected, 2 unfit")
     assert error.faults == (
-        "missing: no tensor for c",
-        "missing: no tensor for d",
-        "unexpected: no parameter for left",
+        "missing: no tensor for c in model.safetensors",
+        "missing: no tensor for d in model.safetensors",
+        "unexpected: no parameter for left in model.safetensors",
         "wrong shape: a is [3] in model.safetensors, the model has [2]",
         "wrong dtype: b is I32 in model.safetensors, the model has F32",
     )
@@ -58,14 +58,21 @@ def test_of_each_kind_twenty_are_named_and_the_rest_counted(tmp_path):
     specs = [spec(f"a{i:02}") for i in range(22)] + [spec(f"c{i:02}") for i in range(24)]
     faults = refusal(tmp_path, tensors, specs).faults
     assert len(faults) == 63
-    assert faults[19:22] == ("missing: no tensor for c19", "and 4 more", "unexpected: no parameter for b00")
+    assert faults[19:22] == (
+        "missing: no tensor for c19 in model.safetensors",
+        "and 4 more",
+        "unexpected: no parameter for b00 in model.safetensors",
+    )
     assert faults[41:43] == ("and 3 more", "wrong shape: a00 is [3] in model.safetensors, the model has [2]")
     assert faults[62] == "and 2 more"
 
 
 def test_names_of_tensors_are_shown_safely(tmp_path):
     error = refusal(tmp_path, {"w\u00e9'": F32}, [spec("w")])
-    assert error.faults == ("missing: no tensor for w", "unexpected: no parameter for w\\xe9'")
+    assert error.faults == (
+        "missing: no tensor for w in model.safetensors",
+        "unexpected: no parameter for w\\xe9' in model.safetensors",
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +120,9 @@ def test_a_tied_parameter_that_is_stored_twice_is_filled_once_and_compared_once(
 
 
 def test_a_tied_parameter_without_a_tensor_is_missing_under_its_first_name(tmp_path):
-    assert refusal(tmp_path, {}, [spec("embed", "head")]).faults == ("missing: no tensor for embed",)
+    assert refusal(tmp_path, {}, [spec("embed", "head")]).faults == (
+        "missing: no tensor for embed in model.safetensors",
+    )
 
 
 def test_the_second_copy_of_a_tied_parameter_must_fit_as_well(tmp_path):
@@ -136,9 +145,9 @@ def test_globs_let_through_nothing_that_they_do_not_name(tmp_path):
     allowed = {"allow_missing": ["b?", "H"], "allow_unexpected": ["[xy]"]}
     error = refusal(tmp_path, {"x": F32, "z": F32}, [spec("b"), spec("b1"), spec("h")], **allowed)
     assert error.faults == (
-        "missing: no tensor for b",
-        "missing: no tensor for h",
-        "unexpected: no parameter for z",
+        "missing: no tensor for b in model.safetensors",
+        "missing: no tensor for h in model.safetensors",
+        "unexpected: no parameter for z in model.safetensors",
     )
 
 

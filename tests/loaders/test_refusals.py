@@ -41,7 +41,7 @@ def test_a_missing_tensor_is_named_and_nothing_is_left_random(place, saved):
     change_tensors(directory, lambda tensors: tensors.pop("model.norm.weight"))
     with pytest.raises(PlanError, match="1 missing") as refusal:
         place.load_model(directory)
-    assert "missing: no tensor for model.norm.weight" in refusal.value.faults
+    assert "missing: no tensor for model.norm.weight in model.safetensors" in refusal.value.faults
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_all_named_at_once(place, saved):
@@ -55,7 +55,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_named_at_once(place, s
     change_tensors(directory, change)
     with pytest.raises(PlanError, match="1 missing, 1 unexpected, 1 unfit") as refusal:
         place.plan_load(directory)
-    assert "unexpected: no parameter for model.extra.weight" in refusal.value.faults
+    assert "unexpected: no parameter for model.extra.weight in model.safetensors" in refusal.value.faults
     assert "model.embed_tokens.weight is [95, 32] in model.safetensors, the model has [96, 32]" in str(refusal.value)
 
 

@@ -122,11 +122,17 @@ def test_an_oversized_file_is_refused_before_it_is_read(tmp_path):
         (b"\xef\xbb\xbf{}", "m.json: begins with a byte order mark"),
         (b"not json", "m.json: is not JSON: Expecting value at line 1, column 1"),
         (b"[]", "m.json: is [], expected a JSON object"),
-        (b'{"wmtp_type": "x", "wmtp\\u005ftype": "y"}', "m.json: has the key 'wmtp_type' twice in one object"),
-        (b'{"extra": {"loss": NaN}}', "m.json: has the value NaN, which is not JSON"),
-        (b'{"horizon": 1' + b"0" * 4300 + b"}", "m.json: has an integer of 4301 digits"),
-        (b'{"created_by": "\\udfff"}', "m.json: has a lone surrogate in a string"),
-        (b'{"extra":' * 65 + b"1" + b"}" * 65, "m.json: is nested deeper than 64 levels"),
+        (
+            b'{"wmtp_type": "x", "wmtp\\u005ftype": "y"}',
+            "m.json: has the key 'wmtp_type' twice in one object, at wmtp_type",
+        ),
+        (b'{"extra": {"loss": NaN}}', "m.json: has the value NaN, which is not JSON, at extra.loss"),
+        (b'{"horizon": 1' + b"0" * 4300 + b"}", "m.json: has an integer of 4301 digits, at horizon"),
+        (b'{"created_by": "\\udfff"}', "m.json: has a lone surrogate in a string, at created_by"),
+        (
+            b'{"extra":' * 65 + b"1" + b"}" * 65,
+            "m.json: is nested deeper than 64 levels, at " + ".".join(["extra"] * 8),
+        ),
         (b'{"extra": "' + b" " * (1 << 20) + b'"}', "m.json: is larger than 1,048,576 bytes"),
     ],
 )

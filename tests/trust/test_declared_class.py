@@ -60,7 +60,7 @@ def test_a_class_that_hides_its_submodules_is_filled_all_the_same(tmp_path):
     save_file(tensors, tmp_path / "toy" / "model.safetensors")
     with pytest.raises(PlanError) as caught:
         load(tmp_path / "toy", consent)
-    assert caught.value.faults == ("missing: no tensor for embedding.weight",)
+    assert caught.value.faults == ("missing: no tensor for embedding.weight in model.safetensors",)
 
 
 def test_a_namespace_made_to_trip_the_reader_is_refused_by_our_error(tmp_path):

@@ -17,9 +17,8 @@ from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
-from wmtp.load_plan.mapping import suggest_mapping
 from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
-from wmtp.load_plan.plan import make_plan
+from wmtp.load_plan.plan import make_plan, suggested_mapping
 from wmtp.loaders.base import LoadingStrategy
 from wmtp.loaders.construction import build_model
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
@@ -206,11 +205,12 @@ def _with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
         return metadata
     try:
         fields = _needed_mapping(checkpoint)
+    except PlanError as error:
+        notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
+        return metadata
     except WmtpError as error:
         notes.append(f"state_dict_mapping: empty; the model could not be built to compare it: {error.problem}")
         return metadata
-    if fields is None:
-        notes.append("state_dict_mapping: empty, but the tensors do not fit the class; 'wmtp validate' says how")
     if not fields:
         return metadata
     notes.append(f"state_dict_mapping: {json.dumps(fields)}, or the tensors would not fit the class")
@@ -219,17 +219,20 @@ def _with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
     return metadata.model_copy(update={"loading_strategy": strategy})
 
 
-def _needed_mapping(checkpoint: Checkpoint) -> dict[str, Any] | None:
+def _in_one_line(error: PlanError) -> str:
+    faults = f" ({error.faults[0]}{', and others' if error.faults[1:] else ''})" if error.faults else ""
+    return f"{error.problem}{faults}; {error.hint}"
+
+
+def _needed_mapping(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The mapping under which the checkpoint would load; raises PlanError where no simple one makes it load."""
     options = LoadOptions()
     strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
     dtype = target_dtype(checkpoint.tensors, options.dtype)
     blueprint = strategy.blueprint(checkpoint, options, dtype)
     model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
     specs = parameter_specs(parameter_slots(model))
-    try:
-        make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
-    except PlanError:
-        held = [tensor.name for tensor in checkpoint.tensors]
-        wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
-        return suggest_mapping(wanted, held)
-    return {}
+    mapping = suggested_mapping(checkpoint, specs)
+    if mapping is None:
+        make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)  # says what is wrong
+    return mapping or {}

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
+from wmtp.checkpoint.refused_keys import IN_CONFIG, IN_GENERATION, IN_TOKENIZER_SETTINGS, check_keys
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.store import Store
-from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, first_few, parse_json_object, plain, show
+from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, parse_json_object, show
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 _TOKENIZER_FILE = "tokenizer_config.json"
-# transformers takes each by several names, and the value may name a kernel to fetch from the Hub.
-_KERNELS = (
-    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
-    *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
-)
-# Keys by which a file could pick other code, kernels, weights or files than the operator agreed to. attribute_map gives
-# any of them another name.
-_REFUSED = {
-    CONFIG_FILE: re.compile("|".join(("auto_map", "quantization_config", "attribute_map", "sub_configs", "backbone",
-                                      r"__(?!float__)\w+__", *_KERNELS))),
-    _TOKENIZER_FILE: re.compile(r"auto_map|source_spm|target_spm|(?!special_tokens_map_)\w+_files?"),
-    GENERATION_FILE: re.compile("auto_map"),
-}  # fmt: skip
-_REFUSED_IF_TRUE = ("trust_remote_code", "use_pretrained_backbone", "use_timm_backbone")
+_REFUSED = {CONFIG_FILE: IN_CONFIG, _TOKENIZER_FILE: IN_TOKENIZER_SETTINGS, GENERATION_FILE: IN_GENERATION}
 _HEAD_COUNTS = ("n_future_tokens", "num_future_tokens")
 
 
@@ -41,7 +27,7 @@ def read_config(store: Store) -> dict[str, Any]:
     present = [name for name in _REFUSED if store.has(name)]
     documents = {name: read_json(store, name) for name in present}
     for name, document in documents.items():
-        _check_keys(f"{store.uri / name}", document, _REFUSED[name])
+        check_keys(f"{store.uri / name}", document, _REFUSED[name])
     if store.has("adapter_config.json"):
         raise TrustError(
             f"{store.uri / 'adapter_config.json'}: an adapter beside the weights would change the model",
@@ -99,25 +85,3 @@ def _declared_heads(config: dict[str, Any]) -> list[tuple[str, Any]]:
         for field in _HEAD_COUNTS
         if place.get(field) is not None
     ]
-
-
-def _check_keys(where: str, document: dict[str, Any], refused: re.Pattern[str]) -> None:
-    found = [f"{plain(path)} = {show(value)}" for path, value in _refused_values(document, refused)]
-    if found:
-        raise TrustError(
-            f"{where}: {', '.join(first_few(found))}: a checkpoint may not set this",
-            hint="remove it from the file; code is declared as custom_module_file in metadata.json",
-        )
-
-
-def _refused_values(value: Any, refused: re.Pattern[str], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Sub-models read the same keys from the objects inside, in lists as well."""
-    if isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _refused_values(item, refused, f"{path}{position}.")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if (refused.fullmatch(key) and item is not None) or (key in _REFUSED_IF_TRUE and item):
-                yield path + key, item
-            else:
-                yield from _refused_values(item, refused, f"{path}{key}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,12 @@ from typing import Any
 from typing_extensions import Unpack
 
 from wmtp.checkpoint.configuration import CONFIG_FILE, GENERATION_FILE, check_declaration, read_config
+from wmtp.checkpoint.contradictions import impossible_values
 from wmtp.checkpoint.headers import read_tensors_and_notes
 from wmtp.checkpoint.sizes import check_sizes
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.checkpoint.tokenizer import tokenizer_files
-from wmtp.errors import IncompatibleModelError, NotFoundError
+from wmtp.errors import CheckpointError, IncompatibleModelError, NotFoundError, StorageError
 from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE, read_metadata
 from wmtp.metadata.schema import ModelMetadata
@@ -21,6 +24,7 @@ from wmtp.storage.locked import Lock, lock_store
 from wmtp.storage.opening import open_store
 from wmtp.storage.store import Access, Store
 from wmtp.storage.uri import ModelURI
+from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import MAX_INDEX_BYTES, did_you_mean, show, show_all
 
 
@@ -46,6 +50,24 @@ class Checkpoint:
     def where(self) -> str:
         """The address, as errors show it."""
         return str(self.store.uri)
+
+    @contextmanager
+    def construction_errors(self, where: str) -> Iterator[None]:
+        """Turn what a library raises while it builds the model into a CheckpointError that names the key at fault.
+
+        Args:
+            where: The file that the model is built from.
+        """
+        try:
+            with construction_errors(where):
+                yield
+        except CheckpointError as error:
+            if type(error) is not CheckpointError or not (faults := impossible_values(self.config, self.tensors)):
+                raise  # more than the tensors can fill, or nothing that is known here
+            said = error.problem.removeprefix(f"{where}: ")
+            raise CheckpointError(
+                f"{self.where}/{CONFIG_FILE}: {faults[0]}", hint=error.hint, faults=[*faults[1:], said]
+            ) from error
 
 
 def open_checkpoint(
@@ -103,13 +125,27 @@ def declared_digests(store: Store, metadata: ModelMetadata) -> dict[str, str]:
 
 
 def check_required_files(store: Store, metadata: ModelMetadata) -> None:
-    """Raise NotFoundError naming every required file that is absent."""
+    """Raise an error naming every required file that is absent, or is no file of this checkpoint.
+
+    Raises:
+        NotFoundError: If some are absent.
+        StorageError: If one is a directory, a pipe, or a link that leads outside.
+    """
     strategy = metadata.loading_strategy
-    required = [*strategy.required_files, *filter(None, [strategy.custom_module_file])]
-    missing = [name for name in dict.fromkeys(required) if not store.has(name)]
+    start = f"{store.uri / METADATA_FILE}: loading_strategy."
+    listed, missing = f"{start}required_files", []
+    required = dict.fromkeys(strategy.required_files, listed)
+    if strategy.custom_module_file is not None:
+        required.setdefault(strategy.custom_module_file, f"{start}custom_module_file")
+    for name, field in required.items():
+        try:
+            if not store.has(name):
+                missing.append(name)
+        except StorageError as error:
+            raise type(error)(f"{field} names {show(name)}: {error.problem}", error.hint, error.faults) from error
     if missing:
         raise NotFoundError(
-            f"{store.uri}: {len(missing)} required files are missing: {', '.join(show_all(missing))}",
+            f"{listed}: {len(missing)} required files are missing: {', '.join(show_all(missing))}",
             hint="copy them there, or correct loading_strategy.required_files in metadata.json",
         )
 

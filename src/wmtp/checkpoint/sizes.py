@@ -12,7 +12,7 @@ from wmtp.untrusted import first_few, plain, show
 
 # Keys that say how many parts a model has, or how wide one is. Lengths of texts are not among them: rotary positions
 # go beyond every dimension of the weights.
-_SIZE = re.compile(
+SIZE = re.compile(
     r".*(?:layers?|heads|experts|vocab_size|hidden_size|intermediate_size|_dim|_labels|_tokens)|d_model|d_ff|n_embd|n_inner"
 )
 # Below it nothing is refused here: it costs little to build, and the plan then names what does not fit.
@@ -42,7 +42,7 @@ def check_sizes(config: dict[str, Any], tensors: Sequence[TensorInfo], *, where:
 
 def _declared_sizes(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, int]]:
     for key, value in document.items():
-        if type(value) is int and _SIZE.fullmatch(key):
+        if type(value) is int and SIZE.fullmatch(key):
             yield path + key, value
         elif isinstance(value, dict):
             yield from _declared_sizes(value, f"{path}{key}.")

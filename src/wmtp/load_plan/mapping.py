@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any
 
 from wmtp.errors import PlanError
 from wmtp.load_plan.work import Work
@@ -16,9 +12,7 @@ from wmtp.metadata.transforms import compile_pattern, compile_transform
 from wmtp.untrusted import first_few, show
 
 _MAX_NAME_BYTES = 512
-_MAX_SUGGESTED = 20
-_MAX_RENAMED = 1000
-_PLAIN_NAME = re.compile(r"[\w.]+", re.ASCII)
+_MAX_NAMED_RULES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ def map_names(mapping: StateDictMapping, names: Collection[str], *, where: str) 
     faults = [f"{label} matches no tensor" for label in unused] + _name_faults(mapped)
     if faults:
         raise PlanError(
-            f"{where}: loading_strategy.state_dict_mapping does not fit the tensors",
+            f"{where}/metadata.json: loading_strategy.state_dict_mapping does not fit the tensors",
             hint="see the tensors' names with 'wmtp inspect --tensors', then mend the mapping in metadata.json",
             faults=first_few(faults),
         )
@@ -97,66 +91,18 @@ def _name_faults(mapped: dict[str, MappedName]) -> list[str]:
     faults = []
     for original, target in mapped.items():
         if not target.name or len(target.name.encode()) > _MAX_NAME_BYTES:
-            faults.append(f"{show(original)} becomes a name that is empty or longer than {_MAX_NAME_BYTES} bytes")
+            becomes = f"{show(original)} becomes a name that is empty or longer than {_MAX_NAME_BYTES} bytes"
+            faults.append(becomes + _by(target.rules))
         elif target.name in owners:
-            faults.append(f"{show(owners[target.name])} and {show(original)} both become {show(target.name)}")
+            other = owners[target.name]
+            both = f"{show(other)} and {show(original)} both become {show(target.name)}"
+            faults.append(both + _by([*mapped[other].rules, *target.rules]))
         owners.setdefault(target.name, original)
     return faults
 
 
-def suggest_mapping(wanted: Iterable[str], tensors: Iterable[str]) -> dict[str, Any] | None:
-    """Return mapping fields under which every wanted name has a tensor, or None when a prefix or few renames do not.
-
-    For people, in hints and drafts; loading never applies a suggestion.
-
-    Args:
-        wanted: Names that the model needs, ties left out.
-        tensors: Names that the files hold.
-    """
-    needed, held = set(wanted), set(tensors)
-    for fields, rename in _attempts(needed, held):
-        names = {name: str(rename(name)) for name in held}
-        if needed <= set(names.values()) and len(set(names.values())) == len(names):
-            left = _globs(name for name, target in names.items() if target not in needed)
-            return None if len(left) > _MAX_SUGGESTED else {**fields, "allow_unexpected": left} if left else fields
-    return None
-
-
-def _attempts(needed: set[str], held: set[str]) -> Iterator[tuple[dict[str, Any], Rename]]:
-    yield {}, lambda name: name
-    # A prefix must bring every absent name to a held one, so the longest absent name alone tells which are possible.
-    absent = max(needed - held, key=lambda name: (len(name), name), default="")
-    removals = {name.removesuffix(absent) for name in held if name.endswith(f".{absent}")}
-    additions = {absent.removesuffix(name) for name in held if absent.endswith(f".{name}")}
-    for prefix in sorted(removals, key=len)[:_MAX_SUGGESTED]:
-        yield {"remove_prefix": prefix}, lambda name, prefix=prefix: name.removeprefix(prefix)  # type: ignore[misc]
-    for prefix in sorted(additions, key=len)[:_MAX_SUGGESTED]:
-        yield {"add_prefix": prefix}, lambda name, prefix=prefix: prefix + name  # type: ignore[misc]
-    if renames := _renamed_parts(needed - held, held - needed):
-        compiled = [compile_transform(*rule) for rule in renames.items()]
-        yield {"key_transforms": renames}, lambda name: next(filter(None, (rule(name) for rule in compiled)), name)
-
-
-def _renamed_parts(absent: set[str], spare: set[str]) -> dict[str, str]:
-    """Rules that rename leading parts of spare names to those of absent ones, where the rest tells which belong."""
-    rules: dict[str, str] = {}
-    for name in absent if len(absent) <= _MAX_RENAMED else ():
-        ending = {other: _common_ending(name, other) for other in spare}
-        best = max(ending.values(), default=0)
-        alike = [other for other, length in ending.items() if length == best]
-        if not best or len(alike) != 1 or not _PLAIN_NAME.fullmatch(alike[0] + name):
-            return {}
-        rules[f"^{re.escape(alike[0][:-best])}\\."] = f"{name[:-best]}."
-    return rules if len(rules) <= _MAX_SUGGESTED else {}
-
-
-def _common_ending(name: str, other: str) -> int:
-    """Length of what two names end in alike, in whole parts, the dot before them included."""
-    # Names of different depth are compared as far as the shorter one goes.
-    parts = zip(reversed(name.split(".")[1:]), reversed(other.split(".")[1:]), strict=False)
-    return sum(len(part) + 1 for part, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
-
-
-def _globs(names: Iterable[str]) -> list[str]:
-    """Names that differ only in a layer number become one glob."""
-    return sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", glob.escape(name)) for name in names})
+def _by(rules: Iterable[str]) -> str:
+    """The rules that made a name what it is."""
+    named = list(dict.fromkeys(rules))
+    more = f" and {len(named) - _MAX_NAMED_RULES:,} more" if len(named) > _MAX_NAMED_RULES else ""
+    return f", by {', '.join(named[:_MAX_NAMED_RULES])}{more}"

@@ -6,19 +6,22 @@ checkpoint is used), or it is refused with all faults named at once.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
 from wmtp.load_plan.globs import split_by_globs
-from wmtp.load_plan.mapping import map_names, suggest_mapping
-from wmtp.metadata.schema import ModelMetadata
-from wmtp.untrusted import first_few, plain
+from wmtp.load_plan.mapping import map_names
+from wmtp.load_plan.refusal import Faults, Misfit, plan_refusal
+from wmtp.load_plan.suggestion import suggest_mapping
+from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.untrusted import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,37 @@ def make_plan(
             with the mapping that would mend it where one prefix does.
     """
     mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
+    found = _match(checkpoint, specs, mapping, keep_stored_dtype=keep_stored_dtype)
+    if found.faults:
+        raise plan_refusal(checkpoint, model_class, found.faults, _suggested(checkpoint, specs, found))
+    return LoadPlan(
+        checkpoint.where, checkpoint.metadata, model_class, found.assignments, found.kept, found.left, tuple(notes)
+    )
+
+
+def suggested_mapping(checkpoint: Checkpoint, specs: Sequence[ParameterSpec]) -> dict[str, Any] | None:
+    """Return the mapping fields under which a checkpoint would load: none where its own do, None where none do.
+
+    Raises:
+        PlanError: If the declared mapping does not fit the tensors.
+    """
+    found = _match(checkpoint, specs, checkpoint.metadata.loading_strategy.state_dict_mapping, keep_stored_dtype=True)
+    return _suggested(checkpoint, specs, found) if found.faults else {}
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Which tensors fill which parameters under a mapping, and what does not come out even."""
+
+    assignments: tuple[Assignment, ...]
+    kept: tuple[str, ...]
+    left: tuple[str, ...]
+    faults: Faults
+
+
+def _match(
+    checkpoint: Checkpoint, specs: Sequence[ParameterSpec], mapping: StateDictMapping, *, keep_stored_dtype: bool
+) -> _Match:
     mapped = map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
     owners = {name: spec for spec in specs for name in spec.names}
     matched = {mapped[t.name].name: t for t in checkpoint.tensors if mapped[t.name].name in owners}
@@ -168,54 +202,38 @@ def make_plan(
             names = (stored[0], *(other for other in spec.names if other != stored[0]))
             dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
             assignments.append(Assignment(names, tensor, dtype, mapped[tensor.name].rules, repeats=name != stored[0]))
-    unexpected = [(tensor.name,) for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners]
+    unexpected = {tensor.name: tensor for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners}
     field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
     kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
-    left, unused = split_by_globs(unexpected, mapping.allow_unexpected, field=f"{field}.allow_unexpected")
-    unfit = [fault for a in assignments if (fault := _misfit(a, owners[a.names[0]]))]
-    if absent or unused or unfit:
-        raise _refusal(checkpoint, specs, model_class, (absent, unused, unfit))
-    return LoadPlan(
-        checkpoint.where, checkpoint.metadata, model_class, tuple(assignments), tuple(kept), tuple(left), tuple(notes)
+    spare = [(name,) for name in unexpected]
+    left, unused = split_by_globs(spare, mapping.allow_unexpected, field=f"{field}.allow_unexpected")
+    compared = (Misfit(a.tensor, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
+    faults = Faults(absent, [unexpected[name] for name in unused], [misfit for misfit in compared if misfit.is_one])
+    return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
+
+
+def _suggested(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], found: _Match) -> dict[str, Any] | None:
+    if not (found.faults.missing or found.faults.unexpected):
+        return None  # names are not at fault
+    held = {tensor.name for tensor in checkpoint.tensors}
+    wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
+
+    def works(fields: dict[str, Any]) -> bool:
+        try:
+            mapping = StateDictMapping.model_validate(fields)
+            return not _match(checkpoint, specs, mapping, keep_stored_dtype=True).faults
+        except (PlanError, ValidationError):
+            return False
+
+    return suggest_mapping(
+        wanted,
+        checkpoint.tensors,
+        works=works,
+        declared=checkpoint.metadata.loading_strategy.state_dict_mapping,
+        optional=set(found.kept),
+        unneeded=set(found.left),
     )
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(plain(name) for name in names)
-
-
-def _misfit(assignment: Assignment, spec: ParameterSpec) -> str | None:
-    tensor, name, file = assignment.tensor, plain(assignment.tensor.name), plain(assignment.tensor.file)
-    if tensor.shape != spec.shape:
-        return f"wrong shape: {name} is {list(tensor.shape)} in {file}, the model has {list(spec.shape)}"
-    both_floating = tensor.dtype in FLOATING and spec.dtype in FLOATING
-    if tensor.dtype != spec.dtype and not both_floating:
-        return f"wrong dtype: {name} is {tensor.dtype} in {file}, the model has {spec.dtype}"
-    return None
-
-
-def _refusal(
-    checkpoint: Checkpoint,
-    specs: Sequence[ParameterSpec],
-    model_class: str,
-    faults: tuple[list[str], list[str], list[str]],
-) -> PlanError:
-    missing, unexpected, unfit = faults
-    counts = [f"{len(f)} {what}" for f, what in zip(faults, ("missing", "unexpected", "unfit"), strict=True) if f]
-    named = (("missing: no tensor for", missing), ("unexpected: no parameter for", unexpected))
-    lines = [line for what, names in named for line in first_few([f"{what} {plain(name)}" for name in names])]
-    lines += first_few(unfit)
-    return PlanError(
-        f"{checkpoint.where}: the tensors do not fit {model_class}: {', '.join(counts)}",
-        hint=_advice(checkpoint, specs, missing, unexpected),
-        faults=lines,
-    )
-
-
-def _advice(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], missing: list[str], unexpected: list[str]) -> str:
-    if missing or unexpected:
-        held = {tensor.name for tensor in checkpoint.tensors}
-        wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
-        if (fields := suggest_mapping(wanted, held)) is not None:
-            return f'if this class is meant, set in metadata.json: "state_dict_mapping": {json.dumps(fields)}'
-    return "check model class and config.json against the files; 'wmtp inspect --tensors' lists what they hold"

@@ -7,7 +7,6 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import MetadataError
-from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
 
 
@@ -35,7 +34,7 @@ def model_config(checkpoint: Checkpoint, dtype: torch.dtype, *, must_be_known: b
             hint="name one of transformers' model types" + did_you_mean(architecture, CONFIG_MAPPING.keys()),
         )
     config_class: type[PretrainedConfig] = CONFIG_MAPPING[architecture] if is_known else PretrainedConfig
-    with construction_errors(f"{checkpoint.where}/config.json"):
+    with checkpoint.construction_errors(f"{checkpoint.where}/config.json"):
         values = config_class._decode_special_floats(values)  # infinite numbers, as transformers writes them
         # from_dict would warn that the base class is not the model type's own.
         config = config_class.from_dict(values) if is_known else config_class(**values)

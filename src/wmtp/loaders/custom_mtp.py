@@ -33,7 +33,8 @@ class CustomMTPStrategy:
         name = str(declared.model_class_name)
         if declared.custom_module_file is None:
             model_class = _built_in_class(checkpoint, name)
-            return Blueprint(lambda: model_class(config), f"{checkpoint.where}/config.json", keep_stored_dtype=True)
+            where = f"{checkpoint.where}/config.json"
+            return Blueprint(lambda: model_class(config), where, True, guard=checkpoint.construction_errors)
         ran = run_module(checkpoint.store, declared.custom_module_file, options.allow_code or {})
         where = checkpoint.store.where(declared.custom_module_file)
         with broken_promise(where):  # looking at what the code left behind can run more of it

@@ -44,7 +44,7 @@ class HuggingFaceStrategy:
             return model
 
         # transformers' models need one dtype throughout, whatever mixture is stored.
-        return Blueprint(construct, f"{checkpoint.where}/config.json", keep_stored_dtype=False)
+        return Blueprint(construct, f"{checkpoint.where}/config.json", False, guard=checkpoint.construction_errors)
 
 
 def _exported_class(checkpoint: Checkpoint, name: str) -> Callable[[PretrainedConfig], PreTrainedModel]:

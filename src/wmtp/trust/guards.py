@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
+from types import FrameType
 
 from wmtp.errors import CheckpointError, IncompatibleModelError, PlanError, TrustError, WmtpError
 from wmtp.untrusted import plain, show
@@ -81,9 +84,33 @@ def _is_ours(error: BaseException) -> bool:
 
 def _shown(error: BaseException) -> str:
     try:
-        return f"{plain(type(error).__name__)}: {show(str(error))}"
+        return f"{plain(type(error).__name__)}: {show(str(error))}{_raised_in(error)}"
     except BaseException:  # noqa: BLE001  the class is the code's own, and so is its __str__
         return "an exception that cannot be shown"
+
+
+def _raised_in(error: BaseException) -> str:
+    """Say which class's `__init__` was running, and the one inside it that failed, with files and lines."""
+    running = [
+        f"{plain(frame.f_code.co_qualname)} ({plain(_file_of(frame))}, line {line})"
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "__init__" and _is_of_a_model(frame)
+    ]
+    return f", in {' of '.join(dict.fromkeys((running[-1], running[0])))}" if running else ""
+
+
+def _is_of_a_model(frame: FrameType) -> bool:
+    # A model is made of torch's modules, and its configuration is wrapped: what they raise, others made them raise.
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package not in ("wmtp", "torch", "huggingface_hub") and not frame.f_code.co_qualname.endswith(">.__init__")
+
+
+def _file_of(frame: FrameType) -> str:
+    """The file as its package names it: where packages lie on this machine is nobody's business."""
+    module = str(frame.f_globals.get("__name__"))
+    if module.partition(".")[0] in sys.modules and not module.startswith("wmtp_checkpoint_"):
+        return f"{module.replace('.', '/')}.py"
+    return frame.f_code.co_filename.rpartition("/")[2]
 
 
 class _QuietTransformers:

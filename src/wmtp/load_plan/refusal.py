@@ -1,0 +1,110 @@
+"""What a refused plan says: each fault with its file, and the key of config.json at fault; then the next step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.contradictions import Contradiction, impossible_values, other_sizes, shape_contradictions
+from wmtp.checkpoint.headers import weights_name
+from wmtp.checkpoint.tensors import FLOATING, TensorInfo
+from wmtp.errors import PlanError
+from wmtp.load_plan.leftovers import explained, told_apart
+from wmtp.load_plan.suggestion import Fields
+from wmtp.untrusted import MAX_SHOWN, first_few, plain
+
+_COMPARE = "check model class and config.json against the files; 'wmtp inspect --tensors' lists what they hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A tensor whose shape or kind of dtype is not that of its parameter.
+
+    Attributes:
+        tensor: The tensor.
+        shape: What the parameter has.
+        dtype: What the parameter has, in safetensors' notation.
+    """
+
+    tensor: TensorInfo
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_one(self) -> bool:
+        """Whether they differ at all; one floating type may stand for another."""
+        both_floating = self.tensor.dtype in FLOATING and self.dtype in FLOATING
+        return self.tensor.shape != self.shape or (self.tensor.dtype != self.dtype and not both_floating)
+
+    def __str__(self) -> str:
+        tensor, name, file = self.tensor, plain(self.tensor.name), plain(self.tensor.file)
+        if tensor.shape != self.shape:
+            return f"wrong shape: {name} is {list(tensor.shape)} in {file}, the model has {list(self.shape)}"
+        return f"wrong dtype: {name} is {tensor.dtype} in {file}, the model has {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Everything that keeps a plan from being total and exact.
+
+    Attributes:
+        missing: Parameters without a tensor.
+        unexpected: Tensors without a parameter.
+        unfit: Tensors that are not like their parameter.
+    """
+
+    missing: Sequence[str]
+    unexpected: Sequence[TensorInfo]
+    unfit: Sequence[Misfit]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.unfit)
+
+    @property
+    def summary(self) -> str:
+        """How many there are of each kind."""
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("unfit", self.unfit))
+        return ", ".join(f"{len(found)} {what}" for what, found in kinds if found)
+
+
+def plan_refusal(checkpoint: Checkpoint, model_class: str, faults: Faults, suggested: Fields | None) -> PlanError:
+    """Return the error that names all faults, and the mapping that would mend them where there is one."""
+    blamed = [shape_contradictions(checkpoint.config, m.tensor, m.shape) for m in faults.unfit[:MAX_SHOWN]]
+    return PlanError(
+        f"{checkpoint.where}: the tensors do not fit {model_class}: {faults.summary}",
+        hint=_advice(checkpoint, faults, [each for found in blamed for each in found], suggested),
+        faults=_lines(checkpoint, faults, blamed),
+    )
+
+
+def _lines(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Sequence[Contradiction]]) -> list[str]:
+    missing, unexpected, unfit = faults.missing, faults.unexpected, list(map(str, faults.unfit))
+    for position, found in enumerate(blamed):
+        unfit[position] = "; ".join([unfit[position], *map(str, found)])
+    looked_in = weights_name(checkpoint.store) if missing else ""
+    return [
+        *first_few([f"missing: no tensor for {plain(name)} in {looked_in}" for name in missing]),
+        *first_few([f"unexpected: no parameter for {plain(t.name)} in {plain(t.file)}" for t in unexpected]),
+        *first_few(unfit),
+    ]
+
+
+def _advice(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Contradiction], suggested: Fields | None) -> str:
+    if suggested is not None:
+        return f'if this class is meant, set in metadata.json: "state_dict_mapping": {json.dumps(suggested)}'
+    kinds = told_apart((t.name for t in faults.unexpected), {t.name for t in checkpoint.tensors})
+    if kinds:
+        return explained(kinds)
+    if blamed:
+        return f"{'; '.join(dict.fromkeys(each.advice for each in blamed))}; or take the config.json of these weights"
+    config, tensors = checkpoint.config, checkpoint.tensors
+    if doubtful := impossible_values(config, tensors) or other_sizes(config, tensors):
+        return f"in config.json {'; '.join(doubtful)}"
+    if faults.missing or faults.unfit:
+        return _COMPARE
+    return (
+        f"{_COMPARE}. Of what is left over nothing is known: only if the model means the same without it, name it in"
+        " state_dict_mapping.allow_unexpected"
+    )
