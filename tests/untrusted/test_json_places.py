@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp.json_places import finder_of_value, place_of_depth, place_of_position
 from wmtp.untrusted import JSONFault, parse_json
+from wmtp.untrusted.json_places import finder_of_value, place_of_depth, place_of_position
 
 
 @pytest.mark.parametrize(

@@ -1,37 +1,29 @@
-"""Reading what a stranger wrote: strict JSON, relative names, and how to show foreign text.
-
-Every rule about untrusted text stands here once; the rooms above call it.
-"""
+"""Strict JSON: what a stranger wrote is read by one set of rules, and a fault says where in the document it stands."""
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from wmtp import json_places
 from wmtp.errors import WmtpError
+from wmtp.untrusted import json_places
+from wmtp.untrusted.showing import plain, show
 
 MAX_JSON_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_CONTAINERS = 1_000_000  # a header has three for each tensor, a tokenizer file one for each merge
 _MAX_INTEGER_DIGITS = 40  # transformers writes int(1e30), 31 digits, as model_max_length
-MAX_SHOWN = 20  # lines of one kind in an error
-_SHOWN_CHARACTERS = 200
 _SHOWN_LEVELS = 8  # of a path in a document
-MAX_LEVELS = 64  # of directories; what lies deeper is not looked at
 LFS_BEGINNING = b"version https://git-lfs"
 LFS_ADVICE = "fetch the real file: 'git lfs pull' in the clone that it came from"
-_MAX_NAME_CHARACTERS = 1024
-_MAX_PART_BYTES = 255  # no file system here takes longer ones
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _LONG_INTEGER = b"0" * (_MAX_INTEGER_DIGITS + 1)
 _ONE_KIND_OF_BRACKET = bytes.maketrans(b"{}", b"[]")
+_STRING = re.compile(rb'"[^"]*+"?')
 _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 
 
@@ -45,87 +37,6 @@ class _UnplacedFault(JSONFault):
     def __init__(self, problem: str, find: json_places.Finder) -> None:
         super().__init__(problem)
         self.find = find
-
-
-def show(value: object) -> str:
-    """Return a foreign value in a form that is safe to print: ASCII, escaped, at most 200 characters.
-
-    Text is quoted; anything else stands as JSON would write it.
-    """
-    text = ascii(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
-
-
-def plain(value: object) -> str:
-    """Return a foreign value as `show` does, but text without the quotes around it."""
-    text = show(value)
-    if not isinstance(value, str):
-        return text
-    return text[1:-1] if text[-1] == text[0] else text[1:]  # a long one was cut before its closing quote
-
-
-def show_all(values: Iterable[object]) -> list[str]:
-    """Return the first 20 values, each shown safely, then one line that counts the rest."""
-    return first_few([show(value) for value in values])
-
-
-def first_few(lines: Sequence[str]) -> list[str]:
-    """Return the first 20 lines, then one that counts the rest."""
-    rest = len(lines) - MAX_SHOWN
-    return [*lines[:MAX_SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the closest known word, or nothing when none is close."""
-    import difflib  # only errors need it
-
-    close = difflib.get_close_matches(word.lower(), {k.lower() for k in known}, n=1)
-    match = next((k for k in known if close and k.lower() == close[0]), None)
-    return f" (did you mean '{match}'?)" if match else ""
-
-
-def has_unprintable(text: str) -> bool:
-    """Say whether a terminal could obey or hide some of it: controls, formats, surrogates, unassigned characters."""
-    # isprintable() is the quick answer; it takes some harmless spaces for unprintable as well.
-    return not text.isprintable() and any(unicodedata.category(c) in _UNPRINTABLE for c in text)
-
-
-_NOT_IN_NAMES: tuple[tuple[str, Callable[[str], bool]], ...] = (
-    ("a backslash", lambda name: "\\" in name),
-    ("a colon", lambda name: ":" in name),
-    ("a percent sign", lambda name: "%" in name),
-    ("a tilde", lambda name: "~" in name),
-    ("an unprintable character", has_unprintable),
-    ("text that is not in Unicode's NFC form", lambda name: unicodedata.normalize("NFC", name) != name),
-)
-_STRING = re.compile(rb'"[^"]*+"?')
-
-
-def relative_name_fault(name: str) -> str | None:
-    """Say why a checkpoint may not name this file, or return None when it may.
-
-    Allowed are relative, `/`-separated names in NFC without empty, `.`, `..` or hidden parts, and without anything
-    that some system reads as more than a name (backslash, drive, `~`, scheme, percent-escape, control character).
-    """
-    if not name or len(name) > _MAX_NAME_CHARACTERS:
-        return f"is empty or longer than {_MAX_NAME_CHARACTERS} characters"
-    if name.startswith("/"):
-        return "is an absolute path"
-    if name.count("/") >= MAX_LEVELS:
-        return f"has more than {MAX_LEVELS} parts"
-    if fault := next(filter(None, map(_part_fault, name.split("/"))), None):
-        return fault
-    return next((f"has {what} in it" for what, is_in in _NOT_IN_NAMES if is_in(name)), None)
-
-
-def _part_fault(part: str) -> str | None:
-    if part in ("", ".", ".."):
-        return f"has the part '{part}' in it"
-    if part.startswith("."):
-        return "has a hidden part (leading dot)"
-    if len(part.encode(errors="surrogatepass")) > _MAX_PART_BYTES:
-        return f"has a part longer than {_MAX_PART_BYTES} bytes"
-    return None
 
 
 def parse_json(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
