@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from wmtp.checkpoint.contents import Checkpoint
@@ -65,15 +66,20 @@ def verify_filling(prepared: PreparedLoad) -> list[str]:
 
 
 def _stored_values(checkpoint: Checkpoint) -> Iterator[tuple[TensorInfo, Tensor]]:
-    """Yield every tensor as it is stored, a few at a time, read as a model's are."""
+    """Yield every tensor as it is stored, one at a time, read as a model's are."""
     from wmtp.load_plan.plan import Assignment
     from wmtp.load_plan.weights import planned_values
 
-    as_stored = [Assignment((tensor.name,), tensor, tensor.dtype) for tensor in checkpoint.tensors]
+    store = checkpoint.store
     # What lies on this machine is read into private memory, which is given back; a mapping of it would only grow.
-    is_elsewhere = checkpoint.store.directory is None
-    for assignment, value in planned_values(checkpoint.store, as_stored, device="cpu", mmap=is_elsewhere):
-        yield assignment.tensor, value
+    is_elsewhere = store.directory is None
+    for file, tensors in groupby(checkpoint.tensors, key=lambda tensor: tensor.file):
+        as_stored = [Assignment((tensor.name,), tensor, tensor.dtype) for tensor in tensors]
+        # A file that must have a digest is read in one go, a few runs of it at a time; else it would be hashed anew.
+        is_hashed = not is_elsewhere and store.expected(file) is not None
+        for some in [as_stored] if is_hashed else ([one] for one in as_stored):
+            for assignment, value in planned_values(store, some, device="cpu", mmap=is_elsewhere):
+                yield assignment.tensor, value
 
 
 def refuse_unfit(faults: Sequence[str], *, where: str) -> None:
