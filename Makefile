@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo demo-real test test-slow fuzz check fmt bench bench-s3 bench-trust bench-quality clean
+.PHONY: demo demo-real test test-slow fuzz check fmt constraints bench bench-s3 bench-trust bench-quality clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
 	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
+	@echo "make constraints  write anew which versions are installed and tested: constraints.txt"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
 	@echo "make bench      speed and memory of loading and of the loss, against the peers"
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
@@ -52,6 +53,17 @@ check: $(READY)
 fmt: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Everything that may be installed, in its newest versions but for torch. What only one platform or build of torch needs
+# (nvidia-*, cuda-*, triton) and which build it was (+cpu) are left out, so that the file fits Linux, macOS and any PIP_ARGS.
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,tracking,gguf,signing,bench]' torch==2.13.0
+	grep '^#' constraints.txt > build/constraints.txt
+	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//' \
+		| grep -v -E '^(nvidia-|cuda-|triton)' >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 bench: $(READY)
 	$(BIN)/python benchmarks/load.py

@@ -46,3 +46,13 @@ def test_a_library_that_is_installed_is_imported_or_needed_by_one_that_is(requir
     module = MODULE_NAMES.get(name, name.replace("-", "_"))
     assert (module in IMPORTED) is not (name in NEEDED_BY), f"{name} is brought for nothing, or no longer an exception"
     assert ">=" in requirement, f"{name} has no floor"
+
+
+def test_every_library_that_is_asked_for_is_pinned_without_its_build_and_torch_to_the_tested_one():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
+    extras = [line for listed in PROJECT["optional-dependencies"].values() for line in listed]
+    asked = {re.match(r"[\w.-]+", line).group().lower() for line in PROJECT["dependencies"] + extras}
+    assert asked - pinned == set()
+    assert "torch==2.13.0" in lines

@@ -63,5 +63,7 @@ def test_eight_processes_that_want_one_model_fetch_it_once(large_site: Site):
     said = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, said
     assert len(set(said)) == 1
-    assert sum(request.sent_bytes for request in site.server.asked("GET", KEY)) == len(site.files[WEIGHTS])
+    size = len(site.files[WEIGHTS])
+    # Where the first connection is found to be slow, what is on its way through it is asked for again.
+    assert size <= sum(request.sent_bytes for request in site.server.asked("GET", KEY)) < 2 * size
     site.survives(site.load)

@@ -116,7 +116,7 @@ def train(
     finally:
         progress.stop()
     trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step))
-    trainer.accelerator.end_training()
+    trainer.end()
     return TrainResult(
         run_directory=run.directory,
         final_checkpoint=str(run.directory / FINAL),

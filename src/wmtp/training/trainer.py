@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -210,6 +211,18 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.evaluate()
             measured.append(self.state.log_history[-1])
         return measured
+
+    def end(self) -> None:
+        """Part from the other processes, and from trackers; the trainer can do nothing more afterwards.
+
+        What wraps the model for several processes holds on to their group: destroyed before it, the group's threads go
+        on, and abort the process now and then when the interpreter takes itself apart under them.
+        """
+        self.accelerator.wait_for_everyone()
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        gc.collect()  # also what earlier stages left in circles
+        self.accelerator.end_training()
 
     def _end_step(self) -> None:
         # While only values are trained the algorithm weighs nothing, so there is no step that it should know of.
