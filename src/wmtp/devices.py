@@ -1,12 +1,16 @@
-"""On which device, and in which dtype, a run computes: what config.yaml says, and what is there."""
+"""On which device a model is put, and where and in which dtype a run trains: what is asked for, and what is there."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from wmtp.errors import TrainingError
+from wmtp.errors import CheckpointError, TrainingError
 from wmtp.faults import Fault
 from wmtp.settings.config import Devices
+from wmtp.untrusted import show
+
+if TYPE_CHECKING:
+    import torch
 
 DType = Literal["auto", "float32", "bfloat16"]
 _DEVICE, _DTYPE = ("devices", "device"), ("devices", "dtype")
@@ -36,6 +40,31 @@ def training_dtype(devices: Devices) -> DType:
         return "float32"
     assert devices.dtype != "float16"
     return devices.dtype
+
+
+def first_device(devices: Devices) -> str:
+    """Return the kind of device that a run would take, whether or not it is there."""
+    return chosen_device(devices.device).partition(":")[0]
+
+
+def chosen_device(device: str) -> str:
+    """Return a device as it is configured, and for `auto` CUDA where there is any, else the CPU."""
+    return ("cuda" if _is_there("cuda") else "cpu") if device == "auto" else device
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise CheckpointError unless torch can put a model on that device."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise CheckpointError(f"device is {show(str(device))}", hint="use cpu, cuda, cuda:0 or mps") from error
+    if not _is_there(kind):
+        raise CheckpointError(
+            f"device is {show(str(device))}, and torch {torch.__version__} finds none here",
+            hint="use cpu, or install a build of torch for this device",
+        )
 
 
 def setting_faults(devices: Devices) -> list[Fault]:
@@ -72,9 +101,8 @@ def num_devices(device: str) -> int:
 def _missing_device(devices: Devices) -> list[Fault]:
     import torch
 
-    kind = _kind(devices)
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if is_there.get(kind, True):
+    kind = first_device(devices)
+    if _is_there(kind):
         return []
     problem = f"is {devices.device!r}, and torch finds none"
     if kind == "cuda" and torch.version.cuda is None and torch.version.hip is None:
@@ -82,15 +110,11 @@ def _missing_device(devices: Devices) -> list[Fault]:
     return [Fault(_DEVICE, problem, "set devices.device: cpu")]
 
 
-def first_device(devices: Devices) -> str:
-    """Return the kind of device that a run would take, whether or not it is there."""
+def _is_there(kind: str) -> bool:
+    """Whether torch finds a device of a kind; of kinds that it cannot be asked about, using one tells."""
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if devices.device == "auto" else _kind(devices)
-
-
-def _kind(devices: Devices) -> str:
-    return devices.device.partition(":")[0]
+    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(kind, lambda: True)()
 
 
 def _computes_bfloat16(device: str) -> bool:

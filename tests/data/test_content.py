@@ -120,3 +120,14 @@ def test_a_file_that_is_no_text_survives_pickling_as_an_error(tmp_path):
     error = pickle.loads(pickle.dumps(NotTextError(tmp_path / "a", "it has NUL characters")))
     assert isinstance(error, DataError)
     assert str(error).startswith(f"{tmp_path}/a: not readable as UTF-8 text: it has NUL characters\nhint: ")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json.gz"])
+def test_what_git_lfs_leaves_in_a_files_place_is_not_learned(tmp_path, name):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (tmp_path / name).write_bytes(gzip.compress(pointer) if name.endswith(".gz") else pointer)
+    with pytest.raises(DataError, match=f"{name}: this is a Git LFS pointer, not the file itself") as refusal:
+        texts(tmp_path / name)
+    assert "git lfs pull" in refusal.value.hint
+    with pytest.raises(DataError, match="this is a Git LFS pointer"):
+        texts(tmp_path)

@@ -12,13 +12,6 @@ from wmtp.run_plan.launch import Launch
 from wmtp.training.rendezvous import join_processes
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def launch(port, rank, world_size=3):
     return Launch(rank, world_size, None, "127.0.0.1", port, agent_listens=False)
 

@@ -1,6 +1,9 @@
 import json
 import logging
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -264,6 +267,23 @@ def test_a_run_that_stops_on_nan_leaves_its_last_checkpoint_untouched(tmp_path):
     run = tmp_path / "runs" / "run"
     assert names_in(run) == ["run.json", "step-1", "step-2"]
     assert is_complete(run / "step-2")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_two_processes_that_stop_on_nan_leave_no_thread_that_could_abort_them(tmp_path, port):
+    model = tiny_mtp("llama", 3, "linear", vocab_size=VOCAB)
+    torch.nn.init.constant_(model.trunk.model.norm.weight, 1e38)
+    base, recipe = write_mtp_checkpoint(tmp_path / "base", model), make_recipe(tmp_path)
+    files = [tmp_path / "config.json", tmp_path / "recipe.json"]
+    for file, settings in zip(files, (make_config(tmp_path, base), recipe), strict=True):
+        file.write_text(settings.model_dump_json(exclude_unset=True))
+    command = [sys.executable, str(Path(__file__).with_name("failing_process.py")), *map(str, files)]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for env in ranks]
+    told = [json.loads(process.communicate()[0]) for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert all("stopped before the optimizer step" in one["problem"] and one["threads"] == [] for one in told)
 
 
 def test_recomputing_activations_changes_nothing(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wmtp.errors import DataError
+from wmtp.untrusted import refuse_pointer
 
 JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
 
@@ -63,7 +64,8 @@ class Content:
         return text
 
     def refuse_binary(self) -> None:
-        """Raise NotTextError if the first bytes show that this is no text."""
+        """Raise DataError if the first bytes show that this is no text, or not the file itself."""
+        refuse_pointer(self.data, where=str(self.path), error=DataError)
         head = self.data[:_BYTES_TO_KNOW]
         found = next((kind for first, kind in _FIRST_BYTES.items() if head.startswith(first)), None)
         if b"\0" in head or (found and not _is_utf8(head)):

@@ -10,9 +10,7 @@ import torch
 from torch import nn
 
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
-from wmtp.errors import CheckpointError
 from wmtp.load_plan.plan import ParameterSpec
-from wmtp.untrusted import show
 
 TORCH_DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -21,20 +19,6 @@ TORCH_DTYPES = {
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
 }  # fmt: skip
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-
-
-def check_device(device: str | torch.device) -> None:
-    """Raise CheckpointError unless torch can put a model on that device."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise CheckpointError(f"device is {show(str(device))}", hint="use cpu, cuda, cuda:0 or mps") from error
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not is_there.get(kind, True):
-        raise CheckpointError(
-            f"device is {show(str(device))}, and torch {torch.__version__} finds none here",
-            hint="use cpu, or install a build of torch for this device",
-        )
 
 
 def target_dtype(tensors: Iterable[TensorInfo], asked: str) -> torch.dtype:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
+from wmtp.devices import check_device
 from wmtp.load_plan.bounds import Bounds
 from wmtp.load_plan.filling import assign_initial, assign_tensors, verify_assigned
-from wmtp.load_plan.parameters import check_device, move_buffers, parameter_slots, parameter_specs, target_dtype
+from wmtp.load_plan.parameters import move_buffers, parameter_slots, parameter_specs, target_dtype
 from wmtp.load_plan.plan import LoadPlan, make_plan
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.loaders.construction import Blueprint, build_initialised, build_model

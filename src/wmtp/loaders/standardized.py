@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from wmtp.devices import chosen_device
 from wmtp.errors import SettingsError
 from wmtp.load_plan.plan import LoadPlan
 from wmtp.loaders.base import LoadResult, execute, prepare
@@ -78,9 +78,8 @@ class StandardizedModelLoader:
 
 
 def _configured(config: Config) -> LoadKeywords:
-    device = config.devices.device
     return {
-        "device": ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        "device": chosen_device(config.devices.device),
         "dtype": config.devices.dtype,
         "allow_code": config.trust.allow_code,
         "cache_dir": config.paths.cache_dir,

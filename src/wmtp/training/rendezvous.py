@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -65,6 +67,18 @@ def join_processes(
             )
         except RuntimeError as error:
             raise meeting.failed(error) from error
+
+
+def part_after(error: BaseException) -> None:
+    """Leave the process group after a failure, without a word to processes that may be waiting in vain.
+
+    What wraps the model, and is held by the frames of the error, keeps threads of gloo alive; they abort the process
+    now and then when the interpreter takes itself apart under them.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 class _Meeting:

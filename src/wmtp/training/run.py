@@ -21,6 +21,7 @@ from wmtp.settings.recipe import Recipe
 from wmtp.training.checkpoints import FINAL, FINAL_NEXT_TOKEN
 from wmtp.training.preparation import prepare
 from wmtp.training.progress import ProgressReport
+from wmtp.training.rendezvous import part_after
 
 logger = logging.getLogger("wmtp")
 
@@ -104,7 +105,15 @@ def train(
             "this version of wmtp cannot resume a run: its checkpoints hold no optimizer state",
             hint="start a new run whose paths.models.base is the last checkpoint of the old one",
         )
-    run = prepare(config, recipe, allow_code or {})
+    try:
+        return _train(config, recipe, allow_code or {})
+    except BaseException as error:
+        part_after(error)
+        raise
+
+
+def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> TrainResult:
+    run = prepare(config, recipe, allow_code)
     progress = ProgressReport()
     started = time.monotonic()
     explained = run.fit_values()
