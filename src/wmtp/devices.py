@@ -114,7 +114,7 @@ def _is_there(kind: str) -> bool:
     """Whether torch finds a device of a kind; of kinds that it cannot be asked about, using one tells."""
     import torch
 
-    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(kind, lambda: True)()
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(kind, True)
 
 
 def _computes_bfloat16(device: str) -> bool:
