@@ -18,7 +18,7 @@ from wmtp.metadata.transforms import compile_transform
 
 _MAX_SUGGESTED = 20
 _MAX_TRIED = 4  # each is a whole plan
-_MAX_LEFT = 20_000
+_MAX_LEFT = 4_000  # to say what each is takes up to half a millisecond, for names that mean to
 _MAX_COMPARED = 1_000_000  # pairs of names
 _PLAIN_NAME = re.compile(r"[\w.]+", re.ASCII)
 # What trainers wrap modules in, and leave in names: the first only in front of all others.
@@ -97,7 +97,8 @@ def _attempts(needed: set[str], held: Collection[str]) -> Iterator[tuple[Fields,
         for fields, rename in _prefixes(needed, set(unwrapped.values())):
             yield _after(wrappers, fields), lambda name, rename=rename: rename(unwrapped[name])  # type: ignore[misc]
     absent, spare = sorted(needed.difference(held)), sorted(set(held) - needed)
-    if len(absent) * len(spare) <= _MAX_COMPARED and not any(map(telling, spare)):
+    is_little = len(spare) <= _MAX_LEFT and len(absent) * len(spare) <= _MAX_COMPARED
+    if is_little and not any(map(telling, spare)):
         for rules in _in_both_orders(_renamed_parts(absent, spare)):
             yield {"key_transforms": rules}, _applied(rules)
 
