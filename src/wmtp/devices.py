@@ -57,13 +57,18 @@ def check_device(device: str | torch.device) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise CheckpointError(f"device is {show(str(device))}", hint="use cpu, cuda, cuda:0 or mps") from error
-    if not _is_there(kind):
+    if not _is_there(asked.type):
         raise CheckpointError(
             f"device is {show(str(device))}, and torch {torch.__version__} finds none here",
             hint="use cpu, or install a build of torch for this device",
+        )
+    if asked.type == "cuda" and (asked.index or 0) >= (found := num_devices("cuda")):
+        raise CheckpointError(
+            f"device is {show(str(device))}, and torch finds {found} here, numbered from 0",
+            hint=f"use cuda:{found - 1} or a lower one",
         )
 
 
