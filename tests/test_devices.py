@@ -19,7 +19,7 @@ def test_a_device_that_torch_has_passes(device):
 
 
 def test_what_is_no_device_is_refused_by_name():
-    with pytest.raises(CheckpointError, match="^device is 'gpu'") as refusal:
+    with pytest.raises(CheckpointError, match=r"^device is 'gpu'") as refusal:
         check_device("gpu")
     assert refusal.value.hint == "use cpu, cuda, cuda:0 or mps"
 
