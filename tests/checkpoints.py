@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,3 +168,26 @@ def write_custom(
     }
     (directory / "metadata.json").write_text(json.dumps(metadata_document(strategy, base_architecture="toy")))
     return {"modeling.py": sha256_bytes(modeling.encode())}, model
+
+
+def change_tensors(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change what model.safetensors holds, under whatever metadata.json says of it."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(directory / "model.safetensors")
+    change(tensors)
+    save_file(tensors, directory / "model.safetensors")
+
+
+def change_metadata(directory: Path, **strategy: Any) -> None:
+    """Change fields of the loading strategy without any check."""
+    path = directory / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["loading_strategy"].update(strategy)
+    path.write_text(json.dumps(metadata))
+
+
+def change_config(directory: Path, **values: Any) -> None:
+    """Change keys of config.json without any check."""
+    config = json.loads((directory / "config.json").read_text()) | values
+    (directory / "config.json").write_text(json.dumps(config))

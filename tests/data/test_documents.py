@@ -1,20 +1,8 @@
-import json
-
 import pytest
 
-from wmtp.data.documents import Document, hold_out, read_documents
+from data_files import read, write_lines
+from wmtp.data.documents import Document, hold_out
 from wmtp.errors import DataError
-from wmtp.settings.data import DataSource
-
-
-def read(*files, columns=None, **fields):
-    source = DataSource.model_validate({"files": [str(file) for file in files], **fields})
-    return read_documents(source, field="data.train", columns=columns or {})
-
-
-def write_lines(path, *entries):
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return path
 
 
 def test_mbpp_lines_are_read_by_their_own_keys(tmp_path):

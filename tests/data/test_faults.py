@@ -1,22 +1,9 @@
 """Faulty data: all of it told at once, and only what is read has to be right."""
 
-import json
-
 import pytest
 
-from wmtp.data.documents import read_documents
+from data_files import read, write_lines
 from wmtp.errors import DataError
-from wmtp.settings.data import DataSource
-
-
-def read(*files, columns=None, **fields):
-    source = DataSource.model_validate({"files": [str(file) for file in files], **fields})
-    return read_documents(source, field="data.train", columns=columns or {})
-
-
-def write_lines(path, *entries):
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return path
 
 
 def test_every_faulty_line_of_every_file_is_told_at_once(tmp_path):

@@ -9,27 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wmtp
-from checkpoints import MODELING, write_custom
+from checkpoints import MODELING, change_config, change_metadata, change_tensors, write_custom
 from code_files import write_code
 from wmtp.errors import CheckpointError, PlanError, TrustError
-
-
-def change_tensors(directory, change):
-    tensors = load_file(directory / "model.safetensors")
-    change(tensors)
-    save_file(tensors, directory / "model.safetensors")
-
-
-def change_metadata(directory, **strategy):
-    path = directory / "metadata.json"
-    metadata = json.loads(path.read_text())
-    metadata["loading_strategy"].update(strategy)
-    path.write_text(json.dumps(metadata))
-
-
-def change_config(directory, **values):
-    config = json.loads((directory / "config.json").read_text()) | values
-    (directory / "config.json").write_text(json.dumps(config))
 
 
 def plan_refusal(directory):

@@ -6,10 +6,9 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import wmtp
-from checkpoints import write_llama_checkpoint
+from checkpoints import change_metadata, change_tensors, write_llama_checkpoint
 from wmtp.errors import (
     CheckpointError,
     IncompatibleModelError,
@@ -21,19 +20,6 @@ from wmtp.errors import (
     UnknownNameError,
 )
 from wmtp.manifest import sha256_bytes
-
-
-def change_tensors(directory, change):
-    tensors = load_file(directory / "model.safetensors")
-    change(tensors)
-    save_file(tensors, directory / "model.safetensors")
-
-
-def change_metadata(directory, **strategy):
-    path = directory / "metadata.json"
-    metadata = json.loads(path.read_text())
-    metadata["loading_strategy"].update(strategy)
-    path.write_text(json.dumps(metadata))
 
 
 def test_a_missing_tensor_is_named_and_nothing_is_left_random(place, saved):

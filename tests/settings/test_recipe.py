@@ -5,35 +5,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from recipe_texts import SMALL, read, refused, write
 from wmtp.errors import SettingsError
 from wmtp.faults import StrictModel
 from wmtp.registry import algorithms
-from wmtp.settings.recipe import Recipe, load_recipe, recipe_json_schema, split_overrides
+from wmtp.settings.recipe import load_recipe, recipe_json_schema, split_overrides
 
-SMALL = """\
-run: {name: r}
-data:
-  train: {files: a.txt}
-train:
-  algo: baseline-mtp
-  max_steps: 3
-"""
 RHO1 = SMALL.replace("baseline-mtp", "rho1-wmtp")
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def read(tmp_path: Path, text: str = SMALL, *overrides: str) -> Recipe:
-    return load_recipe(write(tmp_path / "r.yaml", text), overrides)
-
-
-def refused(tmp_path: Path, text: str, *overrides: str) -> str:
-    with pytest.raises(SettingsError) as caught:
-        read(tmp_path, text, *overrides)
-    return str(caught.value)
 
 
 def test_the_example_of_the_format_is_read_in_full(tmp_path: Path) -> None:
