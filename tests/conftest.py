@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 # Before torch is imported. The models here are tiny: more threads only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -27,16 +33,22 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     monkeypatch.setenv("WMTP_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A command that ran in this process has given its log lines a place on stderr, and leaves them there."""
+    logger = logging.getLogger("wmtp")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
+
+
 @pytest.fixture
-def wmtp(tmp_path, monkeypatch):
+def wmtp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command line in this process; recorded consent is the test's own."""
     from typer.testing import CliRunner
 
     from wmtp.cli.main import app
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    logger = logging.getLogger("wmtp")
-    handlers, level = logger.handlers, logger.level
-    yield lambda *words, **keywords: CliRunner().invoke(app, [str(word) for word in words], **keywords)
-    logger.handlers = handlers
-    logger.setLevel(level)
+    return lambda *words, **keywords: CliRunner().invoke(app, [str(word) for word in words], **keywords)

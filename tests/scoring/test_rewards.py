@@ -200,7 +200,7 @@ def test_positions_that_begin_after_padding_are_not_counted_as_room(zoo, model_t
     assert len(rewards(zoo, rows)) == len(documents)
     write_roberta(zoo / "rm", model_type, max_position_embeddings=longest + padding, pad_token_id=padding)
     with pytest.raises(
-        DataError, match=f"rm: it knows {longest - 1} positions, and the longest document has {longest}"
+        DataError, match=f"rm: it knows {longest - 1} positions, and the longest document of data.train has {longest}"
     ):
         rewards(zoo, rows)
 

@@ -73,3 +73,11 @@ def test_the_place_of_a_value_is_the_path_that_leads_to_it(value, indent, ascii_
 def test_no_text_is_too_broken_to_look_for_a_place(text, position):
     assert isinstance(place_of_position(text, position), tuple)
     assert isinstance(place_of_depth(text), tuple)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN, "b": 0}x', '{"a": NaN, "b": +1}', '{"a": 1e999, "b"', '{"a": 1, "a": 2, ']
+)
+def test_a_fault_before_another_is_told_also_where_its_place_cannot_be_looked_for(text):
+    with pytest.raises(JSONFault, match="NaN|overflows|is not JSON|expect"):
+        parse_json(text.encode())

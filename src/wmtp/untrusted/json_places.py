@@ -64,7 +64,10 @@ def _search(text: str, hooks: dict[str, Callable[[Any], Any]], is_it: Callable[[
     if len(text) > _MAX_SEARCHED:
         return None
     read: Callable[..., Any] = json.loads
-    value = read(text, **hooks)
+    try:
+        value = read(text, **hooks)
+    except json.JSONDecodeError:
+        return None  # further on it is no JSON at all: the first fault is told, without its place
     return () if is_it(value) else _search_in(value, is_it)
 
 
