@@ -75,9 +75,7 @@ def test_no_text_is_too_broken_to_look_for_a_place(text, position):
     assert isinstance(place_of_depth(text), tuple)
 
 
-@pytest.mark.parametrize(
-    "text", ['{"a": NaN, "b": 0}x', '{"a": NaN, "b": +1}', '{"a": 1e999, "b"', '{"a": 1, "a": 2, ']
-)
+@pytest.mark.parametrize("text", [b'{"a": NaN, "b": 0}x', b'{"a": NaN, "b": +1}', b'{"a": 1e999, "b"', b"[1, NaN, "])
 def test_a_fault_before_another_is_told_also_where_its_place_cannot_be_looked_for(text):
-    with pytest.raises(JSONFault, match="NaN|overflows|is not JSON|expect"):
-        parse_json(text.encode())
+    with pytest.raises(JSONFault, match=r"has the (value NaN, which is not JSON|number '1e999', which overflows)$"):
+        parse_json(text)
