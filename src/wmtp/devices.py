@@ -114,7 +114,9 @@ def _is_there(kind: str) -> bool:
     """Whether torch finds a device of a kind; of kinds that it cannot be asked about, using one tells."""
     import torch
 
-    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(kind, lambda: True)()
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    return torch.backends.mps.is_available() if kind == "mps" else True
 
 
 def _computes_bfloat16(device: str) -> bool:
