@@ -1,7 +1,10 @@
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
+from wmtp.data.content import read_content
 from wmtp.data.documents import read_documents
 from wmtp.errors import DataError
 from wmtp.settings.data import DataSource
@@ -127,3 +130,18 @@ def test_every_pattern_without_a_match_is_told(tmp_path):
         f"'{tmp_path}/b.txt' matches no file",
         f"'{tmp_path}/*.jsonl' matches no file",
     ]
+
+
+def test_a_file_is_learned_once_by_whatever_way_it_is_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("once")
+    (tmp_path / "in" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert texts(tmp_path / "in" / ".." / "in" / "a.txt", tmp_path / "in" / "**" / "*.txt", tmp_path) == ["once"]
+
+
+@pytest.mark.parametrize("size", [None, 10])
+def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path, size):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", Path(os.devnull)):
+        with pytest.raises(DataError, match=f"^{path}: a pipe, a device or a socket, and data is read from files"):
+            read_content(path, size)

@@ -15,7 +15,7 @@ def content(tmp_path, text, *, is_whole=True):
 
 def found(tmp_path, text, *, is_whole=True):
     pairs = list(record_texts(content(tmp_path, text, is_whole=is_whole)))
-    return [where.rpartition(":")[2] for where, _ in pairs], [parse_record(data, where) for where, data in pairs]
+    return [where.partition("a.json:")[2] for where, _ in pairs], [parse_record(data, where) for where, data in pairs]
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,8 @@ def found(tmp_path, text, *, is_whole=True):
     [
         ("\n\n".join(json.dumps(r, ensure_ascii=False) for r in RECORDS), ["1", "3", "5"]),
         ("\r\n".join(map(json.dumps, RECORDS)) + "\r\n", ["1", "2", "3"]),
-        (json.dumps(RECORDS), ["1", "1", "1"]),
+        ("\n[" + ",".join(map(json.dumps, RECORDS)) + "]", ["2", "2:31", "2:56"]),
+        (json.dumps(RECORDS), ["1", "1:32", "1:58"]),
         ("\ufeff" + json.dumps(RECORDS, indent=1), ["2", "5", "8"]),
         ("\n".join(json.dumps(r, indent=2) for r in RECORDS), ["1", "4", "7"]),
         (" [\n" + ",\n".join(map(json.dumps, RECORDS)) + "\n]\n", ["2", "3", "4"]),

@@ -35,6 +35,8 @@ def test_one_process_that_torchrun_has_started_is_a_place_too():
     [
         ({"RANK": "0"}, "RANK is '0', and WORLD_SIZE is not set"),
         ({"RANK": "3"}, "RANK is '3', and WORLD_SIZE is not set"),
+        ({"RANK": "0", "WORLD_SIZE": ""}, "RANK is '0', and WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '', expected a whole number from 1 up"),
         ({"LOCAL_RANK": "0"}, "LOCAL_RANK is '0', and RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT are not set"),
         ({"WORLD_SIZE": "8"}, "WORLD_SIZE is '8', and RANK, MASTER_ADDR, MASTER_PORT are not set"),
         ({**WHOLE, "MASTER_ADDR": ""}, "WORLD_SIZE is '4', and MASTER_ADDR is not set"),

@@ -13,7 +13,8 @@ from tiny_models import tiny_mtp
 from tiny_tokenizer import CODE_LINES
 from wmtp.data.documents import read_documents
 from wmtp.errors import DataError
-from wmtp.settings.data import DataSource
+from wmtp.run_plan.data import estimate_data
+from wmtp.settings.data import Data, DataSource
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*_*.yaml"))
 CONFIG = """
@@ -233,3 +234,10 @@ def test_planning_imports_no_torch(plan, tmp_path):
     command = [sys.executable, "-c", code, *map(str, words), f"data.train.files=[{tmp_path}/data.jsonl]"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers"} & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_documents_of_a_small_file_by_gzip_are_counted_and_not_guessed(tmp_path, parts):
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "one"}\n') * parts)
+    assert estimate_data(Data.model_validate({"train": {"files": [str(path)]}}), []).documents == parts

@@ -116,6 +116,7 @@ def read_content(path: Path, at_most: int | None = None) -> Content:
     Raises:
         DataError: If it cannot be read, or holds more than 1 GiB once unpacked.
     """
+    _refuse_endless(path)
     with _opened(path) as (file, is_packed):
         most = min(at_most or MAX_UNPACKED_BYTES, MAX_UNPACKED_BYTES) if is_packed else at_most
         data = file.read() if most is None else file.read(most + 1)
@@ -136,6 +137,15 @@ def content_size(path: Path) -> int:
             return stored
         file.seek(max(0, stored - _LENGTH_BYTES))
         return min(max(stored, int.from_bytes(file.read(), "little")), MAX_UNPACKED_BYTES)
+
+
+def _refuse_endless(path: Path) -> None:
+    # Opening a pipe waits for who writes into it, a device may never end, and both are read more than once.
+    if path.exists() and not path.is_file():
+        raise DataError(
+            f"{path}: a pipe, a device or a socket, and data is read from files",
+            hint="write what it gives into a file, and name that",
+        )
 
 
 class _Readable(Protocol):

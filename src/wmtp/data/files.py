@@ -72,8 +72,9 @@ def find_files(source: DataSource, faults: FaultList, left_out: LeftOut, *, fiel
         for match in _matches(pattern, faults, field):
             is_directory = match.is_dir()
             for path in _files_below(match, suffixes, left_out) if is_directory else [match]:
-                if path not in seen:
-                    seen.add(path)
+                place = path.parent.resolve() / path.name  # the same by whatever way a pattern came to it
+                if place not in seen:
+                    seen.add(place)
                     yield path, is_directory
 
 

@@ -138,11 +138,16 @@ class _Places:
 
     def __init__(self, path: Path, text: str) -> None:
         self._path, self._text, self._line, self._counted = path, text, 1, 0
+        self._begin, self._asked = 0, 0  # of the line; how often
 
     def where(self, place: int) -> str:
-        self._line += self._text.count("\n", self._counted, place)
-        self._counted = max(self._counted, place)
-        return f"{self._path}:{self._line}"
+        """Return file and line, and the column too where a place before was asked for on the same line."""
+        passed = self._text.count("\n", self._counted, place)
+        is_first = passed > 0 or self._asked == 0
+        if passed:  # an array may be one long line: it is not gone through again for each of its items
+            self._begin = self._text.rfind("\n", self._counted, place) + 1
+        self._line, self._counted, self._asked = self._line + passed, max(self._counted, place), self._asked + 1
+        return f"{self._path}:{self._line}" + ("" if is_first else f":{place - self._begin + 1}")
 
 
 def _end_of_value(text: str, place: int) -> int:

@@ -99,7 +99,8 @@ def _counted(reader: DocumentReader) -> list[_File]:
 
 
 def _count(reader: DocumentReader, content: Content, *, is_found: bool) -> _File:
-    stored, size_bytes = content.path.stat().st_size, content_size(content.path)
+    stored = content.path.stat().st_size
+    size_bytes = len(content.data) if content.is_whole else content_size(content.path)
     if not reader.holds_records(content):
         documents = list(reader.documents(content, is_found=is_found))
         return _File(stored, len(documents), size_bytes if documents else 0)

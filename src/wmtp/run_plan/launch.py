@@ -14,7 +14,7 @@ _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 _LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 1}
 _MOST_PORT = 65535
 # What mpirun and srun set, which nothing here reads: each of the processes would train by itself, over the others.
-_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _START = "let torchrun set them: 'wmtp train ... -- --nproc-per-node 2'"
 
 
@@ -56,15 +56,18 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
 def launch_faults(environment: Mapping[str, str]) -> list[Fault]:
     """Return what is wrong with the variables of a launcher: too few, no numbers, or numbers that do not fit."""
     given = [name for name in _PLACES if name in environment]
+    filled = [name for name in given if environment[name]]
     if not given:
         return list(_unread_launchers(environment))
-    missing = [name for name in _needed(environment) if not environment.get(name)]
+    # An empty one is as good as none beside one that says something; alone, it is no number.
+    there = [name for name in environment if environment[name] or not filled]
+    missing = [name for name in _needed(environment) if name not in there]
     numbers = {name: number for name in _LEAST if (number := _number(environment, name)) is not None}
     faults = [*_no_numbers(environment, numbers, missing), *_misfits(numbers)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         # The one that asks for the others: an address belongs to several processes.
-        asking = max(given, key=["RANK", "LOCAL_RANK", "WORLD_SIZE"].index)
+        asking = max(filled or given, key=["RANK", "LOCAL_RANK", "WORLD_SIZE"].index)
         problem = f"is {show(environment[asking])}, and {', '.join(missing)} {verb} not set"
         return [Fault((asking,), problem, f"{_START}; or unset {', '.join(given)} to train in one process"), *faults]
     return faults
