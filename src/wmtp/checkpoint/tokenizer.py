@@ -56,7 +56,8 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
         config: Its config.json.
 
     Raises:
-        CheckpointError: If a file is not strict JSON, or has a part that would crash or exhaust the process.
+        CheckpointError: If a file is not strict JSON, has a part that would crash or exhaust the process, or makes other
+            tokens of a text each time.
         TrustError: If a class that is named is no tokenizer, or special tokens come with other settings.
     """
     files = {name: store.read_bytes(name, max_bytes=_MAX_FILE_BYTES) for name in tokenizer_files(store)}
@@ -77,6 +78,7 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
     _check_ids(store.where(_SETTINGS_FILE), settings.get("added_tokens_decoder"), by_key=True)
     _check_ids(store.where("added_tokens.json"), documents.get("added_tokens.json"), by_key=False)
     _check_tables(store.where(TOKENIZER_FILE), documents.get(TOKENIZER_FILE))
+    _check_dropout(store.where(TOKENIZER_FILE), documents.get(TOKENIZER_FILE, {}).get("model"))
     if settings:
         kept = {key: value for key, value in settings.items() if key not in _CALLERS_KEYS}
         files[_SETTINGS_FILE] = json.dumps(kept).encode()
@@ -166,6 +168,16 @@ def _check_tables(where: str, document: Any) -> None:
                 f"{where}: precompiled_charsmap is {show(table)}, which is cut short or damaged",
                 hint="copy the tokenizer's files anew from where the checkpoint came from",
             )
+
+
+def _check_dropout(where: str, model: Any) -> None:
+    dropout = model.get("dropout") if isinstance(model, dict) else None
+    if dropout:
+        raise CheckpointError(
+            f"{where}: model.dropout is {show(dropout)}: merges are left out at random, so that a text has other tokens"
+            " each time",
+            hint='write "dropout": null there: the vocabulary is the same, and a text has the same tokens each time',
+        )
 
 
 def _read_document(store: Store, name: str) -> dict[str, Any]:
