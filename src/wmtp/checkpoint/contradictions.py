@@ -113,7 +113,7 @@ def _of_heads(sizes: dict[str, int], tensor: TensorInfo, wanted: int) -> Iterato
 
 
 def _sizes_of_heads(sizes: dict[str, int]) -> dict[str, int]:
-    """Return how many heads there are and how wide they are; nothing where config.json leaves more than one to guess."""
+    """Return how many heads there are and how wide; nothing where config.json leaves more than one to guess."""
     heads, hidden = sizes.get("num_attention_heads", 0), sizes.get("hidden_size", 0)
     pairs = sizes.get("num_key_value_heads", heads)
     width = sizes.get("head_dim", hidden // heads if heads > 0 and "num_key_value_heads" not in sizes else 0)

@@ -56,8 +56,8 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
         config: Its config.json.
 
     Raises:
-        CheckpointError: If a file is not strict JSON, has a part that would crash or exhaust the process, or makes other
-            tokens of a text each time.
+        CheckpointError: If a file is not strict JSON, has a part that would crash or exhaust the process, or makes
+            other tokens of a text each time.
         TrustError: If a class that is named is no tokenizer, or special tokens come with other settings.
     """
     files = {name: store.read_bytes(name, max_bytes=_MAX_FILE_BYTES) for name in tokenizer_files(store)}

@@ -77,8 +77,8 @@ class Faults:
 
 def plan_refusal(checkpoint: Checkpoint, model_class: str, faults: Faults, suggested: Fields | None) -> PlanError:
     """Return the error that names all faults, and the mapping that would mend them where there is one."""
-    compared = [shape_contradictions(checkpoint.config, m.tensor, m.shape) for m in faults.unfit]
-    blamed = without_coincidences(compared, checkpoint.config, checkpoint.tensors)[:MAX_SHOWN]
+    compared = [shape_contradictions(checkpoint.config, m.tensor, m.shape) for m in faults.unfit[:MAX_SHOWN]]
+    blamed = without_coincidences(compared, checkpoint.config, checkpoint.tensors)
     return PlanError(
         f"{checkpoint.where}: the tensors do not fit {model_class}: {faults.summary}",
         hint=_advice(checkpoint, faults, [each for found in blamed for each in found], suggested),
