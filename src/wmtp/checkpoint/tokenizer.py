@@ -111,12 +111,12 @@ def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:
         added = {token["content"]: [token["id"], token["special"]] for token in document["added_tokens"]}
         canonical = {"vocabulary": vocabulary, "merges": [_pair(merge) for merge in merges], "added": added}
         tokens = {*(vocabulary if isinstance(vocabulary, dict) else (token for token, _ in vocabulary)), *added}
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))  # of keys of two kinds there is no order
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{where}: not a tokenizer as the tokenizers library writes it ({type(error).__name__}: {error})",
             hint="save it again, with save_pretrained of a fast tokenizer",
         ) from error
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
     return TokenizerInfo(sha256=hashlib.sha256(text.encode()).hexdigest(), vocab_size=max(len(tokens), 1))
 
 
