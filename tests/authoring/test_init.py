@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, LlamaForSequenceClassification
+from transformers import GPT2LMHeadModel, LlamaForSequenceClassification, LlamaForTokenClassification
 
 import wmtp
 from checkpoints import write_custom, write_llama_checkpoint, write_mtp_checkpoint
@@ -52,6 +52,16 @@ def test_a_model_that_scores_sequences_is_drafted_as_a_reward_model(tmp_path):
     found = draft(tmp_path)
     assert (found.metadata.wmtp_type, found.metadata.algorithm_compatibility) == ("reward_model", ["critic-wmtp"])
     assert any("no tokenizer.json" in note for note in found.notes)
+    wmtp.load_model(tmp_path)
+
+
+def test_a_class_that_no_role_could_have_is_said_to_be_none_and_declares_no_algorithm(tmp_path):
+    LlamaForTokenClassification(tiny_config("llama", num_labels=3)).save_pretrained(tmp_path)
+    found = draft(tmp_path)
+    assert found.metadata.algorithm_compatibility == []
+    assert found.notes[0].startswith(
+        "wmtp_type: reference_model, for want of a better one: LlamaForTokenClassification"
+    )
     wmtp.load_model(tmp_path)
 
 

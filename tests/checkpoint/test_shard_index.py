@@ -150,3 +150,10 @@ def test_a_single_file_and_an_index_together_leave_a_doubt_and_are_refused(tmp_p
     with pytest.raises(FormatError, match=r"both model\.safetensors and model\.safetensors\.index\.json") as caught:
         read(tmp_path)
     assert "one of them is stale: remove it" in caught.value.hint
+
+
+def test_an_index_of_more_shards_than_any_checkpoint_has_is_refused_before_they_are_looked_for(tmp_path):
+    write_index(tmp_path, {f"w{number}": f"{number}.safetensors" for number in range(50_001)})
+    error = index_refusal(tmp_path)
+    assert "weight_map names more than 50,000 shards" in error.problem
+    assert "max_shard_size" in error.hint

@@ -184,3 +184,19 @@ def test_an_added_token_with_an_absurd_id_is_refused(tmp_path):
     (tmp_path / "added_tokens.json").write_text('{"<x>": -1}')
     with pytest.raises(CheckpointError, match=r"added_tokens\.json: the added token '<x>' has the id -1"):
         checked(tmp_path)
+
+
+def test_a_tokenizer_that_leaves_merges_out_at_random_is_refused_by_its_key(tmp_path):
+    edited(saved(tmp_path), lambda document: document["model"].update(dropout=0.1))
+    with pytest.raises(CheckpointError) as refusal:
+        checked_tokenizer(open_store(tmp_path), {})
+    assert refusal.value.problem.startswith(f"{tmp_path}/tokenizer.json: model.dropout is 0.1: merges are left out")
+    edited(tmp_path, lambda document: document["model"].update(dropout=0.0))
+    assert "tokenizer.json" in checked_tokenizer(open_store(tmp_path), {})
+
+
+@pytest.mark.parametrize("content", [1, None, True])
+def test_an_added_token_that_is_no_text_is_refused_and_not_a_crash(tmp_path, content):
+    with pytest.raises(CheckpointError) as refusal:
+        edited(saved(tmp_path), lambda document: document["added_tokens"][0].update(content=content))
+    assert f"{tmp_path}/tokenizer.json: not a tokenizer" in refusal.value.problem

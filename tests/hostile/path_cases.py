@@ -180,6 +180,12 @@ CASES = [
         _twice_in_the_index,
     ),
     shards("an index and a single file", "FormatError", (WEIGHTS, INDEX), _both_forms),
+    shards(
+        "an index of three hundred thousand shards",
+        "FormatError",
+        (INDEX, "weight_map names more than 50,000 shards"),
+        index(weight_map={f"w{n}": f"{n}.safetensors" for n in range(300_000)}),
+    ),
     shards("an index without a map", "FormatError", (INDEX, "weight_map is null"), index(weight_map=None)),
     shards("an index with an empty map", "FormatError", (INDEX, "weight_map is {}"), index(weight_map={})),
     shards(

@@ -32,6 +32,11 @@ def _document(**keys: Any) -> Change:
     return change
 
 
+def _dropout(draft: Draft) -> None:
+    found = json.loads(draft.files[T] or b"{}")
+    draft.files[T] = json.dumps({**found, "model": {**found["model"], "dropout": 0.1}}).encode()
+
+
 def _outside(name: str) -> Change:
     """Put a good tokenizer where none may be read from."""
 
@@ -46,7 +51,7 @@ def _outside(name: str) -> Change:
     return change
 
 
-def _case(sentence: str, naming: str, *changes: Change, **how: Any) -> Case:
+def _case(sentence: str, naming: str | tuple[str, ...], *changes: Change, **how: Any) -> Case:
     return refused(sentence, _ANY, naming, tokenizer_files, *changes, **how)
 
 
@@ -60,6 +65,7 @@ def _special_tokens(**keys: Any) -> Change:
 
 
 CASES = [
+    _case("merges that are left out at random", (T, "model.dropout is 0.1"), _dropout),
     *(
         _case(f"a tokenizer class in config.json that is {kind}", "config.json", config(tokenizer_class=kind))
         for kind in ("AutoProcessor", "AutoModelForCausalLM", "AutoTokenizer", "RagTokenizer")

@@ -29,6 +29,37 @@ def test_another_vocabulary_size_than_the_embeddings_have_is_named_by_its_key(sa
     assert error.hint.startswith('write "vocab_size": 96 in config.json')
 
 
+@pytest.mark.parametrize(
+    ("key", "size"),
+    [
+        ("num_key_value_heads", 4),
+        ("num_key_value_heads", 1),
+        ("num_key_value_heads", None),
+        ("num_attention_heads", 8),
+        ("num_attention_heads", 2),
+        ("head_dim", 16),
+        ("head_dim", 4),
+        ("hidden_size", 96),
+    ],
+)
+def test_a_size_is_blamed_only_where_writing_the_other_one_makes_it_load(saved, key, size):
+    directory, _ = saved("llama", tie_word_embeddings=False)
+    right = json.loads((directory / "config.json").read_text())[key]
+    change_config(directory, **{key: size})
+    error = plan_refusal(directory)
+    assert error.hint == f'write "{key}": {right} in config.json; or take the config.json of these weights'
+    change_config(directory, **{key: right})
+    wmtp.plan_load(directory)
+
+
+def test_no_size_is_blamed_where_two_are_wrong_at_once(saved):
+    directory, _ = saved("llama", tie_word_embeddings=False)
+    change_config(directory, num_attention_heads=8, head_dim=16)
+    error = plan_refusal(directory)
+    assert "wrong shape: model.layers.0.self_attn.q_proj.weight is [32, 32]" in error.faults[0]
+    assert "check model class and config.json against the files" in error.hint
+
+
 def test_a_padding_token_outside_the_vocabulary_is_named_before_what_torch_says_of_it(saved):
     directory, _ = saved("llama")
     change_config(directory, pad_token_id=96)

@@ -140,6 +140,7 @@ def test_two_missing_things_of_a_strategy_are_told_together():
         ({"(?=x)": "y"}, "which is not an RE2 pattern"),
         ({r"(a)\1": "y"}, "which is not an RE2 pattern"),
         ({"a{2000}": "y"}, "which is not an RE2 pattern"),
+        ({r"\pL{1,100}": "y"}, "which is not an RE2 pattern: 'pattern too large - compile failed'"),
         ({"h": r"\1"}, "key_transforms has the replacement '\\\\1', but 'h' has no group 1"),
         ({r"(h)(\d)": r"\1.\3"}, "has no group 3"),
         ({"h": r"\0"}, "where a backslash is followed by neither 1-9 nor a backslash"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from wmtp.storage.store import Store
 from wmtp.trust.consent import read_code
 from wmtp.untrusted import show, show_all
 
+_OF_USE = re.compile("CausalLM|LMHead|ForConditionalGeneration|ForSequenceClassification")
 _BUILT_IN_CLASS = "MTPForCausalLM"
 _HEAD_TYPES = ("linear", "transformer", "resblock", "deepseek")
 # A reward model is made for the critic; anything else without several heads was made by ordinary training.
@@ -88,7 +90,7 @@ def draft_metadata(store: Store) -> Draft:
         "base_architecture": architecture,
         "storage_version": STORAGE_VERSION,
         "loading_strategy": strategy,
-        "algorithm_compatibility": fitting_algorithms(wmtp_type),
+        "algorithm_compatibility": fitting_algorithms(wmtp_type) if _is_of_use(strategy) else [],
         "mtp": _heads(config, strategy, notes),
         "tokenizer": tokenizer.model_dump() if tokenizer else None,
         "created_by": "wmtp init",
@@ -172,6 +174,14 @@ def _wmtp_type(store: Store, strategy: dict[str, Any], notes: list[str]) -> str:
         notes.append("wmtp_type: reward_model, as the class gives one score to a sequence")
         return "reward_model"
     # First, as it decides what the model can be used for.
+    if not _is_of_use(strategy):
+        notes.insert(
+            0,
+            f"wmtp_type: reference_model, for want of a better one: {strategy['transformers_class']} gives no"
+            " probabilities of next tokens, so that no algorithm can use it as it is; if the checkpoint has a causal LM"
+            " or a sequence classifier in it, name that class as transformers_class",
+        )
+        return "reference_model"
     notes.insert(
         0,
         "wmtp_type: reference_model, which scores tokens for another model and is not trained. To train it, give it"
@@ -179,6 +189,11 @@ def _wmtp_type(store: Store, strategy: dict[str, Any], notes: list[str]) -> str:
         ' one head, set "wmtp_type": "base_model", "algorithm_compatibility": ["baseline-mtp"]',
     )
     return "reference_model"
+
+
+def _is_of_use(strategy: dict[str, Any]) -> bool:
+    """Whether some role could have the model, as far as the name of its class tells."""
+    return strategy["loader_type"] != "huggingface" or bool(_OF_USE.search(strategy["transformers_class"]))
 
 
 def _heads(config: dict[str, Any], strategy: dict[str, Any], notes: list[str]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from wmtp.checkpoint.sizes import SIZE
@@ -23,6 +24,8 @@ _ROWS = {
     **dict.fromkeys(("score", "classifier", "classification_head"), LABELS),
     **dict.fromkeys(("wpe", "position_embeddings", "embed_positions"), _POSITIONS),
 }
+_HEAD_SIZES = ("num_attention_heads", "num_key_value_heads", "head_dim")
+_HEADS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads", "v_proj": "num_key_value_heads"}
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
 _DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
 _WIDTH = re.compile(r".*(?:vocab_size|hidden_size|intermediate_size|_dim)|d_model|d_ff|n_embd|n_inner")
@@ -86,12 +89,73 @@ def shape_contradictions(config: dict[str, Any], tensor: TensorInfo, wanted: Seq
 def _of_axis(sizes: dict[str, int], tensor: TensorInfo, axis: int, wanted: int) -> Iterator[Contradiction]:
     keys = _keys_of_rows(tensor) if axis == 0 else ()
     of_rows = {path: size for path, size in sizes.items() if path.rpartition(".")[2] in keys}
-    widths = {path: size for path, size in sizes.items() if _WIDTH.fullmatch(path.rpartition(".")[2])}
+    # Projections of attention are as wide as all heads together, or as the model.
+    kinds = re.compile("|".join(_WIDTHS)) if _part(tensor) in (*_HEADS, "o_proj") else _WIDTH
+    widths = {path: size for path, size in sizes.items() if kinds.fullmatch(path.rpartition(".")[2])}
     for path, size in (of_rows if keys else widths).items():
         if size == wanted:
             yield Contradiction(path, wanted, wanted, tensor.shape[axis])
+    if axis == 0:
+        yield from _of_heads(sizes, tensor, wanted)
     if keys and not of_rows:
         yield Contradiction(" or ".join(keys[:2]), None, wanted, tensor.shape[axis])
+
+
+def _of_heads(sizes: dict[str, int], tensor: TensorInfo, wanted: int) -> Iterator[Contradiction]:
+    """The sizes of which a projection's rows are the product."""
+    if (key := _HEADS.get(_part(tensor))) is None:
+        return
+    given, found = _sizes_of_heads(sizes), tensor.shape[0]
+    heads, width = given.get(key, 0), given.get("head_dim", 0)
+    if heads > 0 and width > 0 and wanted == heads * width:
+        yield Contradiction(key, sizes.get(key), heads, found // width)
+        yield Contradiction("head_dim", sizes.get("head_dim"), width, found // heads)
+
+
+def _sizes_of_heads(sizes: dict[str, int]) -> dict[str, int]:
+    """Return how many heads there are and how wide; nothing where config.json leaves more than one to guess."""
+    heads, hidden = sizes.get("num_attention_heads", 0), sizes.get("hidden_size", 0)
+    pairs = sizes.get("num_key_value_heads", heads)
+    width = sizes.get("head_dim", hidden // heads if heads > 0 and "num_key_value_heads" not in sizes else 0)
+    return dict(zip(_HEAD_SIZES, (heads, pairs, width), strict=True)) if min(heads, pairs, width) > 0 else {}
+
+
+def without_coincidences(
+    found: Sequence[Sequence[Contradiction]], config: dict[str, Any], tensors: Sequence[TensorInfo]
+) -> list[list[Contradiction]]:
+    """Return contradictions without sizes that only happen to be equal to that of a parameter which does not fit.
+
+    Dropped is a key that another tensor proves right, and one that would have to be several sizes at once.
+
+    Args:
+        found: For each parameter that does not fit, what `shape_contradictions` returned.
+        config: config.json.
+        tensors: All tensors of the checkpoint.
+    """
+    held = {key: size for key, (size, _) in _held_sizes(tensors).items()} | _held_heads(config, tensors)
+    wanted: dict[str, set[int]] = {}
+    for each in chain.from_iterable(found):
+        wanted.setdefault(each.key, set()).add(each.found)
+
+    def is_likely(each: Contradiction) -> bool:
+        proven = held.get(each.key.rpartition(".")[2])
+        is_only_one = len(wanted[each.key]) == 1 and each.key not in _HEAD_SIZES
+        return each.said != proven and (is_only_one or each.found == proven)
+
+    return [[each for each in some if is_likely(each)] for some in found]
+
+
+def _held_heads(config: dict[str, Any], tensors: Sequence[TensorInfo]) -> dict[str, int]:
+    """Return the sizes of heads of which queries and keys are made, where at most one is not what config.json says."""
+    given, rows = _sizes_of_heads(dict(_sizes(config))), {_part(each): each.shape[0] for each in tensors if each.shape}
+    queries, keys = rows.get("q_proj", 0), rows.get("k_proj", 0)
+    if not given or not queries or not keys:
+        return {}
+    heads, pairs, width = given.values()
+    for likely in ((heads, keys // width, width), (queries // width, pairs, width), (heads, pairs, queries // heads)):
+        if likely[0] * likely[2] == queries and likely[1] * likely[2] == keys:
+            return dict(zip(_HEAD_SIZES, likely, strict=True))
+    return {}
 
 
 def impossible_values(config: dict[str, Any], tensors: Sequence[TensorInfo]) -> list[str]:
@@ -160,4 +224,9 @@ def _sizes(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, int]
 
 
 def _keys_of_rows(tensor: TensorInfo) -> tuple[str, ...]:
-    return _ROWS.get(tensor.name.split(".")[-2:][0], ())
+    return _ROWS.get(_part(tensor), ())
+
+
+def _part(tensor: TensorInfo) -> str:
+    """The module that a tensor belongs to."""
+    return tensor.name.split(".")[-2:][0]

@@ -11,6 +11,7 @@ from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, plain, relative_name_fault, show
 
 INDEX_FILE = "model.safetensors.index.json"
+_MAX_SHARDS = 50_000  # the largest checkpoints that are published have some hundreds
 _OTHER_VERSION = "fetch the index and the shards again, from one version"
 
 
@@ -58,6 +59,11 @@ def read_index(store: Store) -> ShardIndex:
                 hint="a shard is named relative to the checkpoint: fetch the index again from where you trust it",
             )
         sound.add(shard)
+        if len(sound) > _MAX_SHARDS:
+            raise FormatError(
+                f"{where}: weight_map names more than {_MAX_SHARDS:,} shards",
+                hint="write fewer and larger ones: save_pretrained(..., max_shard_size='5GB')",
+            )
     return ShardIndex(weight_map, metadata.get("total_size"))
 
 

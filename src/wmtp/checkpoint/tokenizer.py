@@ -56,7 +56,8 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
         config: Its config.json.
 
     Raises:
-        CheckpointError: If a file is not strict JSON, or has a part that would crash or exhaust the process.
+        CheckpointError: If a file is not strict JSON, has a part that would crash or exhaust the process, or makes
+            other tokens of a text each time.
         TrustError: If a class that is named is no tokenizer, or special tokens come with other settings.
     """
     files = {name: store.read_bytes(name, max_bytes=_MAX_FILE_BYTES) for name in tokenizer_files(store)}
@@ -77,6 +78,7 @@ def checked_tokenizer(store: Store, config: Mapping[str, Any]) -> dict[str, byte
     _check_ids(store.where(_SETTINGS_FILE), settings.get("added_tokens_decoder"), by_key=True)
     _check_ids(store.where("added_tokens.json"), documents.get("added_tokens.json"), by_key=False)
     _check_tables(store.where(TOKENIZER_FILE), documents.get(TOKENIZER_FILE))
+    _check_dropout(store.where(TOKENIZER_FILE), documents.get(TOKENIZER_FILE, {}).get("model"))
     if settings:
         kept = {key: value for key, value in settings.items() if key not in _CALLERS_KEYS}
         files[_SETTINGS_FILE] = json.dumps(kept).encode()
@@ -109,12 +111,12 @@ def tokenizer_fingerprint(store: Store) -> TokenizerInfo | None:
         added = {token["content"]: [token["id"], token["special"]] for token in document["added_tokens"]}
         canonical = {"vocabulary": vocabulary, "merges": [_pair(merge) for merge in merges], "added": added}
         tokens = {*(vocabulary if isinstance(vocabulary, dict) else (token for token, _ in vocabulary)), *added}
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))  # of keys of two kinds there is no order
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{where}: not a tokenizer as the tokenizers library writes it ({type(error).__name__}: {error})",
             hint="save it again, with save_pretrained of a fast tokenizer",
         ) from error
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
     return TokenizerInfo(sha256=hashlib.sha256(text.encode()).hexdigest(), vocab_size=max(len(tokens), 1))
 
 
@@ -166,6 +168,16 @@ def _check_tables(where: str, document: Any) -> None:
                 f"{where}: precompiled_charsmap is {show(table)}, which is cut short or damaged",
                 hint="copy the tokenizer's files anew from where the checkpoint came from",
             )
+
+
+def _check_dropout(where: str, model: Any) -> None:
+    dropout = model.get("dropout") if isinstance(model, dict) else None
+    if dropout:
+        raise CheckpointError(
+            f"{where}: model.dropout is {show(dropout)}: merges are left out at random, so that a text has other tokens"
+            " each time",
+            hint='write "dropout": null there: the vocabulary is the same, and a text has the same tokens each time',
+        )
 
 
 def _read_document(store: Store, name: str) -> dict[str, Any]:

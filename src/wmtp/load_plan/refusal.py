@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wmtp.checkpoint.contents import Checkpoint
-from wmtp.checkpoint.contradictions import Contradiction, impossible_values, other_sizes, shape_contradictions
+from wmtp.checkpoint.contradictions import (
+    Contradiction,
+    impossible_values,
+    other_sizes,
+    shape_contradictions,
+    without_coincidences,
+)
 from wmtp.checkpoint.headers import weights_name
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
@@ -71,7 +77,8 @@ class Faults:
 
 def plan_refusal(checkpoint: Checkpoint, model_class: str, faults: Faults, suggested: Fields | None) -> PlanError:
     """Return the error that names all faults, and the mapping that would mend them where there is one."""
-    blamed = [shape_contradictions(checkpoint.config, m.tensor, m.shape) for m in faults.unfit[:MAX_SHOWN]]
+    compared = [shape_contradictions(checkpoint.config, m.tensor, m.shape) for m in faults.unfit[:MAX_SHOWN]]
+    blamed = without_coincidences(compared, checkpoint.config, checkpoint.tensors)
     return PlanError(
         f"{checkpoint.where}: the tensors do not fit {model_class}: {faults.summary}",
         hint=_advice(checkpoint, faults, [each for found in blamed for each in found], suggested),
