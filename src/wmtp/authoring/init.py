@@ -173,21 +173,18 @@ def _wmtp_type(store: Store, strategy: dict[str, Any], notes: list[str]) -> str:
     if "ForSequenceClassification" in strategy["transformers_class"]:
         notes.append("wmtp_type: reward_model, as the class gives one score to a sequence")
         return "reward_model"
-    # First, as it decides what the model can be used for.
-    if not _is_of_use(strategy):
-        notes.insert(
-            0,
-            f"wmtp_type: reference_model, for want of a better one: {strategy['transformers_class']} gives no"
-            " probabilities of next tokens, so that no algorithm can use it as it is; if the checkpoint has a causal LM"
-            " or a sequence classifier in it, name that class as transformers_class",
+    if _is_of_use(strategy):
+        said = (
+            "wmtp_type: reference_model, which scores tokens for another model and is not trained. To train it, give it"
+            f" prediction heads: 'wmtp grow {store.uri} NEW --heads 4' writes a base model. To train it as it is, with"
+            ' its one head, set "wmtp_type": "base_model", "algorithm_compatibility": ["baseline-mtp"]'
         )
-        return "reference_model"
-    notes.insert(
-        0,
-        "wmtp_type: reference_model, which scores tokens for another model and is not trained. To train it, give it"
-        f" prediction heads: 'wmtp grow {store.uri} NEW --heads 4' writes a base model. To train it as it is, with its"
-        ' one head, set "wmtp_type": "base_model", "algorithm_compatibility": ["baseline-mtp"]',
-    )
+    else:
+        said = (
+            f"wmtp_type: reference_model, for want of a better one: {strategy['transformers_class']} gives no"
+            " probabilities of next tokens, so no algorithm can use it; name a causal LM or sequence classifier"
+        )
+    notes.insert(0, said)  # as it decides what the model can be used for
     return "reference_model"
 
 

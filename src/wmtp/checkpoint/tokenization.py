@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from wmtp.errors import CheckpointError
@@ -32,6 +33,7 @@ PROBES = (
     "marks ▁ Ġ ## </w>",
     "",
 )
+_MAX_SUSPECTS = 8
 _MAX_TOKENS = 1024  # each added token is one more probe
 # Settings by which transformers makes other tokens than the file.
 _SETTINGS = (
@@ -132,7 +134,8 @@ class _Comparison:
         added = {token.content for token in self._own.get_added_tokens_decoder().values()}
         unknown = [key for key, value in self._settings.items() if key.endswith("_token") and _text(value) not in added]
         settings = {key: self._settings[key] for key in (*_SETTINGS, *unknown) if self._settings.get(key) is not None}
-        places = [(_SETTINGS_FILE, settings)]
+        # Where none of these is known to do it, any of them may.
+        places = [(_SETTINGS_FILE, settings or dict(islice(self._settings.items(), _MAX_SUSPECTS)))]
         if "tokenizer_class" not in settings:
             places.insert(0, ("config.json", self._config))
         return "; ".join(
