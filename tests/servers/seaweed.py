@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -18,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ACCESS_KEY, SECRET_KEY, REGION = "key", "secret", "us-east-1"
+# Of this process alone: a server that another run of the tests has started does not answer to them.
+ACCESS_KEY, SECRET_KEY, REGION = f"key-{secrets.token_hex(4)}", secrets.token_hex(16), "us-east-1"
 _HOST = "127.0.0.1"
 _START_SECONDS = 300
 # The shell outlives nobody: when this process is gone, however it went, the pipe on its input ends.
@@ -30,14 +32,13 @@ _SETTINGS = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
 class SeaweedServer:
     """Started by the first use of `endpoint`, stopped by `stop`, and in any case when this process ends.
 
-    Identities: access key `key` with secret `secret`, which may do everything.
+    Identities: `ACCESS_KEY` with `SECRET_KEY`, which may do everything.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: Path | None = None
         self._port = 0
-        self._buckets = itertools.count(1)
 
     @property
     def endpoint(self) -> str:
@@ -52,7 +53,7 @@ class SeaweedServer:
 
     def create_bucket(self) -> str:
         """Create an empty bucket and return its name."""
-        name = f"bucket-{next(self._buckets)}"
+        name = f"bucket-{secrets.token_hex(4)}"
         self.client().create_bucket(Bucket=name)
         return name
 
@@ -162,7 +163,7 @@ def upload_directory(client: Any, bucket: str, prefix: str, directory: Path) -> 
 
 
 def _command(directory: Path) -> tuple[int, list[str]]:
-    s3, master, volume, filer, volume_grpc, s3_grpc = _free_ports(6)
+    s3, master, volume, filer, volume_grpc, s3_grpc = free_ports(6)
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     identity = {"name": "tests", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -200,9 +201,10 @@ def _command(directory: Path) -> tuple[int, list[str]]:
     ]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that are free now, with the one 10,000 above each, and outside of what systems hand out."""
-    candidates = random.sample(range(10_000, 22_000), 200)
+    # Not random's own numbers: tests seed them, so that two runs at once would want the same ports.
+    candidates = random.SystemRandom().sample(range(10_000, 22_000), 200)
     return list(itertools.islice((port for port in candidates if _is_free(port) and _is_free(port + 10_000)), count))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.seaweed import SeaweedServer, upload_directory
+from servers.seaweed import SeaweedServer, free_ports, upload_directory
 
 
 def test_a_directory_is_uploaded_below_a_prefix(seaweed: SeaweedServer, s3_bucket: str, tmp_path: Path):
@@ -43,3 +44,14 @@ def test_no_server_and_no_file_outlives_a_test_run_that_was_killed():
     assert not Path(directory).exists()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(endpoint)
+
+
+def test_two_runs_that_seed_random_alike_want_other_ports_and_buckets(seaweed):
+    wanted = []
+    for _ in range(2):
+        random.seed(42)
+        wanted.append((free_ports(6), seaweed.create_bucket()))
+    assert wanted[0][0] != wanted[1][0]
+    assert wanted[0][1] != wanted[1][1]
+    for _, name in wanted:
+        seaweed.delete_bucket(name)
