@@ -50,6 +50,7 @@ def test_one_process_that_torchrun_has_started_is_a_place_too():
         ({**WHOLE, "LOCAL_RANK": "3"}, "LOCAL_RANK is 3, and RANK is only 1"),
         ({**WHOLE, "LOCAL_WORLD_SIZE": "5"}, "LOCAL_WORLD_SIZE is 5, and WORLD_SIZE is only 4"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is 2, and RANK, WORLD_SIZE, LOCAL_RANK are not set"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "SLURM_STEP_NUM_TASKS is 4, and RANK, WORLD_SIZE, LOCAL_RANK are not set"),
     ],
 )  # fmt: skip
 def test_variables_that_do_not_fit_are_named(environment, fault):
