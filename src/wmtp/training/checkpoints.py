@@ -1,7 +1,7 @@
 """What a published training checkpoint is: a model directory that loads as its base model did.
 
-Tensors are named as the model's own parameters, so metadata.json needs no name mapping. Code and tokenizer come along
-byte for byte: consent to a base model's modeling.py is consent to the checkpoint's.
+Tensors stand in the layout in which the base model's were read, by the same mapping in metadata.json. Code
+and tokenizer come along byte for byte: consent to a base model's modeling.py is consent to the checkpoint's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wmtp.checkpoint.contents import small_files
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
-from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
 from wmtp.publishing.export import export_module
 from wmtp.publishing.parent import parent_record
@@ -103,15 +103,13 @@ class CheckpointWriter:
                 config=self.base.checkpoint.config,
                 metadata=self._metadata(step),
                 extra_files={**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})},
-                receipt=self.base.receipt,
+                source=self.base,
             )
 
     def _metadata(self, step: int) -> ModelMetadata:
         parent = self.base.metadata
-        strategy = parent.loading_strategy.model_copy(update={"state_dict_mapping": StateDictMapping()})
         changes = {
             "training_algorithm": self.algorithm.training_algorithm,
-            "loading_strategy": strategy,
             "files": None,
             "created_by": f"wmtp {wmtp.__version__}",
             "source_path": self.base.checkpoint.where,
