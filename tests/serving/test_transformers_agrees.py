@@ -1,4 +1,4 @@
-"""What is said of transformers is what transformers does: a tiny Mellum with a module, whole and in want of a tensor."""
+"""What is said of transformers is what transformers does, with a tiny Mellum that is whole or in want of a tensor."""
 
 import json
 
@@ -11,9 +11,17 @@ from transformers.modeling_layers import MtpModel
 from wmtp.errors import CheckpointError
 
 _SIZES = {
-    **{"vocab_size": 16, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "mlp_layer_types": ["dense"] * 2, "num_mtp_layers": 1},
-    **{"mtp_layer_types": ["full_attention"], "mtp_mlp_layer_types": ["dense"]},
+    "vocab_size": 16,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "mlp_layer_types": ["dense"] * 2,
+    "num_mtp_layers": 1,
+    "mtp_layer_types": ["full_attention"],
+    "mtp_mlp_layer_types": ["dense"],
 }
 
 
