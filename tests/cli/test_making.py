@@ -52,7 +52,7 @@ def test_upgrade_never_overwrites_an_older_backup(wmtp, llama, edit_metadata):
     assert (llama / "metadata.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("head_type", ["linear", "transformer"])
+@pytest.mark.parametrize("head_type", ["linear", "transformer", "resblock"])
 def test_grow_then_export_gives_the_source_back(wmtp, llama, tmp_path, head_type):
     grown, exported = tmp_path / "grown", tmp_path / "exported"
     result = wmtp("grow", llama, grown, "--heads", "3", "--head-type", head_type)
@@ -72,6 +72,18 @@ def test_grow_overwrites_nothing(wmtp, llama, tmp_path):
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["type"] == "StorageError"
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_blocks_are_declared_and_refused_where_heads_have_none(wmtp, llama, tmp_path):
+    words = ("--heads", "2", "--num-blocks", "2", "--shared-unembedding")
+    assert wmtp("grow", llama, tmp_path / "grown", *words, "--head-type", "resblock").exit_code == 0
+    assert json.loads((tmp_path / "grown" / "config.json").read_text())["mtp_config"] == {
+        "n_future_tokens": 2, "head_type": "resblock", "num_blocks": 2, "block_bias": False, "shared_unembedding": True
+    }  # fmt: skip
+    refused = wmtp("grow", llama, tmp_path / "linear", *words, "--head-type", "linear")
+    assert refused.exit_code == 1
+    assert "num_blocks is 2, and head_type 'linear' has no use for it" in refused.stderr
+    assert not (tmp_path / "linear").exists()
 
 
 def test_one_head_is_nothing_to_grow(wmtp, llama, tmp_path):

@@ -23,7 +23,7 @@ VERBS = {
     "diff": (["A", "B"], {"--headers", "--exit-code", "--allow-symlinks", "--json"}),
     "init": (["DIR"], {"--json"}),
     "upgrade": (["DIR"], {"--yes", "--json"}),
-    "grow": (["SRC", "DST"], {"--heads", "--head-type", *_LOADS}),
+    "grow": (["SRC", "DST"], {"--heads", "--head-type", "--num-blocks", "--shared-unembedding", *_LOADS}),
     "export": (["SRC", "DST"], _LOADS),
     "convert": (["SRC", "DST"], {"--key", "--memory-limit", "--time-limit", "--allow-symlinks", "--json"}),
     "trust": (["URI"], {"--yes", "--full", "--lines", "--list", "--forget", "--allow-symlinks", "--json"}),

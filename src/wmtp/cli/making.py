@@ -18,6 +18,7 @@ class HeadType(StrEnum):
 
     LINEAR = "linear"
     TRANSFORMER = "transformer"
+    RESBLOCK = "resblock"
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]
@@ -74,6 +75,12 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     *,
     heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
     head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
+    num_blocks: Annotated[
+        int | None, typer.Option("--num-blocks", min=1, help="resblock: blocks of a head; 1 when not given.")
+    ] = None,
+    shared_unembedding: Annotated[
+        bool, typer.Option("--shared-unembedding", help="resblock: the heads use the model's own unembedding.")
+    ] = False,
     options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
@@ -83,7 +90,9 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     from wmtp.authoring.grow import grow as grow_model
 
     kind: Any = head_type.value
-    report = grow_model(source, destination, heads=heads, head_type=kind, **options)
+    given = {"num_blocks": num_blocks, "shared_unembedding": shared_unembedding or None}
+    head_options = {name: value for name, value in given.items() if value is not None}
+    report = grow_model(source, destination, heads=heads, head_type=kind, head_options=head_options, **options)
     out.result(report.to_dict(), report.summary())
 
 
