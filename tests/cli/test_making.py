@@ -86,6 +86,23 @@ def test_blocks_are_declared_and_refused_where_heads_have_none(wmtp, llama, tmp_
     assert not (tmp_path / "linear").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "file"), [("medusa", "medusa_lm_head.safetensors"), ("vllm-medusa", "model.safetensors")]
+)
+def test_heads_are_exported_for_servers_and_the_next_step_is_said(wmtp, llama, tmp_path, target, file):
+    wmtp("grow", llama, tmp_path / "grown", "--heads", "3", "--head-type", "resblock")
+    result = wmtp("export", tmp_path / "grown", tmp_path / "heads", "--to", target)
+    assert result.stdout == f"wrote {tmp_path / 'heads'}\n"
+    assert f"export the trunk too (wmtp export {tmp_path / 'grown'} TRUNK)" in result.stderr
+    assert (tmp_path / "heads" / file).is_file()
+
+
+def test_an_unknown_reader_is_wrong_usage(wmtp, llama, tmp_path):
+    result = wmtp("export", llama, tmp_path / "out", "--to", "vllm-medsua")
+    assert result.exit_code == 2
+    assert "did you mean 'vllm-medusa'" in " ".join(result.stderr.split())
+
+
 def test_one_head_is_nothing_to_grow(wmtp, llama, tmp_path):
     assert wmtp("grow", llama, tmp_path / "grown", "--heads", "1").exit_code == 2
 

@@ -10,7 +10,9 @@ import typer
 
 from wmtp.cli.options import AsJSON, Directory, Yes, no_address, takes_load_options
 from wmtp.cli.output import Output
+from wmtp.publishing.exports.targets import TARGETS
 from wmtp.settings.loading import LoadKeywords
+from wmtp.untrusted import did_you_mean
 
 
 class HeadType(StrEnum):
@@ -25,6 +27,14 @@ Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]
 Destination = Annotated[
     Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.", callback=no_address)
 ]
+
+
+def _known_target(name: str) -> str:
+    if name not in TARGETS:
+        raise typer.BadParameter(
+            f"{name!r} is not one of {', '.join(map(repr, TARGETS))}{did_you_mean(name, TARGETS)}."
+        )
+    return name
 
 
 def init(ctx: typer.Context, directory: Directory, as_json: AsJSON = False) -> None:
@@ -102,16 +112,20 @@ def export(
     source: Source,
     destination: Destination,
     *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="|".join(TARGETS), help="What reads it.", callback=_known_target)
+    ] = "transformers",
     options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a model's trunk as a plain next-token model for transformers."""
+    """Write what another program loads or serves: the trunk as a plain model, or the heads beside it."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
-    from wmtp.publishing.export import export_next_token
+    from wmtp.publishing.exports.targets import export as export_model
 
-    written = export_next_token(source, destination, **options)
-    out.result({"path": str(written)}, [f"wrote {written}"])
+    written = export_model(source, destination, to=to, **options)
+    out.result({"path": str(written), "to": to}, [f"wrote {written}"])
+    out.say(TARGETS[to].next_step.format(source=source, path=written))
 
 
 def _escaped(line: str) -> str:

@@ -26,7 +26,7 @@ from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
-from wmtp.publishing.export import export_module
+from wmtp.publishing.exports.next_token import export_module
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.publishing.write import RECEIPT_FILE, write_model_directory
