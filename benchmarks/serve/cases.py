@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from wmtp.demo.zoo import EXHIBITS, stdlib_sources, train_tokenizer, write_exhibit
 
 NUM_HEADS = 4
-_STEPS = 120
+_STEPS = 100
 _NUM_TRAINING_FILES = 40
 _RECIPE = """\
 run: {{name: {name}, seed: 42}}
@@ -30,7 +30,7 @@ train:
   algo: baseline-mtp
   learning_rate: 4.0e-3
   max_steps: {steps}
-  per_device_train_batch_size: 16
+  per_device_train_batch_size: 8
   gradient_accumulation_steps: 1
   lr_scheduler_type: cosine
   adam_beta2: 0.95
@@ -79,24 +79,41 @@ class Case:
     wrecked: bool = False
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Heads to grow and train.
+
+    Attributes:
+        name: Of their directories.
+        options: Of `wmtp grow`.
+    """
+
+    name: str
+    options: tuple[str, ...]
+
+
 def wmtp(*words: str | Path) -> None:
     """Run a command as a user does."""
     subprocess.run([sys.executable, "-m", "wmtp.cli.main", "-q", *map(str, words)], check=True)
 
 
-def trained(directory: Path, name: str, *options: str) -> Path:
+def plain(directory: Path) -> Path:
+    """Return a fresh causal LM of the demo's zoo, with its tokenizer."""
+    found = next(exhibit for exhibit in EXHIBITS if exhibit.name == "llama-plain")
+    path = directory / found.name
+    return path if path.exists() else write_exhibit(found, path, train_tokenizer(stdlib_sources()))
+
+
+def trained(directory: Path, heads: Heads) -> Path:
     """Grow heads on a fresh model, train all of it for a little, and return the checkpoint."""
-    final = directory / "runs" / name / "final"
+    grown, final = directory / heads.name, directory / "runs" / heads.name / "final"
+    if not grown.exists():
+        wmtp("grow", plain(directory), grown, "--heads", str(NUM_HEADS), *heads.options)
     if not final.exists():
-        plain = directory / "llama-plain"
-        if not plain.exists():
-            exhibit = next(each for each in EXHIBITS if each.name == plain.name)
-            write_exhibit(exhibit, plain, train_tokenizer(stdlib_sources()))
-        wmtp("grow", plain, directory / name, "--heads", str(NUM_HEADS), *options)
         files = json.dumps([str(path) for path in stdlib_sources()[:_NUM_TRAINING_FILES]])
-        recipe, config = directory / f"{name}.recipe.yaml", directory / f"{name}.config.yaml"
-        recipe.write_text(_RECIPE.format(name=name, files=files, steps=_STEPS))
-        paths = {"models": {"base": str(directory / name)}, "output_dir": str(directory / "runs")}
+        recipe, config = directory / f"{heads.name}.recipe.yaml", directory / f"{heads.name}.config.yaml"
+        recipe.write_text(_RECIPE.format(name=heads.name, files=files, steps=_STEPS))
+        paths = {"models": {"base": str(grown)}, "output_dir": str(directory / "runs")}
         config.write_text(json.dumps({"paths": paths, "devices": {"device": "cpu", "dtype": "float32"}}))
         wmtp("train", "--config", config, "--recipe", recipe)
     return final
@@ -109,18 +126,18 @@ def exported(model: Path, directory: Path, to: str) -> Path:
     return directory
 
 
-def medusa(directory: Path, *, name: str, options: tuple[str, ...], to: str = "vllm-medusa") -> Served:
+def medusa(directory: Path, *, heads: Heads, to: str = "vllm-medusa") -> Served:
     """Train heads, and export trunk and heads."""
-    model = trained(directory, name, *options)
-    drafter = exported(model, directory / f"{name}-{to}", to)
+    model = trained(directory, heads)
+    drafter = exported(model, directory / f"{heads.name}-{to}", to)
     speculative = {"method": "medusa", "model": str(drafter), "num_speculative_tokens": NUM_HEADS - 1}
-    return Served(exported(model, directory / f"{name}-trunk", "transformers"), speculative, model)
+    return Served(exported(model, directory / f"{heads.name}-trunk", "transformers"), speculative, model)
 
 
-def wrecked_medusa(directory: Path, *, name: str, options: tuple[str, ...]) -> Served:
-    """Export heads, then put the last in the place of the first, as no reader could notice."""
-    served = medusa(directory, name=name, options=options)
-    wrecked = directory / f"{name}-wrecked"
+def wrecked_medusa(directory: Path, *, heads: Heads) -> Served:
+    """Export heads, then put the last in the place of the first, which no reader notices."""
+    served = medusa(directory, heads=heads)
+    wrecked = directory / f"{heads.name}-wrecked"
     exported(served.model, wrecked, "vllm-medusa")
     tensors = load_file(wrecked / "model.safetensors")
     tensors["lm_heads.0.weight"] = tensors[f"lm_heads.{NUM_HEADS - 2}.weight"].clone()
@@ -128,13 +145,15 @@ def wrecked_medusa(directory: Path, *, name: str, options: tuple[str, ...]) -> S
     return Served(served.target, {**served.speculative, "model": str(wrecked)}, served.model)
 
 
-_LINEAR = {"name": "linear", "options": ("--head-type", "linear")}
-_BLOCKS = {"name": "resblock", "options": ("--head-type", "resblock", "--num-blocks", "2")}
-_SHARED = {"name": "shared", "options": ("--head-type", "resblock", "--shared-unembedding")}
+_LINEAR = Heads("linear", ("--head-type", "linear"))
+_BLOCKS = Heads("resblock", ("--head-type", "resblock", "--num-blocks", "2"))
+_SHARED = Heads("shared", ("--head-type", "resblock", "--shared-unembedding"))
 CASES = (
-    Case("Medusa, `linear` heads", partial(medusa, **_LINEAR)),
-    Case("Medusa, `resblock` heads of two blocks", partial(medusa, **_BLOCKS)),
-    Case("Medusa, `resblock` heads with the shared unembedding", partial(medusa, **_SHARED)),
-    Case("Medusa, `resblock` heads, reference layout", partial(medusa, **_BLOCKS, to="medusa")),
-    Case("control: `linear` heads, the last in the first's place", partial(wrecked_medusa, **_LINEAR), wrecked=True),
+    Case("Medusa, `linear` heads", partial(medusa, heads=_LINEAR)),
+    Case("Medusa, `resblock` heads of two blocks", partial(medusa, heads=_BLOCKS)),
+    Case("Medusa, `resblock` heads with the shared unembedding", partial(medusa, heads=_SHARED)),
+    Case("Medusa, `resblock` heads, reference layout", partial(medusa, heads=_BLOCKS, to="medusa")),
+    Case(
+        "control: `linear` heads, the last in the first's place", partial(wrecked_medusa, heads=_LINEAR), wrecked=True
+    ),
 )
