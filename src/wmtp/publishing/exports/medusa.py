@@ -57,15 +57,7 @@ def prepare_vllm_medusa(loaded: LoadResult) -> Writer:
     heads = medusa_heads(loaded)
     shared = MTPConfig.of(cast("MTPForCausalLM", loaded.model).config).shared_unembedding
     vocab_size, width = heads[0].unembedding.shape
-    tensors = {
-        f"blocks.{i}.layers.{j}.{name}": tensor
-        for i, head in enumerate(heads)
-        for j, block in enumerate(head.blocks)
-        for name, tensor in zip(("weight", "bias"), block, strict=True)
-        if tensor is not None
-    }
-    unembeddings = {f"lm_heads.{i}.weight": head.unembedding for i, head in enumerate(heads)}
-    tensors |= {"lm_head.weight": heads[0].unembedding} if shared else unembeddings
+    tensors = _vllm_tensors(heads, shared=shared)
     # Nothing of the trunk's configuration: vLLM takes any key with "num" and "heads" in it for the number of heads.
     config = {
         "model_type": "medusa",
@@ -86,6 +78,18 @@ def prepare_vllm_medusa(loaded: LoadResult) -> Writer:
     return write
 
 
+def _vllm_tensors(heads: list[MedusaHead], *, shared: bool) -> dict[str, Tensor]:
+    blocks = {
+        f"blocks.{i}.layers.{j}.{name}": tensor
+        for i, head in enumerate(heads)
+        for j, block in enumerate(head.blocks)
+        for name, tensor in zip(("weight", "bias"), block, strict=True)
+        if tensor is not None
+    }
+    unembeddings = {f"lm_heads.{i}.weight": head.unembedding for i, head in enumerate(heads)}
+    return blocks | ({"lm_head.weight": heads[0].unembedding} if shared else unembeddings)
+
+
 def prepare_medusa(loaded: LoadResult) -> Writer:
     """Return what writes the heads as Medusa's own code, TGI and TensorRT-LLM read them.
 
@@ -98,7 +102,9 @@ def prepare_medusa(loaded: LoadResult) -> Writer:
         for j, (weight, bias) in enumerate(head.blocks):
             tensors[f"{i}.{j}.linear.weight"] = weight
             tensors[f"{i}.{j}.linear.bias"] = weight.new_zeros(len(weight)) if bias is None else bias
-        tensors[f"{i}.{len(head.blocks)}.weight"] = head.unembedding
+        # Each head has one of its own here, and safetensors writes no tensor under two names.
+        repeated = i > 0 and head.unembedding is heads[0].unembedding
+        tensors[f"{i}.{len(head.blocks)}.weight"] = head.unembedding.clone() if repeated else head.unembedding
     # No "architectures": TGI would then take this for a model. The last three are for vLLM, which reads this form too.
     config = {
         "base_model_name_or_path": str(loaded.checkpoint.store.uri),
@@ -120,8 +126,7 @@ def _write(
     directory: Path, loaded: LoadResult, config: Mapping[str, Any], file: str, tensors: Mapping[str, Tensor]
 ) -> None:
     write_json(directory / CONFIG_FILE, config)
-    # Every name has values of its own in both layouts, also where heads share an unembedding.
-    write_shard(directory / file, {name: tensor.clone() for name, tensor in tensors.items()})
+    write_shard(directory / file, tensors)
     (directory / RECEIPT_FILE).write_text(loaded.receipt.to_json(), encoding="utf-8")
 
 
@@ -160,14 +165,14 @@ def _medusa_head(model: MTPForCausalLM, k: int, where: str) -> MedusaHead:
             f"{where}: the unembedding of head {k} has a bias, and Medusa's has none",
             hint="no reader of Medusa heads would add it; train heads on a trunk whose unembedding has no bias",
         )
-    return MedusaHead(_blocks(model.heads[str(k)], unembedding), unembedding.detach())
+    return MedusaHead(_blocks(model.heads[str(k)], unembedding), unembedding)
 
 
 def _blocks(head: nn.Module, like: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     if not isinstance(head, ResBlockHead):
         return [(like.new_zeros(like.shape[1], like.shape[1]), None)]
     linears: list[Any] = [block.linear for block in head.blocks]
-    return [(linear.weight.detach(), None if linear.bias is None else linear.bias.detach()) for linear in linears]
+    return [(linear.weight, linear.bias) for linear in linears]
 
 
 @torch.no_grad()
