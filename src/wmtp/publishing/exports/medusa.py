@@ -141,7 +141,7 @@ def medusa_heads(loaded: LoadResult) -> list[MedusaHead]:
     if not isinstance(model, MTPForCausalLM):
         raise CheckpointError(
             f"{where}: loads as {type(model).__name__}, whose heads are not known",
-            hint="export models of the built-in class MTPForCausalLM; a class of your own knows its own parts",
+            hint="export models of the built-in class MTPForCausalLM, as 'wmtp grow' makes them",
         )
     if model.head_type not in ("linear", "resblock"):
         raise CheckpointError(
