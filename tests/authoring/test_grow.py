@@ -95,8 +95,9 @@ def test_without_a_tokenizer_random_tokens_are_used_and_it_is_said(tmp_path):
 def test_parameters_are_counted_once(tmp_path, head_type):
     source = save_plain(tmp_path / "plain", tie_word_embeddings=True)
     report = grow(tmp_path / "plain", tmp_path / "mtp", heads=3, head_type=head_type)
-    part = source.lm_head if head_type == "linear" else source.model.layers[-1]
-    assert report.num_new_parameters == 2 * sum(parameter.numel() for parameter in part.parameters())
+    part = source.model.layers[-1] if head_type == "transformer" else source.lm_head
+    blocks = source.config.hidden_size**2 if head_type == "resblock" else 0
+    assert report.num_new_parameters == 2 * (sum(parameter.numel() for parameter in part.parameters()) + blocks)
     assert report.num_parameters == sum(p.numel() for p in source.parameters()) + report.num_new_parameters
 
 

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
 from wmtp.errors import CheckpointError
-from wmtp.faults import StrictModel, faults_error, model_faults
+from wmtp.faults import Fault, FieldFaults, StrictModel, faults_error, model_faults
 from wmtp.untrusted import show
 
-HeadType = Literal["linear", "transformer"]
+HeadType = Literal["linear", "transformer", "resblock"]
+_OF_RESBLOCK = ("num_blocks", "block_bias", "shared_unembedding")
 
 # What a configuration calls a change of the logits after the unembedding, and the values that change nothing.
 _LOGIT_CHANGES: dict[str, tuple[float | None, ...]] = {
@@ -37,7 +38,25 @@ class MTPConfig(StrictModel):
     """`mtp_config` in config.json: the prediction heads of a built-in model class."""
 
     n_future_tokens: int = Field(ge=1, description="Heads, counting the trunk's own next-token head.")
-    head_type: HeadType = Field(description="linear: an unembedding a head; transformer: a decoder layer a head.")
+    head_type: HeadType = Field(
+        description="linear: an unembedding a head; transformer: a decoder layer; resblock: residual blocks."
+    )
+    num_blocks: int = Field(1, ge=1, description="resblock: blocks of a head, one after the other.")
+    block_bias: bool = Field(False, description="resblock: whether blocks have a bias.")
+    shared_unembedding: bool = Field(False, description="resblock: whether the heads use the trunk's unembedding.")
+
+    @field_validator(*_OF_RESBLOCK)
+    @classmethod
+    def _only_resblock_has_blocks(cls, value: bool | int, info: ValidationInfo) -> bool | int:
+        head_type = info.data.get("head_type", "resblock")  # one that is wrong is named by itself
+        if head_type != "resblock":
+            problem = f"is {show(value)}, and head_type {head_type!r} has no use for it"
+            raise FieldFaults(Fault((), problem, f"leave {info.field_name} out, or set head_type to 'resblock'"))
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what config.json says: every field that these heads have."""
+        return self.model_dump(exclude=None if self.head_type == "resblock" else {*_OF_RESBLOCK})
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> MTPConfig:
@@ -131,11 +150,15 @@ class LinearHead(nn.Module):
 
     def __init__(self, like: nn.Module, std: float) -> None:
         super().__init__()
-        self.unembedding = _fresh_copy(like, std)
+        self.unembedding = fresh_copy(like, std)
 
     def copy_from(self, unembedding: nn.Module) -> None:
         """Become equal to the trunk's next-token head."""
         self.unembedding.load_state_dict(unembedding.state_dict())
+
+    @override
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden
 
 
 class TransformerHead(nn.Module):
@@ -147,7 +170,7 @@ class TransformerHead(nn.Module):
 
     def __init__(self, like: nn.Module, std: float) -> None:
         super().__init__()
-        self.layer = _fresh_copy(like, std)
+        self.layer = fresh_copy(like, std)
 
     def copy_from(self, layer: nn.Module) -> None:
         """Become equal to the trunk's next-token head."""
@@ -159,8 +182,8 @@ class TransformerHead(nn.Module):
         return output[0] if isinstance(output, tuple) else output
 
 
-def _fresh_copy(module: nn.Module, std: float) -> nn.Module:
-    """Copy a module's structure; matrices are initialised anew, vectors (norms, biases) and buffers keep their values.
+def fresh_copy(module: nn.Module, std: float) -> nn.Module:
+    """Return a copy of a module's structure: new matrices, and vectors (norms, biases) and buffers as they are.
 
     Copying matrices would read them: gigabytes of nothing when initialisation is switched off to load a checkpoint.
     """

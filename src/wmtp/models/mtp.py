@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -16,20 +16,27 @@ from typing_extensions import override
 from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead, find_parts
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
+from wmtp.models.resblock import ResBlockHead
 from wmtp.models.targets import Rows
 
-_HEADS: dict[str, type[LinearHead | TransformerHead]] = {"linear": LinearHead, "transformer": TransformerHead}
+Head = LinearHead | ResBlockHead | TransformerHead
+_HEADS: dict[str, Callable[[nn.Module, float, MTPConfig], Head]] = {
+    "linear": lambda like, std, _: LinearHead(like, std),
+    "resblock": ResBlockHead,
+    "transformer": lambda like, std, _: TransformerHead(like, std),
+}
 
 
 class MTPForCausalLM(nn.Module):
     """A causal LM whose own next-token head is head 1, with heads 2..H beside it.
 
-    A `linear` head is an unembedding of its own on the final hidden state. A `transformer` head is a decoder layer of
-    its own in place of the last one, then the trunk's final norm and unembedding. State-dict names are `trunk.<name in
-    the causal LM>` and `heads.<k>.<...>`.
+    A `linear` head is an unembedding of its own on the final hidden state; a `resblock` head has residual blocks before
+    it, and may use the trunk's unembedding. A `transformer` head is a decoder layer of its own in place of the last
+    one, then the trunk's final norm and unembedding. State-dict names are `trunk.<name in the causal LM>` and
+    `heads.<k>.<...>`.
 
     Args:
-        config: The trunk's configuration, with `mtp_config` (`n_future_tokens`, `head_type`) as an attribute.
+        config: The trunk's configuration, with `mtp_config` (the fields of `MTPConfig`) as an attribute.
 
     Attributes:
         config: As given.
@@ -47,15 +54,20 @@ class MTPForCausalLM(nn.Module):
         self._assemble(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
     @classmethod
-    def around(cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType) -> MTPForCausalLM:
+    def around(cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType, **options: Any) -> MTPForCausalLM:
         """Return a model with a loaded causal LM as its trunk, every head equal to the next-token head.
 
         Args:
             trunk: Used as it is, not copied; its configuration gets `mtp_config`.
             heads: Heads, counting the next-token head.
             head_type: What heads 2..H are.
+            **options: Further fields of `MTPConfig`, as the head type has them.
+
+        Raises:
+            CheckpointError: If such heads have no use for an option, or if the causal LM cannot be a trunk.
         """
-        trunk.config.mtp_config = {"n_future_tokens": heads, "head_type": head_type}
+        trunk.config.mtp_config = {"n_future_tokens": heads, "head_type": head_type, **options}
+        trunk.config.mtp_config = MTPConfig.of(trunk.config).to_dict()
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model._assemble(trunk)
@@ -69,8 +81,9 @@ class MTPForCausalLM(nn.Module):
         self.trunk = trunk
         self._parts = find_parts(trunk)
         std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
+        new_head = _HEADS[self.head_type]
         self.heads = nn.ModuleDict(
-            {str(k): _HEADS[self.head_type](self._next_token_part, std) for k in range(2, heads.n_future_tokens + 1)}
+            {str(k): new_head(self._next_token_part, std, heads) for k in range(2, heads.n_future_tokens + 1)}
         )
 
     @property
@@ -81,20 +94,20 @@ class MTPForCausalLM(nn.Module):
     @property
     def _next_token_part(self) -> nn.Module:
         # The part of the next-token head that every other head has of its own.
-        if self.head_type == "linear":
-            return self.trunk.get_output_embeddings()
-        return self.trunk.get_submodule(self._parts.last_layer)
+        if self.head_type == "transformer":
+            return self.trunk.get_submodule(self._parts.last_layer)
+        return self.trunk.get_output_embeddings()
 
     @torch.no_grad()
     def copy_next_token_head(self) -> None:
         """Make every head equal to the next-token head, as `wmtp grow` does."""
         for head in self.heads.values():
-            cast("LinearHead | TransformerHead", head).copy_from(self._next_token_part)
+            cast("Head", head).copy_from(self._next_token_part)
 
     def unembedding(self, k: int) -> tuple[Float[Tensor, "vocab dim"], Float[Tensor, " vocab"] | None]:
         """Return weight and bias of the unembedding that head `k` (1..H) uses."""
-        own = self.head_type == "linear" and k > 1
-        module: Any = self.heads[str(k)].unembedding if own else self.trunk.get_output_embeddings()
+        own = getattr(self.heads[str(k)], "unembedding", None) if k > 1 else None
+        module: Any = self.trunk.get_output_embeddings() if own is None else own
         return module.weight, getattr(module, "bias", None)
 
     @override
@@ -154,8 +167,8 @@ class MTPForCausalLM(nn.Module):
         last_layer = self.trunk.get_submodule(self._parts.last_layer)
         with _input_of(last_layer) as captured:
             hidden = self.trunk.base_model(input_ids=input_ids, **arguments).last_hidden_state
-        if self.head_type == "linear":
-            return hidden, [hidden] * self.num_heads
+        if self.head_type != "transformer":
+            return hidden, [hidden, *(head(hidden) for head in self.heads.values())]
         args, kwargs = captured[0]
         final_norm = self.trunk.get_submodule(self._parts.final_norm)
         return hidden, [hidden, *(final_norm(head(*args, **kwargs)) for head in self.heads.values())]

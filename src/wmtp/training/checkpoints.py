@@ -26,7 +26,7 @@ from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
-from wmtp.publishing.export import export_module
+from wmtp.publishing.exports.next_token import export_module
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.publishing.write import RECEIPT_FILE, write_model_directory
@@ -86,9 +86,8 @@ class CheckpointWriter:
         self._publish(FINAL, step)
         if self.recipe.run.export_next_token:
             export_module(
-                self.base.model,
+                self.base,
                 self.directory / FINAL_NEXT_TOKEN,
-                config=self.base.checkpoint.config,
                 metadata=self._metadata(step),
                 extra_files=self.carried,
                 provenance={**self._provenance, "step": step},
