@@ -138,3 +138,15 @@ def test_a_model_that_was_read_under_its_own_names_is_grown_under_its_own_names(
     declare(source, "llama", mapping)
     grow(str(source), tmp_path / "grown", heads=2, head_type="linear")
     assert all(name.startswith(("trunk.", "heads.2.")) for name in stored(tmp_path / "grown"))
+
+
+def test_the_trunk_of_a_grown_model_is_exported_in_the_layout_that_it_came_in(tmp_path):
+    source = write_mixtral(tmp_path / "mixtral")
+    grow(str(source), tmp_path / "grown", heads=2, head_type="linear")
+    wmtp.export(str(tmp_path / "grown"), tmp_path / "exported", to="transformers")
+    before, after = stored(source), stored(tmp_path / "exported")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    mapping = wmtp.load_metadata(str(tmp_path / "exported")).loading_strategy.state_dict_mapping
+    assert mapping == StateDictMapping.model_validate(MIXTRAL)
+    wmtp.load_model(str(tmp_path / "exported"))

@@ -105,13 +105,13 @@ def write_reference(baseline: TrainResult) -> Path:
     destination = baseline.run_directory / "reference"
     trained = load(baseline.final_checkpoint)
     role = {"wmtp_type": "reference_model", "algorithm_compatibility": ["rho1-wmtp"]}
+    provenance = {"made_by": "demo", "parent": parent_record(trained)}
     return export_module(
         trained.model,
         destination,
         config=trained.checkpoint.config,
-        metadata=trained.metadata.model_copy(update=role),
+        metadata=trained.metadata.model_copy(update=role | {"provenance": provenance}),
         extra_files=copied_files(trained),
-        provenance={"made_by": "demo", "parent": parent_record(trained)},
     )
 
 

@@ -86,11 +86,12 @@ class CheckpointWriter:
         self._publish(FINAL, step)
         if self.recipe.run.export_next_token:
             export_module(
-                self.base,
+                self.base.model,
                 self.directory / FINAL_NEXT_TOKEN,
+                config=self.base.checkpoint.config,
                 metadata=self._metadata(step),
                 extra_files=self.carried,
-                provenance={**self._provenance, "step": step},
+                source=self.base,
             )
 
     def _publish(self, name: str, step: int) -> None:

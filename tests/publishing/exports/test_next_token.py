@@ -89,6 +89,5 @@ def test_a_model_without_a_trunk_is_refused_by_name(tmp_path):
             config={},
             metadata=mtp_metadata(tiny_mtp()),
             extra_files={},
-            provenance=None,
         )
     assert not (tmp_path / "plain").exists()

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from wmtp import __version__
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.errors import CheckpointError
@@ -27,30 +29,34 @@ def prepare_next_token(loaded: LoadResult) -> Writer:
     Raises:
         CheckpointError: If its class has no trunk that can stand alone.
     """
+    provenance = {"made_by": "export", "parent": parent_record(loaded)}
     return _writer(
-        loaded,
-        metadata=loaded.metadata,
+        loaded.model,
+        config=loaded.checkpoint.config,
+        metadata=loaded.metadata.model_copy(update={"provenance": provenance}),
         extra_files=copied_files(loaded),
-        provenance={"made_by": "export", "parent": parent_record(loaded)},
+        source=loaded,
     )
 
 
 def export_module(
-    source: LoadResult,
+    model: nn.Module,
     destination: Path,
     *,
+    config: Mapping[str, Any],
     metadata: ModelMetadata,
     extra_files: Mapping[str, bytes | Path],
-    provenance: dict[str, Any] | None,
+    source: LoadResult | None = None,
 ) -> Path:
     """Write the trunk of a model in memory as a checkpoint of its own.
 
     Args:
-        source: What was loaded; its model, of a built-in class, may have changed since.
+        model: A model of a built-in class.
         destination: A directory that does not exist yet.
-        metadata: The metadata.json of the model as it is now.
+        config: config.json of the model with its heads.
+        metadata: Its metadata.json, with the provenance of the export.
         extra_files: Tokenizer and generation files.
-        provenance: Where the model comes from.
+        source: What the model was loaded from, whose layout its tensors keep.
 
     Returns:
         The destination.
@@ -59,31 +65,31 @@ def export_module(
         CheckpointError: If the model's class has no trunk that can stand alone.
         StorageError: If something already stands at the destination.
     """
-    write = _writer(source, metadata=metadata, extra_files=extra_files, provenance=provenance)
+    write = _writer(model, config=config, metadata=metadata, extra_files=extra_files, source=source)
     with publish_directory(destination) as directory:
         write(directory)
     return destination
 
 
 def _writer(
-    source: LoadResult,
+    model: nn.Module,
     *,
+    config: Mapping[str, Any],
     metadata: ModelMetadata,
     extra_files: Mapping[str, bytes | Path],
-    provenance: dict[str, Any] | None,
+    source: LoadResult | None,
 ) -> Writer:
-    model = source.model
     if not isinstance(model, MTPForCausalLM):
         raise CheckpointError(
             f"{type(model).__name__} has no trunk that can stand alone as a next-token model",
             hint="export models of the built-in class MTPForCausalLM; a class of your own knows its own parts",
         )
-    plain = {key: value for key, value in source.checkpoint.config.items() if key != "mtp_config"}
+    plain = {key: value for key, value in config.items() if key != "mtp_config"}
     strategy = LoadingStrategy(
         loader_type="huggingface", transformers_class="AutoModelForCausalLM", required_files=[CONFIG_FILE]
     )
     changes = {"mtp": None, "horizon": None, "n_heads": None, "source_path": None, "created_by": f"wmtp {__version__}"}
-    exported = metadata.model_copy(update={"loading_strategy": strategy, "provenance": provenance, **changes})
+    exported = metadata.model_copy(update={"loading_strategy": strategy, **changes})
     return partial(
         write_model_directory,
         state_dict=model.trunk.state_dict(),
