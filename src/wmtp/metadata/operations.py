@@ -188,9 +188,18 @@ for _kind in _KINDS.values():
     _kind.model_rebuild()
 
 
+def operations_in(part: Part) -> Iterator[Operation]:
+    """Yield a rule's operation and all those within it."""
+    waiting = [part]
+    while waiting:
+        if not isinstance(part := waiting.pop(), str):
+            yield part
+            waiting += part.parts
+
+
 def _hold(rules: dict[str, Operation]) -> dict[str, Operation]:
     """Check what needs more than one field of one rule."""
-    num_operations = sum(1 for rule in rules.values() for part in _walk(rule) if not isinstance(part, str))
+    num_operations = sum(1 for rule in rules.values() for _ in operations_in(rule))
     if num_operations > _MAX_OPERATIONS:
         raise FieldFaults(Fault((), f"has {num_operations:,} operations, at most {_MAX_OPERATIONS:,} are allowed"))
     faults = [Fault((target,), problem) for target, rule in rules.items() for problem in _rule_faults(target, rule)]
@@ -200,14 +209,6 @@ def _hold(rules: dict[str, Operation]) -> dict[str, Operation]:
 
 
 TensorRules = Annotated[dict[str, Operation], AfterValidator(_hold)]
-
-
-def _walk(part: Part) -> Iterator[Part]:
-    waiting = [part]
-    while waiting:
-        yield (part := waiting.pop())
-        if not isinstance(part, str):
-            waiting += part.parts
 
 
 def _rule_faults(target: str, rule: Operation) -> Iterator[str]:
