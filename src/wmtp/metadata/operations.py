@@ -55,10 +55,19 @@ class _Operation(StrictModel):
         of: Part | list[Part] = self.of  # type: ignore[attr-defined]
         return of if isinstance(of, list) else [of]
 
+    @property
+    def variable(self) -> str | None:
+        """What stands for the number of a part, where there is one part for every number that occurs."""
+        return self.__dict__.get("each")
+
 
 def _one_or_a_list(of: Part | list[Part], info: ValidationInfo) -> Part | list[Part]:
-    if isinstance(of, list) == (info.data.get("each") is not None):
-        raise FieldFaults(Fault((), "must be one part with each, and a list of parts without"))
+    if "each" not in info.data:
+        return of  # at fault itself
+    if isinstance(of, list) and info.data["each"] is not None:
+        raise FieldFaults(Fault((), "is a list, and each goes with one part, which is used for every number"))
+    if not isinstance(of, list) and info.data["each"] is None:
+        raise FieldFaults(Fault((), "is one part: name in each the number that runs over it, or make it a list"))
     return of
 
 
@@ -225,7 +234,7 @@ def _part_faults(part: Part, bound: frozenset[str], depth: int) -> Iterator[str]
     if depth > _MAX_DEPTH:
         yield f"has operations within each other more than {_MAX_DEPTH} deep"
         return
-    each = getattr(part, "each", None)
+    each = part.variable
     if each in bound:
         yield f"has each {show(each)}, which stands for a number already"
     inner = bound | {each} if each is not None else bound

@@ -67,16 +67,13 @@ class NumberedNames:
             name: The name.
             variables: All that have places in it; the numbers come in their order.
         """
-        fixed, positions = name.fixed, [name.positions(variable) for variable in variables]
-        first = [places[0] for places in positions]
-        repeated = [(places[0], other) for places in positions for other in places[1:]]
-        found: dict[Numbers, TensorInfo] = {}
-        for digits, tensor in self._by_form.get(name.form, ()):
-            if any(digits[place] != wanted for place, wanted in fixed):
-                continue
-            if any(digits[one] != digits[other] for one, other in repeated):
-                continue
-            numbers = [digits[place] for place in first]
-            if not any(each[0] == "0" and len(each) > 1 for each in numbers):
-                found[tuple(map(int, numbers))] = tensor
-        return found
+        alike = self._by_form.get(name.form, [])
+        for position, wanted in name.fixed:
+            alike = [one for one in alike if one[0][position] == wanted]
+        positions = [name.positions(variable) for variable in variables]
+        for first, other in ((places[0], other) for places in positions for other in places[1:]):
+            alike = [one for one in alike if one[0][first] == one[0][other]]
+        chosen = [places[0] for places in positions]
+        for position in chosen:  # a number has no zero in front, so that each name is found for one only
+            alike = [one for one in alike if one[0][position][0] != "0" or one[0][position] == "0"]
+        return {tuple([int(digits[position]) for position in chosen]): tensor for digits, tensor in alike}

@@ -15,7 +15,9 @@ from wmtp.load_plan.conversion.usage import Usage
 from wmtp.metadata.operations import Operation, Part, places
 from wmtp.untrusted import first_few, show
 
-MAX_PIECES = 1_000_000  # several times those of the largest models that are published
+# Rules of a published model make about two and a half pieces of each tensor; one that is cut into many is used for each.
+_PIECES_OF_A_TENSOR = 6
+_FURTHER_PIECES = 200_000
 _MAX_FAULTS = 1000  # only the first are shown
 
 
@@ -77,9 +79,10 @@ class _Work:
 
     def spend(self, num_pieces: int) -> None:
         self.num_pieces += num_pieces
-        if self.num_pieces > MAX_PIECES:
+        allowed = _FURTHER_PIECES + _PIECES_OF_A_TENSOR * len(self.tensors)
+        if self.num_pieces > allowed:
             raise PlanError(
-                f"{self.field} makes more than {MAX_PIECES:,} pieces of {len(self.tensors):,} tensors",
+                f"{self.field} makes more than {allowed:,} pieces of {len(self.tensors):,} tensors",
                 hint="write rules that use each tensor once",
             )
 
@@ -104,7 +107,7 @@ class _Rule:
         if isinstance(part, str):
             self._read_leaf(part, bound, eaches)
             return
-        each = getattr(part, "each", None)
+        each = part.variable
         if each is not None:
             eaches = {**eaches, id(part): len(bound)}
             bound = (*bound, each)
@@ -144,7 +147,7 @@ class _Rule:
         return tensor
 
     def _operated(self, part: Operation, bound: tuple[str, ...], numbers: Numbers) -> Operated:
-        each = getattr(part, "each", None)
+        each = part.variable
         if each is None:
             self._work.spend(len(part.parts))
             return applied(part, [self._node(inner, bound, numbers) for inner in part.parts])
@@ -152,7 +155,7 @@ class _Rule:
         if not count:
             raise Unfit(f"finds no tensor for each {show(each)}")
         if count > len(self._work.tensors):
-            raise Unfit(f"{show(each)} runs to {show(count - 1)}, and there are {len(self._work.tensors):,} tensors")
+            raise Unfit(f"{show(each)} would run from 0 to {show(count - 1)}: more numbers than there are tensors")
         self._work.spend(count)
         return applied(part, self._run_of(part.parts[0], (*bound, each), numbers, count))
 

@@ -30,11 +30,11 @@ class Usage:
     def of(cls, nodes: Iterable[Node]) -> Self:
         """Count what parameters are made of."""
         usage = cls()
-        waiting = list(nodes)
+        waiting, used = list(nodes), []
         while waiting:
             node = waiting.pop()
             if isinstance(node, TensorInfo):
-                usage.tensors[node.name] += 1
+                used.append(node.name)
             elif isinstance(node, Taken):
                 cut = (node.dim, node.sizes, node.of)
                 if cut not in usage.cuts:
@@ -42,6 +42,7 @@ class Usage:
                 usage.cuts.setdefault(cut, Counter())[node.take] += 1
             else:
                 waiting += parts_of(node)
+        usage.tensors.update(used)
         return usage
 
     def faults(self) -> Iterator[str]:
