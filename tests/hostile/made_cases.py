@@ -108,53 +108,146 @@ _NO_TEXTS = {
 }
 
 CASES = [
-    *[refused(f"a rule that {what}", "MetadataError", (M, PLACE, found), for_up(rule)) for what, (rule, found) in _NO_RULES.items()],
     *[
-        refused(f"a rearrangement that {what}", "MetadataError", (M, PLACE, "rearrange"), for_up({"rearrange": text, "of": UP}))
+        refused(f"a rule that {what}", "MetadataError", (M, PLACE, found), for_up(rule))
+        for what, (rule, found) in _NO_RULES.items()
+    ],
+    *[
+        refused(
+            f"a rearrangement that {what}",
+            "MetadataError",
+            (M, PLACE, "rearrange"),
+            for_up({"rearrange": text, "of": UP}),
+        )
         for what, text in _NO_TEXTS.items()
     ],
-    refused("a rearrangement whose sizes no tensor has", "PlanError", (M, PLACE, "do not divide"),
-            for_up({"rearrange": "(a b) c -> (b a) c", "sizes": {"a": 1 << 40}, "of": UP})),
-    refused("a rearrangement of the product of sixteen huge sizes", "PlanError", (M, PLACE, "do not divide"),
-            for_up({"rearrange": f"({' '.join('abcdefghijklmno')}) x -> ({' '.join('abcdefghijklmno')}) x",
-                    "sizes": dict.fromkeys("abcdefghijklmno", 1 << 40), "of": UP})),
-    refused("5005 operations", "MetadataError", (M, PLACE, "5,005"),
-            rules(**{f"w{n}": {"stack": 0, "of": [{"stack": 0, "of": ["a"]}] * 1000} for n in range(5)})),
-    refused("257 rules for parameters", "MetadataError", (M, PLACE, "256"),
-            rules(**{f"w{n}": {"stack": 0, "of": ["a"]} for n in range(257)})),
-    refused("a rule that uses one tensor twice", "PlanError", (M, PLACE, UP, "used 2 times"),
-            for_up({"concatenate": 0, "of": [UP, UP]})),
-    refused("two rules that use one tensor", "PlanError", (M, PLACE, UP, "used 2 times"),
-            rules(a={"stack": 0, "of": [UP]}, b={"stack": 0, "of": [UP]})),
+    refused(
+        "a rearrangement whose sizes no tensor has",
+        "PlanError",
+        (M, PLACE, "do not divide"),
+        for_up({"rearrange": "(a b) c -> (b a) c", "sizes": {"a": 1 << 40}, "of": UP}),
+    ),
+    refused(
+        "a rearrangement of the product of sixteen huge sizes",
+        "PlanError",
+        (M, PLACE, "do not divide"),
+        for_up(
+            {
+                "rearrange": f"({' '.join('abcdefghijklmno')}) x -> ({' '.join('abcdefghijklmno')}) x",
+                "sizes": dict.fromkeys("abcdefghijklmno", 1 << 40),
+                "of": UP,
+            }
+        ),
+    ),
+    refused(
+        "5005 operations",
+        "MetadataError",
+        (M, PLACE, "5,005"),
+        rules(**{f"w{n}": {"stack": 0, "of": [{"stack": 0, "of": ["a"]}] * 1000} for n in range(5)}),
+    ),
+    refused(
+        "257 rules for parameters",
+        "MetadataError",
+        (M, PLACE, "256"),
+        rules(**{f"w{n}": {"stack": 0, "of": ["a"]} for n in range(257)}),
+    ),
+    refused(
+        "a rule that uses one tensor twice",
+        "PlanError",
+        (M, PLACE, UP, "used 2 times"),
+        for_up({"concatenate": 0, "of": [UP, UP]}),
+    ),
+    refused(
+        "two rules that use one tensor",
+        "PlanError",
+        (M, PLACE, UP, "used 2 times"),
+        rules(a={"stack": 0, "of": [UP]}, b={"stack": 0, "of": [UP]}),
+    ),
     refused("a rule that leaves a piece out", "PlanError", (M, PLACE, "left out", UP), for_up(cut(0, 8, 8))),
     refused("pieces that do not add up", "PlanError", (M, PLACE, "add up to 9", UP), for_up(cut(0, 8, 1))),
-    refused("pieces of sizes beside the header", "PlanError", (M, PLACE, "add up to", UP), for_up(cut(0, 1 << 40, 1 << 40))),
-    refused("rules that use twenty thousand tensors two hundred times", "PlanError", (M, PLACE, "pieces"), _many(20_000, 200)),
-    refused("a number of a part beyond all tensors", "PlanError", (M, PLACE, "more numbers than there are"),
-            _empty_tensors(f"x.{10**100}"), rules(w={"stack": 0, "each": "e", "of": "x.{e}"})),
-    refused("names with braces in the headers", "PlanError", (M, PLACE, "x.{e}"),
-            _empty_tensors("x.{}", "x.{e}", "x.00"), rules(w={"stack": 0, "each": "e", "of": "x.{e}"})),
-    refused("a rule for what is stored whole", "PlanError", (M, PLACE, UP, "stored"),
-            for_up({"rearrange": "a b -> a b", "of": "model.layers.1.mlp.up_proj.weight"})),
-    refused("a rule for a parameter that the class does not have", "PlanError", ("unexpected", "nowhere", PLACE),
-            mapping(tensors={"nowhere": {"rearrange": "a b -> a b", "of": UP}}, allow_missing=[UP], allow_unexpected=["*"])),
-    refused("a made parameter of another shape", "PlanError", ("wrong shape", UP),
-            for_up({"rearrange": "a b -> b a", "of": UP})),
-    refused("scales without weights", "PlanError", (M, PLACE, "fp8_block", "F32"),
-            for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "model.norm.weight"})),
-    refused("a quantisation that no rule undoes", "TrustError", ("config.json", "quantization_config", "fp8"),
-            config(quantization_config={"quant_method": "fp8"})),
-    refused("a quantisation of another kind than its rule", "TrustError", ("config.json", "quantization_config", "gptq"),
-            for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "s"}),
-            config(quantization_config={"quant_method": "gptq", "bits": 4})),
-    refused("a quantisation with keys of its own", "MetadataError", ("config.json", "quantization_config", "hook"),
-            for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "s"}),
-            config(quantization_config={"quant_method": "fp8", "hook": "x"})),
+    refused(
+        "pieces of sizes beside the header", "PlanError", (M, PLACE, "add up to", UP), for_up(cut(0, 1 << 40, 1 << 40))
+    ),
+    refused(
+        "rules that use twenty thousand tensors two hundred times",
+        "PlanError",
+        (M, PLACE, "pieces"),
+        _many(20_000, 200),
+    ),
+    refused(
+        "a number of a part beyond all tensors",
+        "PlanError",
+        (M, PLACE, "more numbers than there are"),
+        _empty_tensors(f"x.{10**100}"),
+        rules(w={"stack": 0, "each": "e", "of": "x.{e}"}),
+    ),
+    refused(
+        "names with braces in the headers",
+        "PlanError",
+        (M, PLACE, "x.{e}"),
+        _empty_tensors("x.{}", "x.{e}", "x.00"),
+        rules(w={"stack": 0, "each": "e", "of": "x.{e}"}),
+    ),
+    refused(
+        "a rule for what is stored whole",
+        "PlanError",
+        (M, PLACE, UP, "stored"),
+        for_up({"rearrange": "a b -> a b", "of": "model.layers.1.mlp.up_proj.weight"}),
+    ),
+    refused(
+        "a rule for a parameter that the class does not have",
+        "PlanError",
+        ("unexpected", "nowhere", PLACE),
+        mapping(tensors={"nowhere": {"rearrange": "a b -> a b", "of": UP}}, allow_missing=[UP], allow_unexpected=["*"]),
+    ),
+    refused(
+        "a made parameter of another shape",
+        "PlanError",
+        ("wrong shape", UP),
+        for_up({"rearrange": "a b -> b a", "of": UP}),
+    ),
+    refused(
+        "scales without weights",
+        "PlanError",
+        (M, PLACE, "fp8_block", "F32"),
+        for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "model.norm.weight"}),
+    ),
+    refused(
+        "a quantisation that no rule undoes",
+        "TrustError",
+        ("config.json", "quantization_config", "fp8"),
+        config(quantization_config={"quant_method": "fp8"}),
+    ),
+    refused(
+        "a quantisation of another kind than its rule",
+        "TrustError",
+        ("config.json", "quantization_config", "gptq"),
+        for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "s"}),
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+    ),
+    refused(
+        "a quantisation with keys of its own",
+        "MetadataError",
+        ("config.json", "quantization_config", "hook"),
+        for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "s"}),
+        config(quantization_config={"quant_method": "fp8", "hook": "x"}),
+    ),
     good("a llama with its attention fused", llama, _fused, mapping(tensors=QKV_RULES)),
-    good("a llama with a matrix in two halves", llama, _halved,
-         for_up({"concatenate": 0, "each": "e", "of": "part.{e}.up"})),
-    good("a rearrangement that changes nothing", llama,
-         for_up({"rearrange": "(a b) c -> (a b) c", "sizes": {"b": 4}, "of": UP})),
-    good("a rule that makes nothing of nothing", llama, tensors_named({"extra": random_tensor("extra", (3,))}),
-         mapping(allow_unexpected=["extra"], tensors={})),
-]  # fmt: skip
+    good(
+        "a llama with a matrix in two halves",
+        llama,
+        _halved,
+        for_up({"concatenate": 0, "each": "e", "of": "part.{e}.up"}),
+    ),
+    good(
+        "a rearrangement that changes nothing",
+        llama,
+        for_up({"rearrange": "(a b) c -> (a b) c", "sizes": {"b": 4}, "of": UP}),
+    ),
+    good(
+        "a rule that makes nothing of nothing",
+        llama,
+        tensors_named({"extra": random_tensor("extra", (3,))}),
+        mapping(allow_unexpected=["extra"], tensors={}),
+    ),
+]

@@ -142,19 +142,19 @@ def test_mxfp4_experts_are_what_transformers_dequantises(place, tmp_path):
     def packed(tensors):
         for name in [name for name in tensors if ".experts." in name]:
             del tensors[name]
-        for part in blocks:
+        for part, block in blocks.items():
             for layer in range(2):
                 start = f"model.layers.{layer}.mlp.experts.{part}_proj"
-                tensors[f"{start}_blocks"], tensors[f"{start}_scales"] = blocks[part], scales[part]
+                tensors[f"{start}_blocks"], tensors[f"{start}_scales"] = block, scales[part]
 
     rewrite(tmp_path, packed)
     rules = {}
-    for part in blocks:
+    for part, block in blocks.items():
         name = f"model.layers.{{i}}.mlp.experts.{part}_proj"
         made = {"dequantise": "mxfp4", "of": f"{name}_blocks", "scales": f"{name}_scales"}
         rules[name] = {"rearrange": "e i o -> e o i", "of": {"rearrange": "e o i -> e i o", "of": made}}
         for layer in range(2):
-            turned = convert_moe_packed_tensors(blocks[part], scales[part])  # gpt-oss has these the other way round
+            turned = convert_moe_packed_tensors(block, scales[part])  # gpt-oss has these the other way round
             expected[f"model.layers.{layer}.mlp.experts.{part}_proj"] = turned.transpose(1, 2).contiguous()
     declare(tmp_path, "mixtral", {**MAPPINGS["mixtral"], "tensors": rules})
     assert same(values_of(place.load_model(tmp_path)), expected)

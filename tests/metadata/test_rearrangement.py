@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -23,7 +25,7 @@ def sides(draw):
 
     def grouped(order):
         cuts = [0, *sorted(draw(st.sets(st.integers(1, len(order)), max_size=3)) - {len(order)}), len(order)]
-        return tuple(tuple(order[start:end]) for start, end in zip(cuts, cuts[1:], strict=False))
+        return tuple(tuple(order[start:end]) for start, end in pairwise(cuts))
 
     return grouped(axes), grouped(draw(st.permutations(axes)))
 
@@ -48,15 +50,9 @@ def test_spaces_do_not_matter_where_they_part_nothing():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "->", "a", "a ->", "-> a", "a -> a -> a", "() a -> a", "(a -> a", "a) -> a", "(a (b)) -> a b", "A -> A"]
-    + [
-        "a ... -> ... a",
-        "1 a -> a",
-        "a, b -> b, a",
-        "a\tb -> b a",
-        "\uff41 -> \uff41",
-        "a - > a",
-        "_a -> _a",
+    [
+        *("", "->", "a", "a ->", "-> a", "a -> a -> a", "() a -> a", "(a -> a", "a) -> a", "(a (b)) -> a b", "A -> A"),
+        *("a ... -> ... a", "1 a -> a", "a, b -> b, a", "a\tb -> b a", "\uff41 -> \uff41", "a - > a", "_a -> _a"),
         "*a -> a",
     ],
 )

@@ -126,6 +126,10 @@ def _advice(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Contradicti
         return explained(kinds)
     if blamed:
         return f"{'; '.join(dict.fromkeys(each.advice for each in blamed))}; or take the config.json of these weights"
+    return _general_advice(checkpoint, faults)
+
+
+def _general_advice(checkpoint: Checkpoint, faults: Faults) -> str:
     config, tensors = checkpoint.config, checkpoint.tensors
     if doubtful := impossible_values(config, tensors) or other_sizes(config, tensors):
         return f"in config.json {'; '.join(doubtful)}"

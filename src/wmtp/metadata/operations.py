@@ -206,6 +206,15 @@ def operations_in(part: Part) -> Iterator[Operation]:
             waiting += part.parts
 
 
+def tensor_names(part: Part) -> Iterator[str]:
+    """Yield the names of the tensors that a part is made of, with their places for numbers, in order."""
+    if isinstance(part, str):
+        yield part
+        return
+    for inside in part.parts:
+        yield from tensor_names(inside)
+
+
 def _hold(rules: dict[str, Operation]) -> dict[str, Operation]:
     """Check what needs more than one field of one rule."""
     num_operations = sum(1 for rule in rules.values() for _ in operations_in(rule))

@@ -111,7 +111,11 @@ def test_a_number_beyond_all_tensors_is_not_counted_to():
             tensors(a=[3], b=([3], "BF16")),
             "'x': concatenate of a in F32 and b in BF16",
         ),
-        ({"x": {"concatenate": 0, "of": ["a", "a"]}}, tensors(a=[3]), "tensor 'a' is used 2 times, and may be used once"),
+        (
+            {"x": {"concatenate": 0, "of": ["a", "a"]}},
+            tensors(a=[3]),
+            "tensor 'a' is used 2 times, and may be used once",
+        ),
         (
             {"x": {"rearrange": "(p q) -> (q p)", "sizes": {"p": 2}, "of": "a"}},
             tensors(a=[3]),
@@ -155,7 +159,8 @@ def test_what_does_not_fit_is_named(rules, found, fault):
 
 def test_two_rules_for_one_parameter_are_refused():
     found = experts(0) | tensors(a=[1])
-    assert faults({"w.{e}": {"rearrange": "a b -> b a", "of": "experts.{e}.w1"}, "w.0": {"stack": 0, "of": ["a"]}}, found) == (
+    rules = {"w.{e}": {"rearrange": "a b -> b a", "of": "experts.{e}.w1"}, "w.0": {"stack": 0, "of": ["a"]}}
+    assert faults(rules, found) == (
         "'w.0' is made by 'w.{e}' and by 'w.0'",
     )  # fmt: skip
 

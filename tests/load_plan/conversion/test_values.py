@@ -35,10 +35,9 @@ def resolve(rules, stored) -> dict[str, Made]:
 
 def assembled(made: Made, stored, dtype=None, order=None) -> torch.Tensor:
     """What arrives tensor by tensor, in any order."""
-    assembly, whole = Assembly(made, dtype or made.dtype), []
-    tensors = list(made.tensors)
-    for position in order or range(len(tensors)):
-        whole.append(assembly.deliver(tensors[position], stored[tensors[position].name]))
+    assembly = Assembly(made, dtype or made.dtype)
+    tensors = [made.tensors[position] for position in order or range(len(made.tensors))]
+    whole = [assembly.deliver(tensor, stored[tensor.name]) for tensor in tensors]
     assert all(value is None for value in whole[:-1])
     return whole[-1]
 

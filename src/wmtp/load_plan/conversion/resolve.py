@@ -15,7 +15,7 @@ from wmtp.load_plan.conversion.usage import Usage
 from wmtp.metadata.operations import Operation, Part, places
 from wmtp.untrusted import first_few, show
 
-# Rules of a published model make about two and a half pieces of each tensor; one that is cut into many is used for each.
+# Rules of a published model make about two and a half pieces of each tensor; those of one that is cut are more.
 _PIECES_OF_A_TENSOR = 6
 _FURTHER_PIECES = 200_000
 _MAX_FAULTS = 1000  # only the first are shown
