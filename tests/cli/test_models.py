@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints import write_custom
+from made_models import MAPPINGS, declare, save_model
 from tiny_tokenizer import build_tokenizer
 from wmtp.manifest import digest_file
 from wmtp.publishing.publish import publish_directory
@@ -91,6 +92,27 @@ def test_validate_names_every_fault_and_exits_with_1(wmtp, llama):
     assert {f"missing: no tensor for model.norm.weight{file}", f"unexpected: no parameter for stray{file}"} <= set(
         error["faults"]
     )
+
+
+def test_what_is_made_of_what_is_shown_before_and_after_loading(wmtp, tmp_path):
+    save_model(tmp_path, "mixtral")
+    stored = "model.layers.{i}.block_sparse_moe.experts.{e}"
+    down = "model.layers.{i}.mlp.experts.down_proj"
+    assert f"  made        {down} of {stored}.w2.weight\n" in wmtp("inspect", tmp_path).stdout
+    assert f"\n{down}: 2 parameters made of 8 tensors\n" in wmtp("validate", "--deep", tmp_path).stdout
+    assert f"\ntensors '{down}': 2 parameters made of 8 tensors\n" in wmtp("load", tmp_path).stdout
+
+
+def test_a_rule_for_what_is_no_parameter_is_refused_with_what_it_would_make(wmtp, tmp_path):
+    save_model(tmp_path, "mixtral")
+    tensors = dict(MAPPINGS["mixtral"]["tensors"])
+    tensors["model.layers.{i}.mlp.down"] = tensors.pop("model.layers.{i}.mlp.experts.down_proj")
+    declare(tmp_path, "mixtral", {**MAPPINGS["mixtral"], "tensors": tensors})
+    result = wmtp("validate", tmp_path)
+    assert result.exit_code == 1
+    assert "no parameter model.layers.0.mlp.down, which the rule for model.layers.{i}.mlp.down makes" in result.stderr
+    assert "of model.layers.0.block_sparse_moe.experts.0.w2.weight and 3 more" in result.stderr
+    assert "hint: mend the names in state_dict_mapping.tensors" in result.stderr
 
 
 def test_validate_without_consent_checks_all_else_and_says_what_is_left(wmtp, tmp_path):

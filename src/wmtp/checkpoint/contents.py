@@ -101,7 +101,7 @@ def open_checkpoint(
     check_required_files(store, metadata)
     if store.directory is None:  # what lies on this machine is hashed by locks, and by `wmtp validate --deep`
         store.expect(declared_digests(store, metadata))
-    config = read_config(store)
+    config = read_config(store, metadata.loading_strategy.state_dict_mapping.tensors)
     check_declaration(metadata, config, where=str(store.uri))
     tensors, notes = read_tensors_and_notes(store)
     check_sizes(config, tensors, where=str(store.uri))

@@ -12,7 +12,7 @@ import typer
 from wmtp.cli.options import URI, AllowSymlinks, AsJSON, takes_load_options
 from wmtp.cli.output import Output, table
 from wmtp.settings.loading import LoadKeywords
-from wmtp.untrusted import plain
+from wmtp.untrusted import first_few, plain
 from wmtp.wording import size
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def _dtypes(tensors: list[TensorInfo]) -> dict[str, dict[str, int]]:
 
 
 def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[TensorInfo]) -> Iterator[str]:
+    from wmtp.metadata.operations import tensor_names
+
     strategy = metadata.loading_strategy
     code = f" from {plain(strategy.custom_module_file)}" if strategy.custom_module_file else ""
     yield plain(facts["uri"])
@@ -139,6 +141,9 @@ def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[Ten
     yield f"  class       {strategy.model_class_name or strategy.transformers_class}{code} ({strategy.loader_type})"
     yield f"  model       {metadata.base_architecture}, {_counted(metadata.num_heads)}"
     yield f"  algorithms  {', '.join(metadata.algorithm_compatibility) or 'none'}"
+    for target, rule in strategy.state_dict_mapping.tensors.items():
+        names = first_few([plain(name) for name in tensor_names(rule)])
+        yield f"  made        {plain(target)} of {', '.join(names)}"
     yield f"  tensors     {facts['num_tensors']}, {facts['num_parameters']:,} parameters, {size(facts['tensor_bytes'])}"
     for dtype, counts in facts["dtypes"].items():
         yield f"  {dtype:<11} {counts['num_tensors']} tensors, {counts['num_parameters']:,} parameters"

@@ -6,7 +6,6 @@ here, it cannot make this process build ten million layers or reserve a terabyte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -26,7 +25,7 @@ class Bounds:
 
     Attributes:
         num_parameters: Parameters, each counted once, including those that ties and `allow_missing` leave without one.
-        num_elements: Of any one tensor.
+        num_elements: Of any one parameter or buffer.
         range_length: Of a range of numbers that may be made without a rehearsal.
         buffer_bytes: Of all buffers together, persistent or not.
     """
@@ -39,10 +38,11 @@ class Bounds:
     @classmethod
     def of_tensors(cls, tensors: Sequence[TensorInfo]) -> Self:
         """Return the bounds that these tensors give, generous enough for every honest model."""
-        largest = max((math.prod(tensor.shape) for tensor in tensors), default=1)
+        # A parameter may be made of many tensors; of eight bits each, two values.
+        num_stored = sum(tensor.num_elements * (1 + (tensor.dtype == "U8")) for tensor in tensors)
         return cls(
             num_parameters=_HARMLESS_PARAMETERS + 4 * len(tensors),
-            num_elements=max(_HARMLESS_ELEMENTS, largest),
+            num_elements=max(_HARMLESS_ELEMENTS, num_stored),
             range_length=_HARMLESS_RANGE,
             buffer_bytes=max(_HARMLESS_BUFFER_BYTES, 2 * sum(tensor.num_bytes for tensor in tensors)),
         )

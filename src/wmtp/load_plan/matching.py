@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
-from wmtp.load_plan.conversion.nodes import Made, stored_tensors
+from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.conversion.resolve import made_of
 from wmtp.load_plan.globs import split_by_globs
 from wmtp.load_plan.mapping import map_names
@@ -19,7 +19,7 @@ from wmtp.load_plan.plan import Assignment, LoadPlan, ParameterSpec
 from wmtp.load_plan.refusal import Faults, Misfit, plan_refusal
 from wmtp.load_plan.suggestion import suggest_mapping
 from wmtp.metadata.schema import StateDictMapping
-from wmtp.untrusted import show
+from wmtp.untrusted import first_few, show
 
 
 def make_plan(
@@ -87,15 +87,19 @@ def _match(
             names = (stored[0], *(other for other in spec.names if other != stored[0]))
             dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
             assignments.append(Assignment(names, source, dtype, rules, repeats=name != stored[0]))
-    spare = [tensor for name, (source, _) in sources.items() if name not in owners for tensor in stored_tensors(source)]
-    unexpected = {tensor.name: tensor for tensor in spare}
+    spare = [source for name, (source, _) in sources.items() if name not in owners]
+    unexpected = {tensor.name: tensor for tensor in spare if isinstance(tensor, TensorInfo)}
+    strange = [
+        (name, source) for name, (source, _) in sources.items() if isinstance(source, Made) and name not in owners
+    ]
     field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
     kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
     left, unused = split_by_globs(
         [(name,) for name in unexpected], mapping.allow_unexpected, field=f"{field}.allow_unexpected"
     )
     compared = (Misfit(a.source, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
-    faults = Faults(absent, [unexpected[name] for name in unused], [misfit for misfit in compared if misfit.is_one])
+    unfit = [misfit for misfit in compared if misfit.is_one]
+    faults = Faults(absent, [unexpected[name] for name in unused], unfit, strange)
     return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
 
 
@@ -113,18 +117,24 @@ def sources_of(
         PlanError: If the mapping does not fit the tensors.
     """
     mapped = map_names(mapping, [tensor.name for tensor in tensors], where=where)
-    prefix = mapping.add_prefix or ""
-    inner = {mapped[tensor.name].name.removeprefix(prefix): tensor for tensor in tensors}
-    made = made_of(mapping.tensors, inner, where=where, prefix=prefix)
+    added = mapping.add_prefix or ""  # put before names last, after parameters were made
+    named = {mapped[tensor.name].name.removeprefix(added): tensor for tensor in tensors}
+    made = made_of(mapping.tensors, named, where=where)
     used = {tensor.name for each in made.values() for tensor in each.tensors}
-    sources: dict[str, tuple[TensorInfo | Made, tuple[str, ...]]] = {
-        mapped[tensor.name].name: (tensor, mapped[tensor.name].rules) for tensor in tensors if tensor.name not in used
+    whole = {
+        added + name: (tensor, mapped[tensor.name].rules) for name, tensor in named.items() if tensor.name not in used
     }
-    return sources | {name: (each, (f"tensors {show(each.rule)}",)) for name, each in made.items()}
+    if twice := sorted(whole.keys() & made.keys()):
+        raise PlanError(
+            f"{where}/metadata.json: loading_strategy.state_dict_mapping.tensors makes what is stored whole",
+            hint="remove the rule for it, or let it use that tensor",
+            faults=first_few([f"{show(name)} is {show(whole[name][0].name)}, as it is stored" for name in twice]),
+        )
+    return whole | {name: (each, (f"tensors {show(each.rule)}",)) for name, each in made.items()}
 
 
 def _suggested(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], found: _Match) -> dict[str, Any] | None:
-    if not (found.faults.missing or found.faults.unexpected):
+    if found.faults.strange or not (found.faults.missing or found.faults.unexpected):
         return None  # names are not at fault
     held = {tensor.name for tensor in checkpoint.tensors}
     wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]

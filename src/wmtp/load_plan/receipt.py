@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from wmtp.checkpoint.tensors import FLOATING
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.plan import Assignment, LoadPlan
 from wmtp.untrusted import first_few, plain
@@ -109,11 +110,10 @@ class LoadReceipt:
     def summary(self) -> list[str]:
         """Return the receipt in a few lines for a person."""
         stored = Counter(parameter.stored_dtype for parameter in self.parameters)
-        casts = Counter((p.stored_dtype, p.loaded_dtype) for p in self.parameters if p.stored_dtype != p.loaded_dtype)
         lines = [f"{self.model_class} on {self.device}: {len(self.parameters)} tensors, {self.num_bytes:,} bytes"]
         if stored:
             lines.append(f"stored as {', '.join(f'{dtype} ({count})' for dtype, count in stored.most_common())}")
-        lines += [f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()]
+        lines += [*_made_lines(self.parameters), *_cast_lines(self.parameters)]
         lines += [
             f"{', '.join(plain(name) for name in p.tied)} tied to {plain(p.name)}" for p in self.parameters if p.tied
         ]
@@ -125,3 +125,21 @@ class LoadReceipt:
         lines += [f"verified by the lock: {len(self.verified)} files"] if self.verified else []
         lines += [f"unverified, as no lock pins them: {', '.join(unverified)}"] if unverified else []
         return [*lines, *self.notes]
+
+
+def _made_lines(parameters: Sequence[LoadedParameter]) -> Iterator[str]:
+    by_rule: dict[str, list[LoadedParameter]] = {}
+    for parameter in parameters:
+        if parameter.made_of:
+            by_rule.setdefault(", ".join(parameter.rules), []).append(parameter)
+    for rule, made in by_rule.items():
+        num_tensors = len({name for parameter in made for name in parameter.made_of})
+        yield f"{rule}: {len(made):,} parameters made of {num_tensors:,} tensors"
+
+
+def _cast_lines(parameters: Sequence[LoadedParameter]) -> Iterator[str]:
+    changed = [p for p in parameters if p.stored_dtype != p.loaded_dtype]
+    counts = Counter((p.stored_dtype, p.loaded_dtype, bool(p.made_of)) for p in changed)
+    for (old, new, is_made), count in counts.items():
+        what = "dequantised" if is_made and old not in FLOATING else "cast"
+        yield f"{what} from {old} to {new}: {count} tensors"

@@ -66,19 +66,25 @@ class Faults:
         missing: Parameters without a tensor.
         unexpected: Tensors without a parameter.
         unfit: Tensors that are not like their parameter.
+        strange: What rules make for parameters that the model does not have, by the name that it was to have.
     """
 
     missing: Sequence[str]
     unexpected: Sequence[TensorInfo]
     unfit: Sequence[Misfit]
+    strange: Sequence[tuple[str, Made]] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.unfit)
+        return bool(self.missing or self.unexpected or self.unfit or self.strange)
 
     @property
     def summary(self) -> str:
         """How many there are of each kind."""
-        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("unfit", self.unfit))
+        kinds = (
+            ("missing", self.missing),
+            ("unexpected", [*self.strange, *self.unexpected]),
+            ("unfit", self.unfit),
+        )
         return ", ".join(f"{len(found)} {what}" for what, found in kinds if found)
 
 
@@ -100,19 +106,30 @@ def _lines(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Sequence[Con
     looked_in = weights_name(checkpoint.store) if missing else ""
     return [
         *first_few([f"missing: no tensor for {plain(name)} in {looked_in}" for name in missing]),
+        *first_few([_strange(name, made) for name, made in faults.strange]),
         *first_few([f"unexpected: no parameter for {plain(t.name)} in {plain(t.file)}" for t in unexpected]),
         *first_few(unfit),
     ]
 
 
+def _strange(name: str, made: Made) -> str:
+    return f"unexpected: no parameter {plain(name)}, which the rule for {plain(made.rule)} makes of {plain(made.name)}"
+
+
 def _advice(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Contradiction], suggested: Fields | None) -> str:
     if suggested is not None:
         return f'if this class is meant, set in metadata.json: "state_dict_mapping": {json.dumps(suggested)}'
+    if faults.strange:
+        return "mend the names in state_dict_mapping.tensors of metadata.json: each is that of a parameter of the class"
     kinds = told_apart((t.name for t in faults.unexpected), {t.name for t in checkpoint.tensors})
     if kinds:
         return explained(kinds)
     if blamed:
         return f"{'; '.join(dict.fromkeys(each.advice for each in blamed))}; or take the config.json of these weights"
+    return _general_advice(checkpoint, faults)
+
+
+def _general_advice(checkpoint: Checkpoint, faults: Faults) -> str:
     config, tensors = checkpoint.config, checkpoint.tensors
     if doubtful := impossible_values(config, tensors) or other_sizes(config, tensors):
         return f"in config.json {'; '.join(doubtful)}"

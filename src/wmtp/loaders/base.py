@@ -27,8 +27,7 @@ from wmtp.untrusted import plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from wmtp.load_plan.matching import make_plan
-from wmtp.load_plan.parameters import ParameterSlot
+    from wmtp.load_plan.parameters import ParameterSlot
 
 
 class LoadingStrategy(Protocol):

@@ -55,10 +55,19 @@ class _Operation(StrictModel):
         of: Part | list[Part] = self.of  # type: ignore[attr-defined]
         return of if isinstance(of, list) else [of]
 
+    @property
+    def variable(self) -> str | None:
+        """What stands for the number of a part, where there is one part for every number that occurs."""
+        return self.__dict__.get("each")
+
 
 def _one_or_a_list(of: Part | list[Part], info: ValidationInfo) -> Part | list[Part]:
-    if isinstance(of, list) == (info.data.get("each") is not None):
-        raise FieldFaults(Fault((), "must be one part with each, and a list of parts without"))
+    if "each" not in info.data:
+        return of  # at fault itself
+    if isinstance(of, list) and info.data["each"] is not None:
+        raise FieldFaults(Fault((), "is a list, and each goes with one part, which is used for every number"))
+    if not isinstance(of, list) and info.data["each"] is None:
+        raise FieldFaults(Fault((), "is one part: name in each the number that runs over it, or make it a list"))
     return of
 
 
@@ -188,9 +197,27 @@ for _kind in _KINDS.values():
     _kind.model_rebuild()
 
 
+def operations_in(part: Part) -> Iterator[Operation]:
+    """Yield a rule's operation and all those within it."""
+    waiting = [part]
+    while waiting:
+        if not isinstance(part := waiting.pop(), str):
+            yield part
+            waiting += part.parts
+
+
+def tensor_names(part: Part) -> Iterator[str]:
+    """Yield the names of the tensors that a part is made of, with their places for numbers, in order."""
+    if isinstance(part, str):
+        yield part
+        return
+    for inside in part.parts:
+        yield from tensor_names(inside)
+
+
 def _hold(rules: dict[str, Operation]) -> dict[str, Operation]:
     """Check what needs more than one field of one rule."""
-    num_operations = sum(1 for rule in rules.values() for part in _walk(rule) if not isinstance(part, str))
+    num_operations = sum(1 for rule in rules.values() for _ in operations_in(rule))
     if num_operations > _MAX_OPERATIONS:
         raise FieldFaults(Fault((), f"has {num_operations:,} operations, at most {_MAX_OPERATIONS:,} are allowed"))
     faults = [Fault((target,), problem) for target, rule in rules.items() for problem in _rule_faults(target, rule)]
@@ -200,14 +227,6 @@ def _hold(rules: dict[str, Operation]) -> dict[str, Operation]:
 
 
 TensorRules = Annotated[dict[str, Operation], AfterValidator(_hold)]
-
-
-def _walk(part: Part) -> Iterator[Part]:
-    waiting = [part]
-    while waiting:
-        yield (part := waiting.pop())
-        if not isinstance(part, str):
-            waiting += part.parts
 
 
 def _rule_faults(target: str, rule: Operation) -> Iterator[str]:
@@ -224,7 +243,7 @@ def _part_faults(part: Part, bound: frozenset[str], depth: int) -> Iterator[str]
     if depth > _MAX_DEPTH:
         yield f"has operations within each other more than {_MAX_DEPTH} deep"
         return
-    each = getattr(part, "each", None)
+    each = part.variable
     if each in bound:
         yield f"has each {show(each)}, which stands for a number already"
     inner = bound | {each} if each is not None else bound

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from wmtp.untrusted import show
@@ -65,6 +66,7 @@ class Rearrangement:
         return sizes
 
 
+@lru_cache(maxsize=256)
 def parse_rearrangement(text: str) -> Rearrangement:
     """Parse the text of a rearrangement such as `(h d two) x -> (h two d) x`.
 

@@ -11,10 +11,11 @@ from wmtp.load_plan.parameters import TORCH_DTYPES
 # The sixteen values of a 4-bit float with two bits of exponent and one of mantissa (OCP Microscaling Formats 1.0).
 _FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 _EXPONENT_BIAS = 127
+_VALUES_AT_ONCE = 1 << 20  # computed in float32, beside the result
 
 
 def dequantised(node: Dequantised, values: Tensor, scales: Tensor) -> Tensor:
-    """Return values in the dtype that is declared for them.
+    """Return values in the dtype that is declared for them, computed in float32 and rounded once.
 
     Args:
         node: Which kind they are of.
@@ -24,16 +25,32 @@ def dequantised(node: Dequantised, values: Tensor, scales: Tensor) -> Tensor:
     Returns:
         `[..., rows, columns]`, or `[..., groups * 32]`.
     """
-    dtype = TORCH_DTYPES[node.dtype]
+    result = torch.empty(node.shape, dtype=TORCH_DTYPES[node.dtype])
     if node.kind == "mxfp4":
-        return _mxfp4(values, scales.view(torch.uint8), dtype)
-    rows, columns = values.shape[-2:]
-    each = scales.float().repeat_interleave(node.block[0], dim=-2).repeat_interleave(node.block[1], dim=-1)
-    return (values.float() * each[..., :rows, :columns]).to(dtype)
+        _fill_mxfp4(result, values, scales.view(torch.uint8))
+    else:
+        matrices = [each[None].flatten(0, -3) for each in (result, values, scales)]
+        for into, matrix, blocks in zip(*matrices, strict=True):
+            _fill_fp8(into, matrix, blocks.float(), node.block)
+    return result
 
 
-def _mxfp4(values: Tensor, exponents: Tensor, dtype: torch.dtype) -> Tensor:
-    table = torch.tensor(_FP4_VALUES, dtype=dtype)
-    both = torch.stack([table[(values & 0x0F).int()], table[(values >> 4).int()]], dim=-1).flatten(-2)
-    scaled = torch.ldexp(both, exponents.int().unsqueeze(-1) - _EXPONENT_BIAS)
-    return scaled.to(dtype).flatten(-2)
+def _fill_fp8(result: Tensor, matrix: Tensor, scales: Tensor, block: tuple[int, ...]) -> None:
+    rows, columns = matrix.shape
+    # The last block of a row or column may be cut short by the edge.
+    block_rows, block_columns = min(block[0], max(rows, 1)), min(block[1], max(columns, 1))
+    num_blocks = max(1, _VALUES_AT_ONCE // max(1, block_rows * columns))
+    for first in range(0, len(scales), num_blocks):
+        some = slice(first * block_rows, (first + num_blocks) * block_rows)
+        by_row = scales[first : first + num_blocks].repeat_interleave(block_rows, dim=0)[: len(matrix[some])]
+        result[some] = matrix[some].float() * by_row.repeat_interleave(block_columns, dim=1)[:, :columns]
+
+
+def _fill_mxfp4(result: Tensor, values: Tensor, exponents: Tensor) -> None:
+    table = torch.tensor(_FP4_VALUES)
+    pairs, groups, powers = result.view(-1, 16, 2), values.reshape(-1, 16), exponents.reshape(-1, 1)
+    for first in range(0, len(groups), _VALUES_AT_ONCE // 32):
+        some = slice(first, first + _VALUES_AT_ONCE // 32)
+        scale = powers[some].int() - _EXPONENT_BIAS
+        for half, bits in enumerate((groups[some] & 0x0F, groups[some] >> 4)):
+            pairs[some, :, half] = torch.ldexp(table[bits.int()], scale)

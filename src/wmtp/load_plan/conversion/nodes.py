@@ -104,7 +104,8 @@ def stored_in(node: Node) -> Iterator[TensorInfo]:
         node = waiting.pop()
         if isinstance(node, TensorInfo):
             yield node
-        waiting += reversed(parts_of(node))
+        else:
+            waiting += parts_of(node)[::-1]
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class Made:
 
     @cached_property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """The stored tensors that it is made of, in order."""
-        return tuple(stored_in(self.node))
+        """The stored tensors that it is made of, each once, in order."""
+        return tuple({tensor.name: tensor for tensor in stored_in(self.node)}.values())
 
     @property
     def name(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
+from wmtp.checkpoint.tensors import TensorInfo
+
+Numbers = tuple[int, ...]
 _DIGITS = re.compile(r"([0-9]+)")
 _PLACE_OR_DIGITS = re.compile(r"\{([a-z0-9_]+)\}|([0-9]+)")
 
@@ -15,59 +17,63 @@ class NumberedName:
 
     Args:
         text: The name.
+
+    Attributes:
+        form: What it is but for all numbers in it, and places for them.
     """
 
     def __init__(self, text: str) -> None:
-        self._pieces = _PLACE_OR_DIGITS.split(text)  # text, place or None, digits or None, text, ...
-
-    @cached_property
-    def form(self) -> str:
-        """The name with every number and place alike."""
-        return "{}".join(self._pieces[::3])
-
-    @cached_property
-    def _slots(self) -> list[tuple[str | None, str | None]]:
-        return list(zip(self._pieces[1::3], self._pieces[2::3], strict=True))
+        pieces = _PLACE_OR_DIGITS.split(text)  # text, place or None, digits or None, text, ...
+        self.form = tuple(pieces[::3])
+        self._slots = list(zip(pieces[1::3], pieces[2::3], strict=True))
 
     def filled(self, numbers: Mapping[str, int]) -> str:
         """Return the name with numbers in its places."""
         slots = (str(numbers[place]) if place is not None else digits for place, digits in self._slots)
-        return "".join(text + str(slot) for text, slot in zip(self._pieces[:-1:3], slots, strict=True)) + (
-            self._pieces[-1] or ""
-        )
+        return "".join(text + slot for text, slot in zip(self.form, (*slots, ""), strict=True))
 
-    def read(self, digits: tuple[str, ...]) -> dict[str, int] | None:
-        """Return the numbers that a name of this form has in the places; None where it is another name."""
-        found: dict[str, int] = {}
-        for (place, fixed), number in zip(self._slots, digits, strict=True):
-            if place is None and number != fixed:
-                return None
-            if place is not None and (
-                str(int(number)) != number or found.setdefault(place, int(number)) != int(number)
-            ):
-                return None
-        return found
+    def positions(self, variable: str) -> list[int]:
+        """Return which of the numbers in the name are those of a variable."""
+        return [position for position, (place, _) in enumerate(self._slots) if place == variable]
+
+    @property
+    def fixed(self) -> list[tuple[int, str]]:
+        """Positions at which a certain number stands, with its digits."""
+        return [(position, digits) for position, (place, digits) in enumerate(self._slots) if place is None]
 
 
 class NumberedNames:
-    """Names, each found by its form: what it is but for the numbers in it.
+    """Tensors by their names, each found by its form: what the name is but for the numbers in it.
 
     Args:
-        names: All of them.
+        tensors: All of them.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._by_form: dict[str, list[tuple[str, ...]]] = {}
-        for name in names:
+    def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:
+        # A form is a tuple and not a text with marks for the numbers: a stranger's names may hold any mark.
+        self._by_form: dict[tuple[str, ...], list[tuple[list[str], TensorInfo]]] = {}
+        for name, tensor in tensors.items():
             pieces = _DIGITS.split(name)
-            self._by_form.setdefault("{}".join(pieces[::2]), []).append(tuple(pieces[1::2]))
+            self._by_form.setdefault(tuple(pieces[::2]), []).append((pieces[1::2], tensor))
 
     def count(self, name: NumberedName) -> int:
-        """Return how many names have the form of this one."""
+        """Return how many tensors have a name of the form of this one."""
         return len(self._by_form.get(name.form, ()))
 
-    def find(self, name: NumberedName) -> Iterator[dict[str, int]]:
-        """Yield the numbers that each name has in the places of this one."""
-        for digits in self._by_form.get(name.form, ()):
-            if (numbers := name.read(digits)) is not None:
-                yield numbers
+    def find(self, name: NumberedName, variables: Sequence[str]) -> dict[Numbers, TensorInfo]:
+        """Return the tensors that have this name for some numbers.
+
+        Args:
+            name: The name.
+            variables: All that have places in it; the numbers come in their order.
+        """
+        alike = self._by_form.get(name.form, [])
+        for position, wanted in name.fixed:
+            alike = [one for one in alike if one[0][position] == wanted]
+        positions = [name.positions(variable) for variable in variables]
+        for first, other in ((places[0], other) for places in positions for other in places[1:]):
+            alike = [one for one in alike if one[0][first] == one[0][other]]
+        chosen = [places[0] for places in positions]
+        for position in chosen:  # a number has no zero in front, so that each name is found for one only
+            alike = [one for one in alike if one[0][position][0] != "0" or one[0][position] == "0"]
+        return {tuple([int(digits[position]) for position in chosen]): tensor for digits, tensor in alike}

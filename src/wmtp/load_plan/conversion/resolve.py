@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import PlanError
 from wmtp.load_plan.conversion.nodes import Made, Node, Operated
-from wmtp.load_plan.conversion.numbered import NumberedName, NumberedNames
+from wmtp.load_plan.conversion.numbered import NumberedName, NumberedNames, Numbers
 from wmtp.load_plan.conversion.shapes import Unfit, applied
 from wmtp.load_plan.conversion.usage import Usage
 from wmtp.metadata.operations import Operation, Part, places
 from wmtp.untrusted import first_few, show
 
-MAX_PIECES = 2_000_000  # fifteen times those of the largest models that are published
+# Rules of a published model make about two and a half pieces of each tensor; those of one that is cut are more.
+_PIECES_OF_A_TENSOR = 6
+_FURTHER_PIECES = 200_000
 _MAX_FAULTS = 1000  # only the first are shown
 
-Numbers = tuple[int, ...]
 
-
-def made_of(
-    rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *, where: str, prefix: str = ""
-) -> dict[str, Made]:
+def made_of(rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *, where: str) -> dict[str, Made]:
     """Return the parameters that declared rules make, by name.
 
     Args:
         rules: `state_dict_mapping.tensors`.
-        tensors: The stored tensors, by their names after `remove_prefix` and `key_transforms`.
+        tensors: The stored tensors, by the names that rules give them.
         where: The checkpoint, as errors show it.
-        prefix: `add_prefix`, which the tensors get that no rule takes.
 
     Raises:
         PlanError: If a rule fits no tensor or lacks one, shapes or dtypes do not go together, two parameters get one
@@ -41,7 +39,7 @@ def made_of(
     work = _Work(tensors, NumberedNames(tensors), where)
     made = _made(rules, work)
     if not work.faults:  # what a rule failed to take is not left out by it
-        _check_usage(made, work, prefix)
+        work.faults += islice(Usage.of(each.node for each in made.values()).faults(), _MAX_FAULTS)
     if work.faults:
         raise PlanError(
             f"{work.field} does not fit the tensors",
@@ -59,16 +57,6 @@ def _made(rules: Mapping[str, Operation], work: _Work) -> dict[str, Made]:
                 work.fault(f"{show(name)} is made by {show(made[name].rule)} and by {show(target)}")
             made[name] = Made(target, node)
     return made
-
-
-def _check_usage(made: Mapping[str, Made], work: _Work, prefix: str) -> None:
-    usage = Usage.of({name: each.node for name, each in made.items()})
-    for fault in usage.faults():
-        work.fault(fault)
-    for name in made:
-        other = work.tensors.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
-        if other is not None and other.name not in usage.tensors:
-            work.fault(f"{show(name)} is made by a rule, and there is a tensor of that name")
 
 
 @dataclass
@@ -91,71 +79,88 @@ class _Work:
 
     def spend(self, num_pieces: int) -> None:
         self.num_pieces += num_pieces
-        if self.num_pieces > MAX_PIECES:
+        allowed = _FURTHER_PIECES + _PIECES_OF_A_TENSOR * len(self.tensors)
+        if self.num_pieces > allowed:
             raise PlanError(
-                f"{self.field} makes more than {MAX_PIECES:,} pieces of {len(self.tensors):,} tensors",
+                f"{self.field} makes more than {allowed:,} pieces of {len(self.tensors):,} tensors",
                 hint="write rules that use each tensor once",
             )
 
 
 class _Rule:
-    """One rule, and the numbers for which it holds."""
+    """One rule, and the numbers for which it holds.
+
+    Numbers come in the order in which their variables are bound: those of the target, then each `each` on the way
+    down. A name below has all of them, as the schema makes sure.
+    """
 
     def __init__(self, target: str, operation: Operation, work: _Work) -> None:
         self._target, self._operation, self._work = target, operation, work
-        self._leaves: dict[str, NumberedName] = {}
-        self._counts: dict[tuple[int, Numbers], int] = {}  # how far `each` of an operation runs, for outer numbers
-        self._free = list(dict.fromkeys(places(target)))
+        self._free = tuple(dict.fromkeys(places(target)))
+        self._leaves: dict[tuple[str, tuple[str, ...]], dict[Numbers, TensorInfo]] = {}
+        self._counts: dict[int, dict[Numbers, int]] = {}  # how far `each` of an operation runs, for outer numbers
         self._holds_for: set[Numbers] = set()
-        self._read(operation, [])
+        self._read(operation, self._free, {})
 
-    def _read(self, part: Part, eaches: list[tuple[int, str]]) -> None:
-        """Find the numbers that occur, below operations with the given ids and variables."""
-        if not isinstance(part, str):
-            each = getattr(part, "each", None)
-            for inner in part.parts:
-                self._read(inner, eaches if each is None else [*eaches, (id(part), each)])
+    def _read(self, part: Part, bound: tuple[str, ...], eaches: dict[int, int]) -> None:
+        """Find the numbers that occur, below operations with ids that bind the variable at a position."""
+        if isinstance(part, str):
+            self._read_leaf(part, bound, eaches)
             return
-        leaf = self._leaves[part] = NumberedName(part)
-        self._work.spend(self._work.names.count(leaf))
-        for numbers in self._work.names.find(leaf):
-            outer = tuple(numbers[place] for place in self._free)
-            self._holds_for.add(outer)
-            for operation, each in eaches:
-                key, outer = (operation, outer), (*outer, numbers[each])
-                self._counts[key] = max(self._counts.get(key, 0), numbers[each] + 1)
+        each = part.variable
+        if each is not None:
+            eaches = {**eaches, id(part): len(bound)}
+            bound = (*bound, each)
+        for inner in part.parts:
+            self._read(inner, bound, eaches)
+
+    def _read_leaf(self, text: str, bound: tuple[str, ...], eaches: dict[int, int]) -> None:
+        name = NumberedName(text)
+        self._work.spend(self._work.names.count(name))
+        found = self._leaves[text, bound] = self._work.names.find(name, bound)
+        self._holds_for.update(numbers[: len(self._free)] for numbers in found)
+        for operation, position in eaches.items():
+            counts = self._counts.setdefault(operation, {})
+            for numbers in found:
+                outer = numbers[:position]
+                counts[outer] = max(counts.get(outer, 0), numbers[position] + 1)
 
     def made(self) -> Iterator[tuple[str, Operated]]:
         """Yield every parameter that the rule makes, as far as nothing is wrong with it."""
         target = NumberedName(self._target)
         if not self._holds_for:
-            self._work.fault(
-                f"{show(self._target)} finds none of its tensors, such as {show(next(iter(self._leaves)))}"
-            )
+            some = show(next(iter(self._leaves))[0])
+            self._work.fault(f"the rule for {show(self._target)} finds none of its tensors, such as {some}")
         for outer in sorted(self._holds_for):
-            numbers = dict(zip(self._free, outer, strict=True))
-            name = target.filled(numbers)
+            name = target.filled(dict(zip(self._free, outer, strict=True)))
             try:
-                yield name, self._operated(self._operation, numbers)
+                yield name, self._operated(self._operation, self._free, outer)
             except Unfit as error:
                 self._work.fault(f"{show(name)}: {error}")
 
-    def _node(self, part: Part, numbers: dict[str, int]) -> Node:
-        self._work.spend(1)
-        if isinstance(part, str):
-            name = self._leaves[part].filled(numbers)
-            if name not in self._work.tensors:
-                raise Unfit(f"there is no tensor {show(name)}")
-            return self._work.tensors[name]
-        return self._operated(part, numbers)
+    def _node(self, part: Part, bound: tuple[str, ...], numbers: Numbers) -> Node:
+        if not isinstance(part, str):
+            return self._operated(part, bound, numbers)
+        if (tensor := self._leaves[part, bound].get(numbers)) is None:
+            name = NumberedName(part).filled(dict(zip(bound, numbers, strict=True)))
+            raise Unfit(f"there is no tensor {show(name)}, by the name that the other rules give")
+        return tensor
 
-    def _operated(self, part: Operation, numbers: dict[str, int]) -> Operated:
-        each = getattr(part, "each", None)
+    def _operated(self, part: Operation, bound: tuple[str, ...], numbers: Numbers) -> Operated:
+        each = part.variable
         if each is None:
-            return applied(part, [self._node(inner, numbers) for inner in part.parts])
-        count = self._counts.get((id(part), tuple(numbers.values())), 0)
-        if count > len(self._work.tensors):
-            raise Unfit(f"{show(each)} runs to {count - 1:,}, and there are {len(self._work.tensors):,} tensors")
+            self._work.spend(len(part.parts))
+            return applied(part, [self._node(inner, bound, numbers) for inner in part.parts])
+        count = self._counts[id(part)].get(numbers, 0)
         if not count:
             raise Unfit(f"finds no tensor for each {show(each)}")
-        return applied(part, [self._node(part.parts[0], {**numbers, each: number}) for number in range(count)])
+        if count > len(self._work.tensors):
+            raise Unfit(f"{show(each)} would run from 0 to {show(count - 1)}: more numbers than there are tensors")
+        self._work.spend(count)
+        return applied(part, self._run_of(part.parts[0], (*bound, each), numbers, count))
+
+    def _run_of(self, part: Part, bound: tuple[str, ...], numbers: Numbers, count: int) -> list[Node]:
+        try:
+            return [self._node(part, bound, (*numbers, number)) for number in range(count)]
+        except Unfit as error:
+            raise Unfit(f"{error} ({bound[-1]} runs from 0 to {count - 1:,})") from error

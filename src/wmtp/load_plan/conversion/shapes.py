@@ -109,6 +109,8 @@ def _check_dimension(operation: str, dim: int, of: Node) -> None:
 
 def _check_alike(operation: str, parts: Sequence[Node], shape_of: Callable[[Node], Shape]) -> None:
     first = parts[0]
+    if len({(part.shape, part.dtype) for part in parts}) == 1:
+        return
     for part in parts:
         if shape_of(part) != shape_of(first):
             raise Unfit(f"{operation} of {_named(first)} {list(first.shape)} and {_named(part)} {list(part.shape)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -19,7 +19,7 @@ class Usage:
     """Counts of what is used.
 
     Attributes:
-        tensors: How often each stored tensor is used, by its name after renaming.
+        tensors: How often each stored tensor is used, by its name in the files.
         cuts: For everything that is cut, how often each of its pieces is used.
     """
 
@@ -27,14 +27,14 @@ class Usage:
     cuts: dict[_Cut, Counter[int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, nodes: Mapping[str, Node]) -> Self:
+    def of(cls, nodes: Iterable[Node]) -> Self:
         """Count what parameters are made of."""
         usage = cls()
-        waiting = list(nodes.values())
+        waiting, used = list(nodes), []
         while waiting:
             node = waiting.pop()
             if isinstance(node, TensorInfo):
-                usage.tensors[node.name] += 1
+                used.append(node.name)
             elif isinstance(node, Taken):
                 cut = (node.dim, node.sizes, node.of)
                 if cut not in usage.cuts:
@@ -42,17 +42,20 @@ class Usage:
                 usage.cuts.setdefault(cut, Counter())[node.take] += 1
             else:
                 waiting += parts_of(node)
+        usage.tensors.update(used)
         return usage
 
     def faults(self) -> Iterator[str]:
         """Yield what is used more than once, and parts that are left out."""
         for name, count in self.tensors.items():
             if count > 1:
-                yield f"{show(name)} is used {count} times"
+                yield f"tensor {show(name)} is used {count} times, and may be used once"
         for (_, sizes, of), takes in self.cuts.items():
+            if len(takes) == len(sizes) == takes.total():
+                continue
             name = show(next(stored_in(of)).name)
             for take in range(len(sizes)):
                 if takes[take] > 1:
-                    yield f"piece {take} of {name} is used {takes[take]} times"
+                    yield f"piece {take} of {len(sizes)} of {name} is taken {takes[take]} times"
                 elif not takes[take]:
-                    yield f"piece {take} of {name} is left out: no rule takes it"
+                    yield f"piece {take} of {len(sizes)} of {name} is left out: no rule takes it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,19 +12,11 @@ from torch import Tensor
 
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.load_plan.conversion.dequantise import dequantised
-from wmtp.load_plan.conversion.nodes import (
-    Dequantised,
-    Joined,
-    Made,
-    Node,
-    Rearranged,
-    Taken,
-    stored_in,
-)
+from wmtp.load_plan.conversion.nodes import Dequantised, Joined, Made, Node, Rearranged, Taken, stored_in
 from wmtp.load_plan.parameters import TORCH_DTYPES
+from wmtp.load_plan.reading import no_memory
 
 _DIRECT_BYTES = 1 << 20  # smaller ones are read together with their neighbours
-
 
 # Steps to a part of a tensor: dimension, first index, and how many; None: that one, without the dimension.
 _Place = tuple[tuple[int, int, int | None], ...]
@@ -56,12 +49,14 @@ class Assembly:
         self._value: Tensor | None = None
         self._arrived: dict[str, Tensor] = {}
         self._regions: dict[str, list[_Region]] = {}
+        self._num_uses: Counter[str] = Counter()  # regions that are still to be filled from a tensor
         self._num_waiting = 0
         for place, node in _regions(made.node, ()):
             region = _Region(place, node, {tensor.name for tensor in stored_in(node)})
             self._num_waiting += 1
             for name in region.waits_for:
                 self._regions.setdefault(name, []).append(region)
+                self._num_uses[name] += 1
 
     def memory_for(self, tensor: TensorInfo) -> Tensor:
         """Return the bytes of the parameter that a stored tensor's bytes can be read to."""
@@ -89,20 +84,33 @@ class Assembly:
             self._fill(region)
         with self._lock:
             self._num_waiting -= len(ready)
+            self._let_go(ready)
             return None if self._num_waiting else self._memory()
 
     def _fill(self, region: _Region) -> None:
         place, value = region.of(self._memory()), evaluate(region.node, self._arrived)
         if place.data_ptr() != value.data_ptr():  # else it was read there
             place.copy_(value)
-        for tensor in stored_in(region.node):
-            self._arrived.pop(tensor.name, None)
+
+    def _let_go(self, filled: list[_Region]) -> None:
+        """Drop values that no other region waits for."""
+        for name in (name for region in filled for name in {tensor.name for tensor in stored_in(region.node)}):
+            self._num_uses[name] -= 1
+            if not self._num_uses[name]:
+                del self._arrived[name]
 
     def _memory(self) -> Tensor:
         with self._lock:
             if self._value is None:
-                self._value = torch.empty(self._made.shape, dtype=self._dtype, device="cpu")
+                self._value = self._empty()
             return self._value
+
+    def _empty(self) -> Tensor:
+        try:
+            return torch.empty(self._made.shape, dtype=self._dtype, device="cpu")
+        except RuntimeError as error:
+            num_bytes = self._made.num_elements * self._dtype.itemsize
+            raise no_memory(self._made.rule, num_bytes, error) from error
 
 
 def _regions(node: Node, place: _Place) -> Iterator[tuple[_Place, Node]]:
