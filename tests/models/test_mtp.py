@@ -16,7 +16,7 @@ from transformers import (
 
 from tiny_models import ARCHITECTURES, HEAD_TYPES, tiny_config, tiny_mtp, tokens
 from wmtp.errors import CheckpointError
-from wmtp.models.heads import find_parts
+from wmtp.models.parts import find_parts
 from wmtp.models.mtp import MTPForCausalLM
 
 everywhere = pytest.mark.parametrize("architecture", ARCHITECTURES)
