@@ -22,6 +22,7 @@ from wmtp.loaders.standardized import URI, load, plan_load
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo
 from wmtp.models.heads import HeadType
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.models.parts import find_parts
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.publishing.publish import publish_directory
 from wmtp.publishing.write import write_model_directory
@@ -98,6 +99,7 @@ def grow(
     """
     loaded = load(source, **options)
     trunk = _causal_lm(loaded)
+    find_parts(trunk, with_layers=head_type == "transformer")  # or refuses, before anything is computed
     _check_values(trunk, loaded)
     ids, sample = _sample(trunk, loaded.tokenizer, sample_text, heads)
     where = f"{loaded.checkpoint.where}: {type(trunk).__name__}"
@@ -159,7 +161,7 @@ def _sample(trunk: PreTrainedModel, tokenizer: Any, text: str, heads: int) -> tu
     embeddings: Any = trunk.get_input_embeddings()
     unembedding: Any = trunk.get_output_embeddings()
     # Some models have further rows for what is no token that could be said, of images, say.
-    vocab_size = min(len(getattr(part, "weight", ())) or _RANDOM_TOKENS for part in (embeddings, unembedding))
+    vocab_size = min(len(part.weight) for part in (embeddings, unembedding) if hasattr(part, "weight"))
     if tokenizer is None:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, vocab_size, (1, _RANDOM_TOKENS), generator=generator)
