@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone knows it by
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
-from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead, find_parts
+from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead
+from wmtp.models.logits import declared_change
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
+from wmtp.models.parts import find_parts, refuse_layer, watched
 from wmtp.models.resblock import ResBlockHead
 from wmtp.models.targets import Rows
+from wmtp.models.trunks import build_trunk, recorded_class
 
+_PROBE_TOKENS = 8
 Head = LinearHead | ResBlockHead | TransformerHead
 _HEADS: dict[str, Callable[[nn.Module, float, MTPConfig], Head]] = {
     "linear": lambda like, std, _: LinearHead(like, std),
@@ -32,7 +35,8 @@ class MTPForCausalLM(nn.Module):
 
     A `linear` head is an unembedding of its own on the final hidden state; a `resblock` head has residual blocks before
     it, and may use the trunk's unembedding. A `transformer` head is a decoder layer of its own in place of the last
-    one, then the trunk's final norm and unembedding. State-dict names are `trunk.<name in the causal LM>` and
+    one, then the trunk's final norm and unembedding. What the causal LM does to its logits after that, a factor or a
+    soft cap, is done to those of every head. State-dict names are `trunk.<name in the causal LM>` and
     `heads.<k>.<...>`.
 
     Args:
@@ -40,46 +44,63 @@ class MTPForCausalLM(nn.Module):
 
     Attributes:
         config: As given.
+        change: What is done to logits after the unembedding.
         loss_backend: How cross-entropy is computed; see `per_head_cross_entropy`.
+        horizon: Heads that answer to labels; those beyond are not computed then. None: all.
 
     Raises:
         CheckpointError: If `mtp_config` is absent or malformed, or if the causal LM cannot be a trunk.
     """
 
     loss_backend: Backend = "auto"
+    horizon: int | None = None
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        MTPConfig.of(config)  # before anything is built
-        self._assemble(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        heads = MTPConfig.of(config)  # before anything is built
+        self._assemble(build_trunk(config, heads.trunk_class), config, heads)
 
     @classmethod
-    def around(cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType, **options: Any) -> MTPForCausalLM:
+    def around(
+        cls,
+        trunk: PreTrainedModel,
+        *,
+        heads: int,
+        head_type: HeadType,
+        config: PretrainedConfig | None = None,
+        **options: Any,
+    ) -> MTPForCausalLM:
         """Return a model with a loaded causal LM as its trunk, every head equal to the next-token head.
 
         Args:
-            trunk: Used as it is, not copied; its configuration gets `mtp_config`.
+            trunk: Used as it is, not copied.
             heads: Heads, counting the next-token head.
             head_type: What heads 2..H are.
+            config: The whole configuration, where the trunk has a part of it; it gets `mtp_config`. None: the trunk's.
             **options: Further fields of `MTPConfig`, as the head type has them.
 
         Raises:
             CheckpointError: If such heads have no use for an option, or if the causal LM cannot be a trunk.
         """
-        trunk.config.mtp_config = {"n_future_tokens": heads, "head_type": head_type, **options}
-        trunk.config.mtp_config = MTPConfig.of(trunk.config).to_dict()
+        config = trunk.config if config is None else config
+        fields = {"n_future_tokens": heads, "head_type": head_type, **recorded_class(trunk, config), **options}
+        config.mtp_config = fields
+        config.mtp_config = MTPConfig.of(config).to_dict()
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model._assemble(trunk)
+        model._assemble(trunk, config, MTPConfig.of(config))
         model.copy_next_token_head()
+        model._ask_for_scaling()
         return model.train(trunk.training)
 
-    def _assemble(self, trunk: PreTrainedModel) -> None:
-        self.config: PretrainedConfig = trunk.config
-        heads = MTPConfig.of(self.config)
+    def _assemble(self, trunk: PreTrainedModel, config: PretrainedConfig, heads: MTPConfig) -> None:
+        self.config = config
         self.head_type = heads.head_type
         self.trunk = trunk
-        self._parts = find_parts(trunk)
+        self._parts = find_parts(trunk, with_layers=self.head_type == "transformer")
+        # From the last layer to the hidden state; None until a forward pass was seen.
+        self._path: tuple[str, ...] | None = None
+        self.change = declared_change(config, heads.scaling)
         std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
         new_head = _HEADS[self.head_type]
         self.heads = nn.ModuleDict(
@@ -90,6 +111,11 @@ class MTPForCausalLM(nn.Module):
     def num_heads(self) -> int:
         """Heads, counting the next-token head."""
         return len(self.heads) + 1
+
+    @property
+    def trunk_class(self) -> str:
+        """The class of transformers that builds the trunk from the configuration."""
+        return MTPConfig.of(self.config).trunk_class or "AutoModelForCausalLM"
 
     @property
     def _next_token_part(self) -> nn.Module:
@@ -103,6 +129,32 @@ class MTPForCausalLM(nn.Module):
         """Make every head equal to the next-token head, as `wmtp grow` does."""
         for head in self.heads.values():
             cast("Head", head).copy_from(self._next_token_part)
+
+    @torch.no_grad()
+    def _ask_for_scaling(self) -> None:
+        """Find out how the trunk applies the factor of its logits, and record it where its configuration misleads."""
+        first = next(self.trunk.parameters())
+        if self.change.factor == 1 or first.is_meta:
+            return
+        ids = torch.arange(_PROBE_TOKENS, device=first.device).unsqueeze(0)
+        hidden, head = self._run_body(ids, Rows(None, None, None)), self.unembedding(1)
+        expected = self.trunk(ids, use_cache=False).logits
+        found = self.change.as_seen(lambda change: change(F.linear(change.of_hidden(hidden), *head)), expected)
+        if found != self.change:
+            self.config.mtp_config |= {"scaling": found.scaling}
+            self.change = found
+
+    def leave_out_heads(self, horizon: int) -> None:
+        """Train heads 1..horizon only: those beyond stay as they are, and cost nothing when there are labels."""
+        self.horizon = horizon
+        for k, head in self.heads.items():
+            if int(k) > horizon:
+                head.requires_grad_(False)
+
+    def logits(self, k: int, head_hidden: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any vocab"]:
+        """Return logits of head `k` (1..H) from what its unembedding is applied to, as `forward_heads` gives it."""
+        # Straight to the trunk's own layer: head 1 is then bit-equal to the plain model.
+        return self.change(F.linear(head_hidden, *self.unembedding(k)))
 
     def unembedding(self, k: int) -> tuple[Float[Tensor, "vocab dim"], Float[Tensor, " vocab"] | None]:
         """Return weight and bias of the unembedding that head `k` (1..H) uses."""
@@ -136,17 +188,18 @@ class MTPForCausalLM(nn.Module):
             TrainingError: If `attention_mask` and `document_ids` are both given.
         """
         rows = Rows.of(attention_mask, position_ids, document_ids)
-        hidden, head_hidden = self._hidden(input_ids, rows)
         if labels is None:
-            # Straight to the trunk's own layer: head 1 is then bit-equal to the plain model.
-            logits = [F.linear(each, *self.unembedding(k)) for k, each in enumerate(head_hidden, 1)]
+            hidden, head_hidden = self._hidden(input_ids, rows, self.num_heads)
+            logits = [self.logits(k, each) for k, each in enumerate(head_hidden, 1)]
             return MTPOutput(logits=torch.stack(logits, dim=2), hidden_states=hidden)
+        horizon = min(self.horizon or self.num_heads, self.num_heads)
+        hidden, head_hidden = self._hidden(input_ids, rows, horizon if with_ce or with_top1 else 1)
         return MTPOutput.of_targets(
             head_hidden,
             self.unembedding,
-            rows.targets(labels, self.num_heads),
+            rows.targets(labels, horizon),
             backend=self.loss_backend,
-            wanted=Wanted(with_top1, with_ce),
+            wanted=Wanted(with_top1, with_ce, self.change),
             hidden_states=hidden,
         )
 
@@ -157,29 +210,44 @@ class MTPForCausalLM(nn.Module):
         position_ids: Int[Tensor, "batch seq"] | None = None,
     ) -> tuple[Float[Tensor, "batch seq dim"], Float[Tensor, "batch seq future dim"]]:
         """Return the final hidden state, and what `unembedding(k)` is applied to for each head."""
-        hidden, head_hidden = self._hidden(input_ids, Rows.of(attention_mask, position_ids, None))
+        hidden, head_hidden = self._hidden(input_ids, Rows.of(attention_mask, position_ids, None), self.num_heads)
         return hidden, torch.stack(head_hidden, dim=2)
 
-    def _hidden(self, input_ids: Tensor, rows: Rows) -> tuple[Tensor, list[Tensor]]:
+    def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
+        """Return the final hidden state, and what the unembedding of heads 1..num_heads is applied to."""
+        if num_heads == 1 or self.head_type != "transformer":
+            hidden = self._run_body(input_ids, rows)
+            own = [self.heads[str(k)](hidden) for k in range(2, num_heads + 1)]
+            return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
+        with watched(self.trunk, self._parts, with_path=self._path is None) as watch:
+            hidden = self._run_body(input_ids, rows)
+        if self._path is None:
+            self._path = watch.between(self._parts.last_layer, hidden)
+            if self._path is None:
+                refuse_layer(self.trunk, "what its last layer answers becomes its hidden state in a way of its own")
+        args, kwargs = watch.arguments[-1]
+        own = [self._to_hidden(self.heads[str(k)](*args, **kwargs)) for k in range(2, num_heads + 1)]
+        return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
+
+    def _run_body(self, input_ids: Tensor, rows: Rows) -> Tensor:
         given = {"attention_mask": rows.attention_mask, "position_ids": rows.position_ids}
         # With a cache transformers would take a packed row for one document.
         arguments = {name: value for name, value in given.items() if value is not None} | {"use_cache": False}
-        last_layer = self.trunk.get_submodule(self._parts.last_layer)
-        with _input_of(last_layer) as captured:
-            hidden = self.trunk.base_model(input_ids=input_ids, **arguments).last_hidden_state
-        if self.head_type != "transformer":
-            return hidden, [hidden, *(head(hidden) for head in self.heads.values())]
-        args, kwargs = captured[0]
-        final_norm = self.trunk.get_submodule(self._parts.final_norm)
-        return hidden, [hidden, *(final_norm(head(*args, **kwargs)) for head in self.heads.values())]
+        body: Any = self.trunk.get_submodule(self._parts.body)
+        return cast("Tensor", body(input_ids=input_ids, **arguments).last_hidden_state)
+
+    def _to_hidden(self, answered: Tensor) -> Tensor:
+        for name in self._path or ():
+            answered = self.trunk.get_submodule(name)(answered)
+        return answered
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
         """Recompute decoder layers in the backward pass, those of the heads too; `Trainer` calls this."""
         self.trunk.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
-        like: Any = self.trunk.get_submodule(self._parts.last_layer)
         for layer in self._checkpointing_layers():
+            like: Any = self.trunk.get_submodule(self._parts.last_layer)
             layer.gradient_checkpointing = like.gradient_checkpointing
             layer._gradient_checkpointing_func = like._gradient_checkpointing_func
 
@@ -191,18 +259,3 @@ class MTPForCausalLM(nn.Module):
 
     def _checkpointing_layers(self) -> list[Any]:
         return [layer for layer in self.heads.modules() if hasattr(layer, "gradient_checkpointing")]
-
-
-@contextmanager
-def _input_of(layer: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Record what a layer is called with while the block runs; nothing stays on the module after it."""
-    captured: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        captured.append((args, kwargs))
-
-    handle = layer.register_forward_pre_hook(record, with_kwargs=True)
-    try:
-        yield captured
-    finally:
-        handle.remove()
