@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from wmtp.authoring.drafting.expressions import Expression, Scaled, Stored
+from wmtp.authoring.drafting.expressions import Expression, Scaled, Shape, Stored, permuted, stored_in
 from wmtp.checkpoint.quantisation import Quantisation
 from wmtp.checkpoint.tensors import TensorInfo
 
@@ -18,30 +18,36 @@ _VALUES_PER_BYTE = 2
 def stored_expressions(tensors: Iterable[TensorInfo], quantisation: Quantisation | None) -> dict[str, Expression]:
     """Return every tensor by its name; values and scales together by the name that the values would have plain."""
     held = {tensor.name: tensor for tensor in tensors}
-    pairs = {} if quantisation is None else _pairs(held, quantisation)
-    paired = {tensor.name for pair in pairs.values() for tensor in (pair.values, pair.scales)}
-    whole: dict[str, Expression] = {
-        name: Stored(name, tensor.shape) for name, tensor in held.items() if name not in paired
-    }
-    return whole | pairs
+    scaled = {} if quantisation is None else _scaled(held, quantisation)
+    paired = {name for expression in scaled.values() for name in stored_in(expression)}
+    whole = {name: Stored(name, tensor.shape) for name, tensor in held.items() if name not in paired}
+    return whole | scaled
 
 
-def _pairs(held: Mapping[str, TensorInfo], quantisation: Quantisation) -> dict[str, Scaled]:
+def _scaled(held: Mapping[str, TensorInfo], quantisation: Quantisation) -> dict[str, Expression]:
     ending, scales_ending = quantisation.endings
-    pairs = {}
+    make = _mxfp4 if quantisation.kind == "mxfp4" else _fp8
+    found = {}
     for name, scales in held.items():
         base = name.removesuffix(scales_ending)
         if base != name and base + ending in held:
-            pairs[base] = _pair(held[base + ending], scales, quantisation)
-    return pairs
+            values = held[base + ending]
+            found[base] = make(
+                Stored(values.name, values.shape), Stored(scales.name, scales.shape), quantisation.block or ()
+            )
+    return found
 
 
-def _pair(values: TensorInfo, scales: TensorInfo, quantisation: Quantisation) -> Scaled:
-    shape = values.shape
-    if quantisation.kind == "mxfp4":
-        shape = (*shape[:-2], shape[-2] * shape[-1] * _VALUES_PER_BYTE) if len(shape) > 1 else shape
-    block = quantisation.block or ()
-    return Scaled(quantisation.kind, block, Stored(values.name, values.shape), Stored(scales.name, scales.shape), shape)
+def _fp8(values: Stored, scales: Stored, block: Shape) -> Expression:
+    return Scaled("fp8_block", block, values, scales, values.shape)
+
+
+def _mxfp4(values: Stored, scales: Stored, block: Shape) -> Expression:
+    *outer, groups, size = values.shape if len(values.shape) > 1 else (1, *values.shape)
+    plain = Scaled("mxfp4", block, values, scales, (*outer, groups * size * _VALUES_PER_BYTE))
+    # transformers has such matrices the other way round: what is multiplied with is the last dimension in the file.
+    dims = len(plain.shape)
+    return permuted(plain, (*range(dims - 2), dims - 1, dims - 2)) if dims > 1 else plain
 
 
 def representatives(stored: Mapping[str, Expression]) -> dict[str, Expression]:
@@ -63,7 +69,7 @@ def representatives(stored: Mapping[str, Expression]) -> dict[str, Expression]:
 
 
 def _shapes(expression: Expression) -> object:
-    return (expression.shape, expression.kind, expression.block) if isinstance(expression, Scaled) else expression.shape
+    return isinstance(expression, Stored), expression.shape
 
 
 def _some(layers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
