@@ -32,6 +32,17 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "xlnet": {"d_head": 8},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}},
     "gemma4_unified_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}},
+    "glm5_next": {"text_config": {"num_key_value_heads": 4}},
+    "hunyuan_vl": {"text_config": {"head_dim": 8}},
+    "hy_v4_vl": {"text_config": {"qk_rope_head_dim": 64}},
+    "cohere_compass": {
+        "text_config": {
+            "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+            "layer_types": ["full_attention", "full_attention"],
+        }
+    },
+    "cosmos3_edge": {"text_config": {"head_dim": 128}},
+    "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
     "esm": {"vocab_size": 64},
     "esmc": {"num_key_value_heads": 4},
     "zamba": {"num_hidden_layers": 6, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "mamba", "mamba"]},

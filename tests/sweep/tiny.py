@@ -88,10 +88,10 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shrunk(key: str, value: Any, num_layers: int | None) -> Any:
-    if isinstance(value, dict):
-        return value if key in ("rope_parameters", "rope_scaling", "id2label", "label2id") else shrink(value)
     if key == "per_layer_config" and value:
         return {"1": shrink(next(iter(value.values())))}  # the others' layers are not there
+    if isinstance(value, dict):
+        return value if key in ("rope_parameters", "rope_scaling", "id2label", "label2id") else shrink(value)
     if isinstance(value, list) and value and len(value) == num_layers:
         return _few([_shrunk(str(key), each, None) for each in value])
     if type(value) is not int:

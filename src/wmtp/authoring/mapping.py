@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
 
 from wmtp.authoring.drafting.draft import MappingDraft, trace_mapping
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
-from wmtp.load_plan.matching import make_plan, suggested_mapping
+from wmtp.load_plan.matching import make_plan, suggested_mapping, unmatched
 from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
+from wmtp.load_plan.plan import ParameterSpec
 from wmtp.loaders.base import LoadingStrategy
 from wmtp.loaders.construction import build_model
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
@@ -30,7 +35,7 @@ def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
         )
         return metadata
     try:
-        draft = needed_mapping(checkpoint)
+        draft = _needed(checkpoint, *_built(checkpoint))
     except PlanError as error:
         notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
         return metadata
@@ -39,28 +44,38 @@ def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
         return metadata
     if not draft.fields:
         return metadata
-    notes.append(f"state_dict_mapping: {_shown(draft)}, or the tensors would not fit the class")
-    notes += [f"state_dict_mapping.allow_unexpected: {note}" for note in draft.notes]
+    notes += _notes(draft)
     before = metadata.loading_strategy.state_dict_mapping.model_dump(exclude_defaults=True)
-    mapping = StateDictMapping.model_validate(before | draft.fields)
-    strategy = metadata.loading_strategy.model_copy(update={"state_dict_mapping": mapping})
-    return metadata.model_copy(update={"loading_strategy": strategy})
+    return _mapped(metadata, StateDictMapping.model_validate(before | draft.fields))
 
 
-def needed_mapping(checkpoint: Checkpoint) -> MappingDraft:
-    """Return the mapping under which the checkpoint would load; without fields where its own does.
+def mended_mapping(checkpoint: Checkpoint) -> tuple[ModelMetadata, list[str]] | None:
+    """Return metadata with the mapping that the class needs, and notes; None where its own fits, or none is found."""
+    if checkpoint.metadata.loading_strategy.custom_module_file is not None:
+        return None  # nobody agreed to run the class's code
+    try:
+        model, specs = _built(checkpoint)
+        if not unmatched(checkpoint, specs, checkpoint.metadata.loading_strategy.state_dict_mapping):
+            return None
+        anew = replace(checkpoint, metadata=_mapped(checkpoint.metadata, StateDictMapping()))
+        draft = _needed(anew, model, specs)
+    except WmtpError:
+        return None  # 'wmtp validate' says what is wrong
+    return _mapped(checkpoint.metadata, StateDictMapping.model_validate(draft.fields)), _notes(draft)
 
-    Raises:
-        PlanError: If none is found under which it loads; says what is wrong.
-        WmtpError: If the class cannot be built.
-    """
+
+def _built(checkpoint: Checkpoint) -> tuple[nn.Module, list[ParameterSpec]]:
     options = LoadOptions()
     strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
     dtype = target_dtype(checkpoint.tensors, options.dtype)
     blueprint = strategy.blueprint(checkpoint, options, dtype)
     model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
-    specs = parameter_specs(parameter_slots(model))
-    traced, reasons = trace_mapping(checkpoint, model, specs)
+    return model, parameter_specs(parameter_slots(model))
+
+
+def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]) -> MappingDraft:
+    """The mapping under which the checkpoint would load; raises PlanError where none is found."""
+    traced, untraceable = trace_mapping(checkpoint, model, specs)
     if traced is not None:
         return traced
     mapping = suggested_mapping(checkpoint, specs)
@@ -69,10 +84,20 @@ def needed_mapping(checkpoint: Checkpoint) -> MappingDraft:
     try:
         make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
     except PlanError as error:
-        if not reasons:
-            raise
-        raise PlanError(error.problem, error.hint, [*first_few(reasons), *error.faults]) from error
+        raise PlanError(error.problem, error.hint, [*first_few(untraceable), *error.faults]) from error
     return MappingDraft({})
+
+
+def _mapped(metadata: ModelMetadata, mapping: StateDictMapping) -> ModelMetadata:
+    strategy = metadata.loading_strategy.model_copy(update={"state_dict_mapping": mapping})
+    return metadata.model_copy(update={"loading_strategy": strategy})
+
+
+def _notes(draft: MappingDraft) -> list[str]:
+    return [
+        f"state_dict_mapping: {_shown(draft)}, or the tensors would not fit the class",
+        *(f"state_dict_mapping.allow_unexpected: {note}" for note in draft.notes),
+    ]
 
 
 def _shown(draft: MappingDraft) -> str:
