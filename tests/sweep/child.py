@@ -30,6 +30,7 @@ TASKS = {
     "causal": ("AutoModelForCausalLM", {}),
     "reward": ("AutoModelForSequenceClassification", {"num_labels": 1}),
     "image-text": ("AutoModelForImageTextToText", {}),
+    "trunk": ("AutoModelForImageTextToText", {}),
 }
 
 

@@ -23,6 +23,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
     "mxfp4": {"modules_to_not_convert": _ANYTHING, "dequantize": _ANYTHING},
 }
+LOADED_METHODS = tuple(_FIELDS)
 _KINDS = {"fp8": "fp8_block", "mxfp4": "mxfp4"}
 _ENDINGS = {"fp8_block": ("", "_scale_inv"), "mxfp4": ("_blocks", "_scales")}
 
