@@ -51,6 +51,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 # Where transformers does not load what is stored.
 WRONG_IN_TRANSFORMERS = {
     "zaya": "puts -1 over the last of balancing_biases, whatever is stored",
+    "shieldgemma2": "does not find the language model in its own file, and leaves it random",
 }
 
 # What needs packages that are not installed, or no configuration of its own to be built from.

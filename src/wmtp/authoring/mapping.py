@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from wmtp.authoring.drafting.draft import MappingDraft, trace_mapping
 from wmtp.checkpoint.contents import Checkpoint
@@ -23,6 +24,7 @@ from wmtp.settings.loading import LoadOptions
 from wmtp.untrusted import first_few
 
 _MAX_SHOWN_BYTES = 600
+_LARGER = "AutoModelForImageTextToText"
 
 
 def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
@@ -75,7 +77,7 @@ def _built(checkpoint: Checkpoint) -> tuple[nn.Module, list[ParameterSpec]]:
 
 def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]) -> MappingDraft:
     """The mapping under which the checkpoint would load; raises PlanError where none is found."""
-    traced, untraceable = trace_mapping(checkpoint, model, specs)
+    traced, untraceable = trace_mapping(checkpoint, model, specs, _whole(checkpoint, model))
     if traced is not None:
         return traced
     mapping = suggested_mapping(checkpoint, specs)
@@ -86,6 +88,21 @@ def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterS
     except PlanError as error:
         raise PlanError(error.problem, error.hint, [*first_few(untraceable), *error.faults]) from error
     return MappingDraft({})
+
+
+def _whole(checkpoint: Checkpoint, model: nn.Module) -> nn.Module | None:
+    """The larger model that the files are of, where the class is of its text model alone."""
+    architecture = checkpoint.metadata.base_architecture
+    if not isinstance(model, PreTrainedModel) or architecture not in CONFIG_MAPPING:
+        return None
+    if isinstance(model.config, CONFIG_MAPPING[architecture]):
+        return None
+    strategy = checkpoint.metadata.loading_strategy.model_copy(update={"transformers_class": _LARGER})
+    metadata = checkpoint.metadata.model_copy(update={"loading_strategy": strategy})
+    try:
+        return _built(replace(checkpoint, metadata=metadata))[0]
+    except WmtpError:
+        return None  # without it, the class itself may tell enough
 
 
 def _mapped(metadata: ModelMetadata, mapping: StateDictMapping) -> ModelMetadata:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from wmtp.authoring.drafting.expressions import Expression, Stored, stored_in
+from wmtp.authoring.drafting.part import trace_part
 from wmtp.authoring.drafting.renames import draft_renaming
 from wmtp.authoring.drafting.rules import rules_of
 from wmtp.authoring.drafting.stored import representatives, stored_expressions
@@ -40,7 +41,7 @@ class MappingDraft:
 
 
 def trace_mapping(
-    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]
+    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], whole: nn.Module | None = None
 ) -> tuple[MappingDraft | None, list[str]]:
     """Draft the mapping that does what transformers would do.
 
@@ -48,6 +49,7 @@ def trace_mapping(
         checkpoint: Its headers and configuration.
         model: Its class, built without weights.
         specs: The parameters of the model.
+        whole: The larger model whose files they are, where the class is of its text model alone.
 
     Returns:
         The draft, or None where there is none under which the checkpoint loads; and what transformers does that no
@@ -61,12 +63,18 @@ def trace_mapping(
     # A few layers tell of all, unless names or shapes follow no rule.
     attempts = [(stored, True), (stored, False)]
     for traced, generalise in [(few, True), *attempts] if len(few) < len(stored) else attempts:
-        trace = trace_conversion(model, traced)
-        untraceable = trace.untraceable
-        fields = _fields(trace, traced, generalise=generalise)
-        if fields is not None and (draft := _proven(checkpoint, model, specs, fields)):
-            return draft, []
+        for trace in _traces(model, whole, traced):
+            untraceable = trace.untraceable
+            fields = _fields(trace, traced, generalise=generalise)
+            if fields is not None and (draft := _proven(checkpoint, model, specs, fields, trace)):
+                return draft, []
     return None, untraceable
+
+
+def _traces(model: PreTrainedModel, whole: nn.Module | None, stored: Mapping[str, Expression]) -> Iterator[Trace]:
+    yield trace_conversion(model, stored)
+    if isinstance(whole, PreTrainedModel) and (trace := trace_part(model, whole, stored)):
+        yield trace
 
 
 def _fields(trace: Trace, stored: Mapping[str, Expression], *, generalise: bool) -> Fields | None:
@@ -81,7 +89,7 @@ def _fields(trace: Trace, stored: Mapping[str, Expression], *, generalise: bool)
 
 
 def _proven(
-    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], fields: Fields
+    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], fields: Fields, trace: Trace
 ) -> MappingDraft | None:
     """Hold fields to the checkpoint as loading does, and let be unused what may be."""
     try:
@@ -90,8 +98,7 @@ def _proven(
             return MappingDraft(fields)
         if faults.missing or faults.unfit:
             return None
-        held = [tensor.name for tensor in checkpoint.tensors]
-        unused = leave_unused(faults.unexpected, held, checkpoint.config, model)
+        unused = leave_unused(checkpoint, model, faults.unexpected, trace.elsewhere)
         fields = {**fields, "allow_unexpected": unused.globs}
         if unused.refused or unmatched(checkpoint, specs, StateDictMapping.model_validate(fields)):
             return None

@@ -33,10 +33,12 @@ class Trace:
     Attributes:
         made: What each parameter is made of.
         untraceable: Why others are not known, a sentence each.
+        elsewhere: Stored tensors that are for other parts of a larger model.
     """
 
     made: dict[str, Expression] = field(default_factory=dict)
     untraceable: list[str] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
 
 
 def trace_conversion(model: PreTrainedModel, stored: Mapping[str, Expression]) -> Trace:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
+from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.load_plan.leftovers import is_harmless, telling
 from wmtp.untrusted import plain
@@ -40,38 +42,41 @@ class Unused:
 
 
 def leave_unused(
-    unexpected: Sequence[TensorInfo], held: Iterable[str], config: Mapping[str, Any], model: Any
+    checkpoint: Checkpoint, model: nn.Module, unexpected: Sequence[TensorInfo], elsewhere: Collection[str]
 ) -> Unused:
     """Decide about tensors without a parameter.
 
     Args:
-        unexpected: Those tensors.
-        held: The names of all.
-        config: config.json, for the number of layers.
+        checkpoint: Their files.
         model: The class that has no parameters for them.
+        unexpected: Those tensors.
+        elsewhere: Names of tensors, of a few layers that are alike, that other parts of a larger model are known to
+            be made of.
     """
-    whole = _wholly_unused({tensor.name for tensor in unexpected}, held)
-    predicting = _prediction_modules(whole, config)
-    ignored = _ignored(model)
-    kinds: dict[str, list[TensorInfo]] = {"heads": [], "towers": [], "ignored": [], "harmless": []}
-    unused = Unused()
-    for tensor in unexpected:
+    whole = _wholly_unused({tensor.name for tensor in unexpected}, [tensor.name for tensor in checkpoint.tensors])
+    predicting, ignored = _prediction_modules(whole, checkpoint.config), _ignored(model)
+    parts = {whole.get(name, name) for name in elsewhere}
+
+    def kind_of(tensor: TensorInfo) -> str:
         prefix = whole[tensor.name]
         is_part = prefix != tensor.name  # of a module of which the class builds nothing
-        if is_part and (prefix in predicting):
-            kinds["heads"].append(tensor)
-        elif is_part and any(map(_TOWER.fullmatch, prefix.split("."))):
-            kinds["towers"].append(tensor)
-        elif is_harmless(tensor):
-            kinds["harmless"].append(tensor)
-        elif ignored is not None and ignored.search(tensor.name) and (is_part or not telling(tensor.name)):
-            kinds["ignored"].append(tensor)
-        else:
-            unused.refused.append(tensor)
-    for kind, tensors in kinds.items():
+        if is_part and prefix in predicting:
+            return "heads"
+        if prefix in parts or (is_part and any(map(_TOWER.fullmatch, prefix.split(".")))):
+            return "towers"
+        if is_harmless(tensor):
+            return "harmless"
+        is_ignored = ignored is not None and ignored.search(tensor.name)
+        return "ignored" if is_ignored and (is_part or not telling(tensor.name)) else ""
+
+    kinds: dict[str, list[TensorInfo]] = {}
+    for tensor in unexpected:
+        kinds.setdefault(kind_of(tensor), []).append(tensor)
+    unused = Unused(refused=kinds.pop("", []))
+    for kind, tensors in sorted(kinds.items()):
         globs = _globs(tensors, whole)
         unused.globs += [each for each in globs if each not in unused.globs]
-        if tensors and kind in _SAID:
+        if kind in _SAID:
             unused.notes.append(f"{', '.join(map(plain, globs))} ({len(tensors):,} tensors) {_SAID[kind]}")
     return unused
 
