@@ -63,11 +63,13 @@ def as_text(directory: Path, model: torch.nn.Module, text: type) -> dict[str, to
         return {}
     own_prefix, prefix = f"{own.base_model_prefix}.", f"{inner[0]}."
     values = whole.state_dict()
-    return {
-        name: values[prefix + name.removeprefix(own_prefix) if name.startswith(own_prefix) else name]
-        for name in own.state_dict()
-        if name.startswith(own_prefix) or name in values
-    }
+    expected = {}
+    for name in own.state_dict():
+        inside = prefix + name.removeprefix(own_prefix) if name.startswith(own_prefix) else name
+        found = next((each for each in values if f".{each}".endswith(f".{inside}")), None)
+        if found is not None:
+            expected[name] = values[found]
+    return expected
 
 
 def compared(directory: Path, expected: dict[str, torch.Tensor], draft: Any) -> str:

@@ -25,15 +25,16 @@ def trace_part(model: PreTrainedModel, whole: PreTrainedModel, stored: Mapping[s
     paths = [name for name, module in whole.named_modules() if name and type(module) is type(base)]
     if len(paths) != 1 or base is model:
         return None
-    own, parameters = f"{model.base_model_prefix}.", model.state_dict()
+    own = f"{model.base_model_prefix}."
+    outer = [name for name in model.state_dict() if not name.startswith(own)]  # the unembedding
     found = trace_conversion(whole, stored)
     trace = Trace(untraceable=found.untraceable)
     for name, made in found.made.items():
         inner = name.removeprefix(f"{paths[0]}.")
         if inner != name:
             trace.made[own + inner] = made
-        elif name in parameters and not name.startswith(own):  # the unembedding
-            trace.made[name] = made
+        elif alike := [each for each in outer if f".{name}".endswith(f".{each}")]:
+            trace.made[alike[0]] = made
         else:
             trace.elsewhere.update(stored_in(made))
     return trace
