@@ -66,5 +66,13 @@ NOT_BUILT = {
 # What needs more sizes that fit together than these tests know.
 NEEDS_MORE = {
     *("apertus1p5", "deepseek_ocr2", "diffusion_gemma", "ernie4_5_vl_moe", "granite4_vision", "qwen4_exp"),
-    *("qwen4_exp_text", "dory", "dbrx", "gemma4_assistant", "gemma4_unified_assistant"),
+    *(
+        "dots3_note",
+        "dots3_note_text",
+        "qwen4_exp_text",
+        "dory",
+        "dbrx",
+        "gemma4_assistant",
+        "gemma4_unified_assistant",
+    ),
 }

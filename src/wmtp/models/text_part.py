@@ -14,4 +14,8 @@ def own_part(config: PretrainedConfig, model_class: type[PreTrainedModel]) -> Pr
     if wanted is None or isinstance(config, wanted):
         return config
     text = config.get_text_config()
-    return text if isinstance(text, wanted) else config
+    if not isinstance(text, wanted):
+        return config
+    # What the larger model ties is said by its own configuration; the part's is often another one and never looked at.
+    text.tie_word_embeddings = getattr(config, "tie_word_embeddings", text.tie_word_embeddings)
+    return text
