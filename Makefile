@@ -8,13 +8,14 @@ FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
 SERVER_ENV ?= build/server-env
 
-.PHONY: demo demo-real test test-slow fuzz check fmt constraints bench bench-s3 bench-trust bench-quality serve-check clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-quality serve-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       make a small model zoo, train every algorithm on it, load the results again (about ten minutes)"
 	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
 	@echo "make test       all tests but the slow ones, TEST_JOBS=2 at once      make test-slow  the slow ones"
+	@echo "make sweep      every architecture of transformers, tiny: drafted, loaded, held to from_pretrained (ten minutes)"
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
 	@echo "make constraints  write anew which versions are installed and tested: constraints.txt"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
@@ -43,6 +44,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+sweep: $(READY)
+	$(BIN)/python -m pytest -m slow tests/sweep -rP
 
 fuzz: $(READY)
 	$(BIN)/python -m pytest tests/fuzz --fuzz-seconds $(FUZZ_SECONDS)

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from wmtp.authoring.init import draft_metadata, fitting_algorithms
+from wmtp.authoring.mapping import mended_mapping
 from wmtp.checkpoint.configuration import read_config
-from wmtp.checkpoint.contents import small_files
-from wmtp.checkpoint.headers import weight_files
+from wmtp.checkpoint.contents import Checkpoint, small_files
+from wmtp.checkpoint.headers import read_tensors_and_notes, weight_files
 from wmtp.errors import MetadataError, NotFoundError, WmtpError
 from wmtp.metadata.file import METADATA_FILE, dump_metadata, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, LoadingStrategy, ModelMetadata, StateDictMapping
@@ -75,6 +76,8 @@ class Upgrade:
 def upgrade_metadata(directory: Path) -> Upgrade | None:
     """Return what the metadata.json of a directory becomes, or None when it is up to date.
 
+    One that is, but whose mapping does not fit the tensors, gets the mapping that they need where one is found.
+
     Raises:
         WmtpError: If there is no such file, it is not JSON, or something in it has no counterpart.
     """
@@ -85,13 +88,25 @@ def upgrade_metadata(directory: Path) -> Upgrade | None:
     data = store.read_bytes(METADATA_FILE, max_bytes=MAX_JSON_BYTES)
     old = parse_json_object(data, where=where, error=MetadataError)
     try:
-        parse_metadata(data, where=where)
+        return _remapped(store, old, parse_metadata(data, where=where))
     except MetadataError:
         notes: list[str] = []
         new = _upgraded(store, old, notes)
         metadata = parse_metadata(json.dumps(new).encode(), where=f"{where}, upgraded")
-        return Upgrade(json.dumps(old, indent=2, ensure_ascii=False) + "\n", metadata, tuple(notes))
-    return None
+        return Upgrade(_text(old), metadata, tuple(notes))
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _remapped(store: Store, old: dict[str, Any], metadata: ModelMetadata) -> Upgrade | None:
+    try:
+        checkpoint = Checkpoint(store, metadata, read_config(store), read_tensors_and_notes(store)[0])
+        found = mended_mapping(checkpoint)
+    except WmtpError:
+        return None  # of today, whatever else is wrong: 'wmtp validate' says it
+    return Upgrade(_text(old), found[0], tuple(found[1])) if found else None
 
 
 def write_upgrade(directory: Path, upgrade: Upgrade) -> Path:

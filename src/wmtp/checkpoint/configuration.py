@@ -7,7 +7,6 @@ from typing import Any
 from wmtp.checkpoint.quantisation import without_quantisation
 from wmtp.checkpoint.refused_keys import IN_CONFIG, IN_GENERATION, IN_TOKENIZER_SETTINGS, check_keys
 from wmtp.errors import CheckpointError, MetadataError, TrustError
-from wmtp.metadata.operations import Operation
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_INDEX_BYTES, MAX_JSON_BYTES, parse_json_object, show
@@ -19,25 +18,17 @@ _REFUSED = {CONFIG_FILE: IN_CONFIG, _TOKENIZER_FILE: IN_TOKENIZER_SETTINGS, GENE
 _HEAD_COUNTS = ("n_future_tokens", "num_future_tokens")
 
 
-def read_config(store: Store, rules: dict[str, Operation] | None = None) -> dict[str, Any]:
+def read_config(store: Store) -> dict[str, Any]:
     """Return config.json, after it and the files beside it were checked for keys that a checkpoint may not set.
-
-    Args:
-        store: The checkpoint's files.
-        rules: How metadata.json makes parameters of several tensors; what undoes a quantisation lets config.json tell
-            of that one, and it is left out of what is returned.
 
     Raises:
         CheckpointError: If a file is not strict JSON.
-        MetadataError: If config.json tells of another quantisation than `rules` undo.
         TrustError: If one asks for remote code, a quantization backend, an attention kernel or an adapter.
     """
     present = [name for name in _REFUSED if store.has(name)]
     documents = {name: read_json(store, name) for name in present}
-    if rules and CONFIG_FILE in documents:
-        documents[CONFIG_FILE] = without_quantisation(documents[CONFIG_FILE], rules, where=str(store.uri))
     for name, document in documents.items():
-        check_keys(f"{store.uri / name}", document, _REFUSED[name])
+        check_keys(f"{store.uri / name}", without_quantisation(document), _REFUSED[name])
     if store.has("adapter_config.json"):
         raise TrustError(
             f"{store.uri / 'adapter_config.json'}: an adapter beside the weights would change the model",

@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 from wmtp.checkpoint.configuration import CONFIG_FILE, GENERATION_FILE, check_declaration, read_config
 from wmtp.checkpoint.contradictions import impossible_values
 from wmtp.checkpoint.headers import read_tensors_and_notes
+from wmtp.checkpoint.quantisation import check_rules, without_quantisation
 from wmtp.checkpoint.sizes import check_sizes
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.checkpoint.tokenizer import tokenizer_files
@@ -50,6 +51,11 @@ class Checkpoint:
     def where(self) -> str:
         """The address, as errors show it."""
         return str(self.store.uri)
+
+    @property
+    def plain_config(self) -> dict[str, Any]:
+        """config.json without the kind of quantisation that the mapping undoes: for a class with plain weights."""
+        return without_quantisation(self.config)
 
     @contextmanager
     def construction_errors(self, where: str) -> Iterator[None]:
@@ -101,8 +107,9 @@ def open_checkpoint(
     check_required_files(store, metadata)
     if store.directory is None:  # what lies on this machine is hashed by locks, and by `wmtp validate --deep`
         store.expect(declared_digests(store, metadata))
-    config = read_config(store, metadata.loading_strategy.state_dict_mapping.tensors)
+    config = read_config(store)
     check_declaration(metadata, config, where=str(store.uri))
+    check_rules(config, metadata.loading_strategy.state_dict_mapping.tensors, where=str(store.uri))
     tensors, notes = read_tensors_and_notes(store)
     check_sizes(config, tensors, where=str(store.uri))
     return Checkpoint(store, metadata, config, tensors, notes)

@@ -1,38 +1,85 @@
-"""What config.json says of values that are stored in fewer bits, held to what metadata.json declares of them."""
+"""`quantization_config` of config.json, as far as wmtp loads what it describes: FP8 by block, and MXFP4."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, ValidationError
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from wmtp.errors import MetadataError
-from wmtp.faults import StrictModel, faults_error, model_faults
 from wmtp.metadata.operations import Dequantise, Operation, operations_in
-from wmtp.untrusted import show
+from wmtp.untrusted import plain, show
 
-_KEY = "quantization_config"
+FIELD = "quantization_config"
+_MAX_BLOCK = 1 << 20
+_ANYTHING = object()  # what says how a server computes, and nothing of what is stored
+# By quant_method: the fields that it may have, and the values that each may have.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "fp8": {
+        "fmt": ("e4m3", None),
+        "activation_scheme": ("dynamic", None),
+        "scale_fmt": ("ue8m0", "float", None),
+        "weight_block_size": _ANYTHING,
+        "modules_to_not_convert": _ANYTHING,
+        "ignored_layers": _ANYTHING,
+        "dequantize": _ANYTHING,
+    },
+    "mxfp4": {"modules_to_not_convert": _ANYTHING, "dequantize": _ANYTHING},
+}
+LOADED_METHODS = tuple(_FIELDS)
 _KINDS = {"fp8": "fp8_block", "mxfp4": "mxfp4"}
+_ENDINGS = {"fp8_block": ("", "_scale_inv"), "mxfp4": ("_blocks", "_scales")}
 
 
-class _Quantisation(StrictModel):
-    """The keys that are known; of what others mean for the values nothing is known."""
+@dataclass(frozen=True)
+class Quantisation:
+    """How weights are stored in fewer bits.
 
-    quant_method: Literal["fp8", "mxfp4"]
-    fmt: Literal["e4m3"] = "e4m3"
-    scale_fmt: Literal["ue8m0", "float"] | None = None
-    weight_block_size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
-    activation_scheme: Literal["dynamic"] = "dynamic"  # of computation in 8 bits, which is not done here
-    modules_to_not_convert: list[str] | None = None
-    ignored_layers: list[str] | None = None
-    dequantize: bool = False
+    Attributes:
+        kind: As `dequantise` in metadata.json names it: `fp8_block` or `mxfp4`.
+        block: Rows and columns that have one scale; None where the kind says it.
+    """
+
+    kind: str
+    block: tuple[int, int] | None
+
+    @property
+    def endings(self) -> tuple[str, str]:
+        """What names of values and of scales have behind the name that the plain tensor would have."""
+        return _ENDINGS[self.kind]
+
+    def fault_of(self, operation: Dequantise) -> tuple[str, str] | None:
+        """Say in what an operation differs from this, and what to do about it; None: in nothing."""
+        if operation.dequantise != self.kind:
+            problem = f"{show(operation.dequantise)}, but config.json has {FIELD} of the kind {self.kind!r}"
+            return problem, f"the operation for it is {self.kind!r}"
+        if self.block is not None and operation.block != [*self.block]:
+            blocks = f"block {operation.block}, but config.json has {FIELD}.weight_block_size {[*self.block]}"
+            return f"with {blocks}", "set block in metadata.json to what config.json has"
+        return None
 
 
-def without_quantisation(config: dict[str, Any], rules: dict[str, Operation], *, where: str) -> dict[str, Any]:
-    """Return config.json as that of the plain model, where metadata.json declares how plain values are made.
+def quantisation_of(config: dict[str, Any]) -> Quantisation | None:
+    """Return how a checkpoint's weights are stored in fewer bits; None where they are plain, or of another kind."""
+    found = config.get(FIELD)
+    if not isinstance(found, dict) or quantisation_fault(found) is not None:
+        return None
+    kind = _KINDS[found["quant_method"]]
+    if kind != "fp8_block":
+        return Quantisation(kind, None)
+    rows, columns = found["weight_block_size"]
+    return Quantisation(kind, (rows, columns))
 
-    Without such a rule it is returned as it is: `quantization_config` is then refused like other keys that change what
-    a model is.
+
+def without_quantisation(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the field that says how weights are stored, where it is one of the known kinds."""
+    if quantisation_of(config) is None:
+        return config
+    return {key: value for key, value in config.items() if key != FIELD}
+
+
+def check_rules(config: dict[str, Any], rules: Mapping[str, Operation], *, where: str) -> None:
+    """Hold the rules of metadata.json that undo a quantisation to what config.json says of it.
 
     Args:
         config: config.json.
@@ -40,37 +87,34 @@ def without_quantisation(config: dict[str, Any], rules: dict[str, Operation], *,
         where: The checkpoint, as errors show it.
 
     Raises:
-        MetadataError: If `quantization_config` has unknown keys, or another kind or block than the rules.
+        MetadataError: If a rule undoes another kind, or by other blocks.
     """
-    found = config.get(_KEY)
-    used = [each for rule in rules.values() for each in operations_in(rule) if isinstance(each, Dequantise)]
-    if not used or not isinstance(found, dict) or found.get("quant_method") not in _KINDS:
-        return config
-    try:
-        declared = _Quantisation.model_validate(found)
-    except ValidationError as error:
-        raise faults_error(
-            model_faults(error, _Quantisation),
-            where=f"{where}/config.json: {_KEY}",
-            error=MetadataError,
-            hint="of values stored like this it is not known how plain ones are made: take the plain checkpoint",
-        ) from error
-    for operation in used:
-        _check(operation, declared, where)
-    return {key: value for key, value in config.items() if key != _KEY}
+    declared = quantisation_of(config)
+    if declared is None:
+        return
+    for operation in (each for rule in rules.values() for each in operations_in(rule)):
+        if isinstance(operation, Dequantise) and (fault := declared.fault_of(operation)):
+            problem, hint = fault
+            raise MetadataError(
+                f"{where}/metadata.json: loading_strategy.state_dict_mapping.tensors has dequantise {problem}",
+                hint=hint,
+            )
 
 
-def _check(operation: Dequantise, declared: _Quantisation, where: str) -> None:
-    field = f"{where}/metadata.json: loading_strategy.state_dict_mapping.tensors has dequantise"
-    if operation.dequantise != _KINDS[declared.quant_method]:
-        raise MetadataError(
-            f"{field} {show(operation.dequantise)}, but config.json has {_KEY}.quant_method"
-            f" {show(declared.quant_method)}",
-            hint=f"the operation for it is {_KINDS[declared.quant_method]!r}",
-        )
-    if operation.block and declared.weight_block_size and operation.block != declared.weight_block_size:
-        raise MetadataError(
-            f"{field} with block {operation.block}, but config.json has {_KEY}.weight_block_size"
-            f" {declared.weight_block_size}",
-            hint="set block in metadata.json to what config.json has",
-        )
+def quantisation_fault(found: dict[str, Any]) -> str | None:
+    """Say what in a `quantization_config` is of no kind that is known here, or return None."""
+    method = found.get("quant_method")
+    if not isinstance(method, str) or method not in _FIELDS:
+        return f"quant_method is {show(method)}"
+    for key, value in found.items():
+        allowed = _FIELDS[method].get(key, ())
+        if key != "quant_method" and allowed is not _ANYTHING and value not in allowed:
+            return f"{plain(key)} is {show(value)}"
+    block = found.get("weight_block_size")
+    if method == "fp8" and not (isinstance(block, list) and len(block) == 2 and all(map(_is_size, block))):
+        return f"weight_block_size is {show(block)}"
+    return None
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _MAX_BLOCK

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wmtp.checkpoint.quantisation import LOADED_METHODS, quantisation_fault
 from wmtp.errors import TrustError
 from wmtp.untrusted import first_few, plain, show
 
@@ -93,10 +94,12 @@ def _about_quantisation(value: Any) -> str:
     kind, bits = _kind_of_quantisation(value if isinstance(value, dict) else {})
     way = _PLAIN_WEIGHTS.get(kind)
     said = f"the weights are stored quantised: quant_method is {show(kind) if kind else 'missing'}{bits}"
+    if kind in LOADED_METHODS and (fault := quantisation_fault(value)):
+        said = f"{said}, where {fault}"
     plain_weights = f"write plain ones with transformers: {way}" if way else _NO_WAY_BACK
     return (
-        f"{said}, and wmtp loads plain weights; {plain_weights}. If the weights are plain already, remove"
-        " quantization_config from the file"
+        f"{said}, and wmtp loads plain weights, FP8 by block and MXFP4; {plain_weights}. If the weights are plain"
+        " already, remove quantization_config from the file"
     )
 
 

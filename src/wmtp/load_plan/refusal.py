@@ -134,8 +134,15 @@ def _general_advice(checkpoint: Checkpoint, faults: Faults) -> str:
     if doubtful := impossible_values(config, tensors) or other_sizes(config, tensors):
         return f"in config.json {'; '.join(doubtful)}"
     if faults.missing or faults.unfit:
-        return _COMPARE
+        return _COMPARE + _drafting(checkpoint, faults)
     return (
         f"{_COMPARE}. Of what is left over nothing is known: only if the model means the same without it, name it in"
         " state_dict_mapping.allow_unexpected"
     )
+
+
+def _drafting(checkpoint: Checkpoint, faults: Faults) -> str:
+    """Where to have a mapping drafted: transformers' own conversions are run there, and never while a model loads."""
+    if not (faults.missing and faults.unexpected and checkpoint.metadata.loading_strategy.transformers_class):
+        return ""
+    return f"; 'wmtp upgrade {checkpoint.where}' looks for a mapping that does what transformers does with such tensors"

@@ -24,7 +24,7 @@ def model_config(checkpoint: Checkpoint, dtype: torch.dtype, *, must_be_known: b
         MetadataError: For an unknown architecture, with the nearest known one.
         CheckpointError: If the architecture's class refuses the values.
     """
-    values = {key: value for key, value in checkpoint.config.items() if key not in ("dtype", "torch_dtype")}
+    values = {key: value for key, value in checkpoint.plain_config.items() if key not in ("dtype", "torch_dtype")}
     architecture = checkpoint.metadata.base_architecture
     is_known = architecture in CONFIG_MAPPING
     if must_be_known and not is_known:

@@ -16,6 +16,7 @@ from wmtp.checkpoint.contents import Checkpoint
 from wmtp.errors import MetadataError
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
+from wmtp.models.text_part import own_part
 from wmtp.settings.loading import LoadOptions
 from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import did_you_mean, show
@@ -50,7 +51,7 @@ class HuggingFaceStrategy:
 def _exported_class(checkpoint: Checkpoint, name: str) -> Callable[[PretrainedConfig], PreTrainedModel]:
     found: Any = getattr(transformers, name, None)
     if isinstance(found, type) and issubclass(found, PreTrainedModel):
-        return found._from_config
+        return lambda config: found._from_config(own_part(config, found))
     if name.startswith("AutoModel") and hasattr(found, "from_config"):
         return found.from_config
     candidates = [known for known in dir(transformers) if known.startswith("AutoModel") or "For" in known]

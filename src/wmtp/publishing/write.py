@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.headers import SINGLE_FILE
 from wmtp.checkpoint.index import INDEX_FILE
+from wmtp.checkpoint.quantisation import without_quantisation
 from wmtp.errors import CheckpointError
 from wmtp.metadata.file import METADATA_FILE, write_metadata
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
@@ -67,7 +68,8 @@ def write_model_directory(
     tensors = layout.stored(tensors)
     weights = _write_weights(directory, tensors)
     dtype_name = _dtype_name(tensors.values())
-    values = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": dtype_name}
+    plain = without_quantisation(dict(config))  # no tensor is written in fewer bits
+    values = {key: value for key, value in plain.items() if key != "torch_dtype"} | {"dtype": dtype_name}
     write_json(directory / CONFIG_FILE, values)
     for name, content in extra_files.items():
         _write_file(directory / name, content)

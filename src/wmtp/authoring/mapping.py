@@ -1,0 +1,130 @@
+"""The mapping that a draft needs: by what transformers would do with the tensors, or by their names alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+from transformers import CONFIG_MAPPING, PreTrainedModel
+
+from wmtp.authoring.drafting.draft import MappingDraft, trace_mapping
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.errors import PlanError, WmtpError
+from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.matching import make_plan, suggested_mapping, unmatched
+from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
+from wmtp.load_plan.plan import ParameterSpec
+from wmtp.loaders.base import LoadingStrategy
+from wmtp.loaders.construction import build_model
+from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.registry import loading_strategies
+from wmtp.settings.loading import LoadOptions
+from wmtp.untrusted import first_few
+
+_MAX_SHOWN_BYTES = 600
+_LARGER = "AutoModelForImageTextToText"
+
+
+def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
+    """Compare the tensors with the parameters of the drafted class, and draft the mapping that they need."""
+    metadata = checkpoint.metadata
+    if metadata.loading_strategy.custom_module_file is not None:
+        notes.append(
+            "state_dict_mapping: empty; nobody agreed to run the class's code, so its parameters are not known."
+            " After 'wmtp trust', 'wmtp validate' says which mapping they need, if any"
+        )
+        return metadata
+    try:
+        draft = _needed(checkpoint, *_built(checkpoint))
+    except PlanError as error:
+        notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
+        return metadata
+    except WmtpError as error:
+        notes.append(f"state_dict_mapping: empty; the model could not be built to compare it: {error.problem}")
+        return metadata
+    if not draft.fields:
+        return metadata
+    notes += _notes(draft)
+    before = metadata.loading_strategy.state_dict_mapping.model_dump(exclude_defaults=True)
+    return _mapped(metadata, StateDictMapping.model_validate(before | draft.fields))
+
+
+def mended_mapping(checkpoint: Checkpoint) -> tuple[ModelMetadata, list[str]] | None:
+    """Return metadata with the mapping that the class needs, and notes; None where its own fits, or none is found."""
+    if checkpoint.metadata.loading_strategy.custom_module_file is not None:
+        return None  # nobody agreed to run the class's code
+    try:
+        model, specs = _built(checkpoint)
+        if not unmatched(checkpoint, specs, checkpoint.metadata.loading_strategy.state_dict_mapping):
+            return None
+        anew = replace(checkpoint, metadata=_mapped(checkpoint.metadata, StateDictMapping()))
+        draft = _needed(anew, model, specs)
+    except WmtpError:
+        return None  # 'wmtp validate' says what is wrong
+    return _mapped(checkpoint.metadata, StateDictMapping.model_validate(draft.fields)), _notes(draft)
+
+
+def _built(checkpoint: Checkpoint) -> tuple[nn.Module, list[ParameterSpec]]:
+    options = LoadOptions()
+    strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
+    dtype = target_dtype(checkpoint.tensors, options.dtype)
+    blueprint = strategy.blueprint(checkpoint, options, dtype)
+    model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
+    return model, parameter_specs(parameter_slots(model))
+
+
+def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]) -> MappingDraft:
+    """The mapping under which the checkpoint would load; raises PlanError where none is found."""
+    traced, untraceable = trace_mapping(checkpoint, model, specs, _whole(checkpoint, model))
+    if traced is not None:
+        return traced
+    mapping = suggested_mapping(checkpoint, specs)
+    if mapping is not None:
+        return MappingDraft(mapping)
+    try:
+        make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
+    except PlanError as error:
+        raise PlanError(error.problem, error.hint, [*first_few(untraceable), *error.faults]) from error
+    return MappingDraft({})
+
+
+def _whole(checkpoint: Checkpoint, model: nn.Module) -> nn.Module | None:
+    """The larger model that the files are of, where the class is of its text model alone."""
+    architecture = checkpoint.metadata.base_architecture
+    if not isinstance(model, PreTrainedModel) or architecture not in CONFIG_MAPPING:
+        return None
+    if isinstance(model.config, CONFIG_MAPPING[architecture]):
+        return None
+    strategy = checkpoint.metadata.loading_strategy.model_copy(update={"transformers_class": _LARGER})
+    metadata = checkpoint.metadata.model_copy(update={"loading_strategy": strategy})
+    try:
+        return _built(replace(checkpoint, metadata=metadata))[0]
+    except WmtpError:
+        return None  # without it, the class itself may tell enough
+
+
+def _mapped(metadata: ModelMetadata, mapping: StateDictMapping) -> ModelMetadata:
+    strategy = metadata.loading_strategy.model_copy(update={"state_dict_mapping": mapping})
+    return metadata.model_copy(update={"loading_strategy": strategy})
+
+
+def _notes(draft: MappingDraft) -> list[str]:
+    return [
+        f"state_dict_mapping: {_shown(draft)}, or the tensors would not fit the class",
+        *(f"state_dict_mapping.allow_unexpected: {note}" for note in draft.notes),
+    ]
+
+
+def _shown(draft: MappingDraft) -> str:
+    text = json.dumps(draft.fields)
+    if len(text) <= _MAX_SHOWN_BYTES:
+        return text
+    counts = [f"{len(value)} in {field}" for field, value in draft.fields.items() if not isinstance(value, str)]
+    return f"rules ({', '.join(counts)})"
+
+
+def _in_one_line(error: PlanError) -> str:
+    faults = f" ({error.faults[0]}{', and others' if error.faults[1:] else ''})" if error.faults else ""
+    return f"{error.problem}{faults}; {error.hint}"
