@@ -18,7 +18,8 @@ from wmtp.comparison.deep import refuse_unfit, unfit_values
 from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import URI, load
-from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo
+from wmtp.metadata.heads import MTPInfo
+from wmtp.metadata.schema import LoadingStrategy, ModelMetadata
 from wmtp.models.heads import HeadType
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.publishing.parent import copied_files, parent_record

@@ -6,11 +6,9 @@ and a model in which these are not found is refused, by name.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -18,6 +16,7 @@ from typing_extensions import override
 
 from wmtp.errors import CheckpointError
 from wmtp.faults import StrictModel, faults_error, model_faults
+from wmtp.models.copies import fresh_copy
 from wmtp.untrusted import show
 
 HeadType = Literal["linear", "transformer"]
@@ -131,7 +130,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, like: nn.Module, std: float) -> None:
         super().__init__()
-        self.unembedding = _fresh_copy(like, std)
+        self.unembedding = fresh_copy(like, std)
 
     def copy_from(self, unembedding: nn.Module) -> None:
         """Become equal to the trunk's next-token head."""
@@ -147,7 +146,7 @@ class TransformerHead(nn.Module):
 
     def __init__(self, like: nn.Module, std: float) -> None:
         super().__init__()
-        self.layer = _fresh_copy(like, std)
+        self.layer = fresh_copy(like, std)
 
     def copy_from(self, layer: nn.Module) -> None:
         """Become equal to the trunk's next-token head."""
@@ -157,20 +156,3 @@ class TransformerHead(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         output = self.layer(*args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
-
-
-def _fresh_copy(module: nn.Module, std: float) -> nn.Module:
-    """Copy a module's structure; matrices are initialised anew, vectors (norms, biases) and buffers keep their values.
-
-    Copying matrices would read them: gigabytes of nothing when initialisation is switched off to load a checkpoint.
-    """
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
-            # Does nothing on the meta device; transformers puts a function in its place that does nothing, nor returns.
-            nn.init.normal_(memo[id(parameter)], std=std)
-    for inner in module.modules():
-        # One configuration for all: a change of the attention implementation must reach the heads too.
-        memo.update({id(value): value for value in vars(inner).values() if isinstance(value, PretrainedConfig)})
-    return copy.deepcopy(module, memo=memo)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
+from wmtp.models.calls import recorded_calls
 from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead, find_parts
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
@@ -148,15 +147,12 @@ class MTPForCausalLM(nn.Module):
         return hidden, torch.stack(head_hidden, dim=2)
 
     def _hidden(self, input_ids: Tensor, rows: Rows) -> tuple[Tensor, list[Tensor]]:
-        given = {"attention_mask": rows.attention_mask, "position_ids": rows.position_ids}
-        # With a cache transformers would take a packed row for one document.
-        arguments = {name: value for name, value in given.items() if value is not None} | {"use_cache": False}
         last_layer = self.trunk.get_submodule(self._parts.last_layer)
-        with _input_of(last_layer) as captured:
-            hidden = self.trunk.base_model(input_ids=input_ids, **arguments).last_hidden_state
+        with recorded_calls(last_layer) as calls:
+            hidden = self.trunk.base_model(input_ids=input_ids, **rows.trunk_arguments).last_hidden_state
         if self.head_type == "linear":
             return hidden, [hidden] * self.num_heads
-        args, kwargs = captured[0]
+        args, kwargs = calls[last_layer]
         final_norm = self.trunk.get_submodule(self._parts.final_norm)
         return hidden, [hidden, *(final_norm(head(*args, **kwargs)) for head in self.heads.values())]
 
@@ -178,18 +174,3 @@ class MTPForCausalLM(nn.Module):
 
     def _checkpointing_layers(self) -> list[Any]:
         return [layer for layer in self.heads.modules() if hasattr(layer, "gradient_checkpointing")]
-
-
-@contextmanager
-def _input_of(layer: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Record what a layer is called with while the block runs; nothing stays on the module after it."""
-    captured: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        captured.append((args, kwargs))
-
-    handle = layer.register_forward_pre_hook(record, with_kwargs=True)
-    try:
-        yield captured
-    finally:
-        handle.remove()
