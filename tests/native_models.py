@@ -76,7 +76,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "moe_layer_start_index": 1, "moe_layer_end_index": 0, "moe_num_experts": 4, "moe_k": 2,
             "moe_intermediate_size": 16, "num_nextn_predict_layers": 1, "tie_word_embeddings": True,
         },
-        {"block_like": [0], "first_embedding": "zeroed", "final_norm": "none"},
+        {"block_like": [1], "first_embedding": "zeroed", "final_norm": "none"},
     ),
     "deepseek": (
         "deepseek_v3",

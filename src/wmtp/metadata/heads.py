@@ -1,4 +1,4 @@
-"""The prediction heads of a model, as metadata.json declares them; the conventions of native ones, which no file shows."""
+"""The prediction heads of a model, as metadata.json declares them; of native ones how they compute, too."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ class SequentialConventions(StrictModel):
     )
     trunk_class: Literal["AutoModelForCausalLM", "AutoModelForImageTextToText"] = Field(
         "AutoModelForCausalLM", description="The transformers class that builds the trunk from config.json."
+    )
+    trunk_type: str | None = Field(
+        None, min_length=1, max_length=128, description="Its model type there, where config.json's is not known to it."
     )
 
 

@@ -8,7 +8,7 @@ import transformers
 from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
 from wmtp.errors import CheckpointError
@@ -20,7 +20,7 @@ from wmtp.models.heads import find_parts
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.native_module import NativeModule, embedded
 from wmtp.models.targets import Rows
-from wmtp.untrusted import show
+from wmtp.untrusted import did_you_mean, show
 
 _HINT = "'wmtp init' drafts mtp with its conventions for the families it knows; docs/native_heads.md explains each"
 
@@ -45,7 +45,9 @@ class NativeMTPForCausalLM(MTPForCausalLM):
     def __init__(self, config: PretrainedConfig) -> None:
         nn.Module.__init__(self)
         declared = declared_heads(config)
-        trunk_class: Any = getattr(transformers, _conventions(declared).trunk_class)
+        conventions = _conventions(declared)
+        trunk_class: Any = getattr(transformers, conventions.trunk_class)
+        config = _trunk_config(config, conventions.trunk_type)
         self._assemble_native(trunk_class.from_config(config, trust_remote_code=False), declared)
 
     @classmethod
@@ -63,7 +65,6 @@ class NativeMTPForCausalLM(MTPForCausalLM):
 
     def _assemble_native(self, trunk: PreTrainedModel, declared: MTPInfo) -> None:
         self.config = trunk.config
-        self.head_type = "deepseek"
         self.conventions, self.recursion = _conventions(declared), declared.recursion or 1
         self.detach_trunk = False
         self.trunk = trunk
@@ -132,7 +133,8 @@ class NativeMTPForCausalLM(MTPForCausalLM):
     def _embedding(self, k: int, input_ids: Tensor, rows: Rows) -> Tensor:
         """Return for each row j the embedding of token j + k - 1, which stands before the one that head k predicts."""
         module = self._module(k)
-        owner = module.embed_tokens if self.conventions.embedding == "own" else self.trunk.get_input_embeddings()
+        own = module.embed_tokens if self.conventions.embedding == "own" else None
+        owner = own or self.trunk.get_input_embeddings()
         vectors = embedded(owner, rows.following(input_ids, k - 1), bare=self.conventions.bare_embedding)
         if self.detach_trunk and self.conventions.embedding != "own":
             vectors = vectors.detach()
@@ -165,3 +167,18 @@ def _conventions(declared: MTPInfo) -> SequentialConventions:
             f"mtp.{lacking} in metadata.json: how native modules compute is declared, and never guessed", hint=_HINT
         )
     return declared.conventions
+
+
+def _trunk_config(config: PretrainedConfig, trunk_type: str | None) -> PretrainedConfig:
+    """Return a configuration as one of the model type whose trunk is declared; its own where none is."""
+    if trunk_type is None:
+        return config
+    if trunk_type not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"mtp.conventions.trunk_type in metadata.json is {show(trunk_type)}, which transformers does not know",
+            hint="name one of transformers' model types" + did_you_mean(trunk_type, CONFIG_MAPPING.keys()),
+        )
+    values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "declared_mtp")}
+    made: PretrainedConfig = CONFIG_MAPPING[trunk_type].from_dict(values)
+    made.dtype = config.dtype
+    return made
