@@ -36,7 +36,8 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
     ],
     "ernie": [
         (r"heads\.(\d)\.enorm\.", "model.mtp_emb_norm.{i}."), (r"heads\.(\d)\.hnorm\.", "model.mtp_hidden_norm.{i}."),
-        (r"heads\.(\d)\.eh_proj\.", "model.mtp_linear_proj.{i}."), (r"heads\.(\d)\.mtp_block\.", "model.mtp_block.{i}."),
+        (r"heads\.(\d)\.eh_proj\.", "model.mtp_linear_proj.{i}."),
+        (r"heads\.(\d)\.mtp_block\.", "model.mtp_block.{i}."),
     ],
     "deepseek": [
         (r"heads\.2\.(enorm|hnorm|eh_proj|embed_tokens)\.", r"model.layers.2.\1."),

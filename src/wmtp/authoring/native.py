@@ -57,8 +57,8 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
         return None
     like = [_like(family, config, renamed, i) for i in range(modules)]
     notes.append(
-        f"mtp.conventions: those of {family.name}, by model_type; no load shows a wrong one, only how often its heads are"
-        " right: see that before you train them"
+        f"mtp.conventions: those of {family.name}, by model_type; no load shows a wrong one, only how often the heads"
+        " are right: see that before you train them"
     )
     return NativeDraft(transforms, _declaration(family, config, renamed, like))
 
