@@ -13,6 +13,9 @@ from pydantic_core import ErrorDetails
 from wmtp.errors import WmtpError
 from wmtp.untrusted import MAX_SHOWN, did_you_mean, first_few, plain, show
 
+# Begins the tag of a type that was chosen among several; pydantic puts tags into paths, where nobody wrote them.
+CHOICE = "choice:"
+
 
 class StrictModel(BaseModel):
     """Base of everything parsed at the door: frozen, no coercion, unknown keys refused."""
@@ -52,7 +55,7 @@ def model_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
     details = error.errors(include_url=False)
     # Only the first are ever shown: no search for near names for the other 100,000 of a hostile file.
     told = [fault for detail in details[:MAX_SHOWN] for fault in _faults(detail, model)]
-    return told + [Fault(detail["loc"], detail["msg"]) for detail in details[MAX_SHOWN:]]
+    return told + [Fault(_path(detail), detail["msg"]) for detail in details[MAX_SHOWN:]]
 
 
 def faults_error(faults: Sequence[Fault], *, where: str, error: type[WmtpError], hint: str) -> WmtpError:
@@ -66,12 +69,12 @@ def faults_error(faults: Sequence[Fault], *, where: str, error: type[WmtpError],
 def _faults(detail: ErrorDetails, model: type[BaseModel]) -> list[Fault]:
     raised = detail.get("ctx", {}).get("error")
     if isinstance(raised, FieldFaults):
-        return [Fault((*detail["loc"], *fault.path), fault.problem, fault.hint) for fault in raised.faults]
+        return [Fault((*_path(detail), *fault.path), fault.problem, fault.hint) for fault in raised.faults]
     return [_fault(detail, model)]
 
 
 def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
-    path, kind, found = detail["loc"], detail["type"], detail.get("input")
+    path, kind, found = _path(detail), detail["type"], detail.get("input")
     if kind == "extra_forbidden":
         known = _field_names(model, path[:-1])
         return Fault(path, f"is not a known field{did_you_mean(str(path[-1]), known)}")
@@ -83,6 +86,10 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
             path, f"is {show(found)}", f"use one of {', '.join(map(repr, known))}{did_you_mean(str(found), known)}"
         )
     return Fault(path, f"is {show(found)}: {detail['msg'][0].lower()}{detail['msg'][1:]}")
+
+
+def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
+    return tuple(part for part in detail["loc"] if not str(part).startswith(CHOICE))
 
 
 def _field_names(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

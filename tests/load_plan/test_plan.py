@@ -6,7 +6,8 @@ from checkpoints import metadata_document, write_files
 from tensor_files import tensors_as_bytes
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.errors import PlanError
-from wmtp.load_plan.plan import ParameterSpec, make_plan
+from wmtp.load_plan.matching import make_plan
+from wmtp.load_plan.plan import ParameterSpec
 
 F32 = ("F32", [2])
 
@@ -31,7 +32,7 @@ def refusal(directory, tensors, specs, **mapping):
 
 def test_every_parameter_gets_its_tensor_with_its_place_in_the_file(tmp_path):
     made = plan(tmp_path, {"m.a": F32, "m.b": ("F32", [])}, [spec("b", shape=()), spec("a")], remove_prefix="m.")
-    assert [(a.names, a.tensor.name, a.rules) for a in made.assignments] == [
+    assert [(a.names, a.source.name, a.rules) for a in made.assignments] == [
         (("b",), "m.b", ("remove_prefix 'm.'",)),
         (("a",), "m.a", ("remove_prefix 'm.'",)),
     ]
@@ -109,7 +110,7 @@ def test_a_tied_parameter_needs_one_tensor_under_any_of_its_names(tmp_path, stor
 
 def test_a_tied_parameter_that_is_stored_twice_is_filled_once_and_compared_once(tmp_path):
     made = plan(tmp_path, {"head": ("BF16", [2]), "embed": F32}, [spec("embed", "head")])
-    assert [(a.names, a.tensor.name, a.repeats) for a in made.assignments] == [
+    assert [(a.names, a.source.name, a.repeats) for a in made.assignments] == [
         (("embed", "head"), "embed", False),
         (("embed", "head"), "head", True),
     ]

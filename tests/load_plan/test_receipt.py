@@ -71,6 +71,7 @@ def test_a_receipt_is_written_as_json_with_every_field():
             "loaded_dtype": "BF16",
             "rules": ["remove_prefix 'm.'"],
             "tied": [],
+            "made_of": [],
         }
     ]
     assert document["code"] == {"modeling.py": DIGEST}

@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from wmtp.checkpoint.headers import read_tensors
 from wmtp.errors import ArrivalError, IntegrityError
-from wmtp.load_plan import weights
+from wmtp.load_plan import reading
 from wmtp.load_plan.plan import Assignment
 from wmtp.load_plan.weights import planned_values
 from wmtp.manifest import sha256_bytes
@@ -50,13 +50,13 @@ def assignments(store, *, dtype=None, without=()):
 
 
 def values(store, planned, *, mmap=False) -> dict[str, torch.Tensor]:
-    return {used.tensor.name: value for used, value in planned_values(store, planned, device="cpu", mmap=mmap)}
+    return {used.source.name: value for used, value in planned_values(store, planned, device="cpu", mmap=mmap)}
 
 
 @pytest.mark.parametrize("run_bytes", [1, 40, 1 << 20])
 @pytest.mark.parametrize("mmap", [True, False])
 def test_every_value_has_the_bits_that_are_stored(store, mmap, run_bytes, monkeypatch):
-    monkeypatch.setattr(weights, "_RUN_BYTES", run_bytes)
+    monkeypatch.setattr(reading, "_RUN_BYTES", run_bytes)
     found = values(store, assignments(store)[::-1], mmap=mmap)
     assert {name: (value.dtype, value.shape) for name, value in found.items()} == {
         name: (value.dtype, value.shape) for name, value in TENSORS.items()
@@ -92,7 +92,7 @@ def test_what_is_not_used_is_not_read(store, monkeypatch):
 
     monkeypatch.setattr(store, "fill", watched)
     values(store, planned)
-    assert sum(read) == sum(used.tensor.num_bytes for used in planned)
+    assert sum(read) == sum(used.source.num_bytes for used in planned)
 
 
 @pytest.mark.parametrize("store", ["memory"], indirect=True)  # a lock holds directories: tests/loaders/test_locks.py
@@ -106,7 +106,7 @@ def test_where_a_digest_is_known_the_whole_file_is_held_to_it(store):
 
 
 def test_a_plan_from_a_header_that_is_not_the_verified_one_is_refused(store, monkeypatch):
-    other = [replace(used, tensor=replace(used.tensor, name=f"other.{used.names[0]}")) for used in assignments(store)]
+    other = [replace(used, source=replace(used.source, name=f"other.{used.names[0]}")) for used in assignments(store)]
     monkeypatch.setattr(type(store), "expected", lambda *_: "sha256:any")
     monkeypatch.setattr(type(store), "confirm", lambda *_: None)
     with pytest.raises(IntegrityError, match="its header changed while it was being loaded"):

@@ -70,7 +70,7 @@ def peer_dtype(directory: Path, asked: str) -> torch.dtype:
 def assert_bytes_are_the_parameters(directory: Path, result: wmtp.LoadResult) -> None:
     values = result.model.state_dict()
     for assignment in result.plan.assignments:
-        tensor = assignment.tensor
+        tensor = assignment.source
         data = bytearray((directory / tensor.file).read_bytes()[tensor.start : tensor.end])
         stored = torch.frombuffer(data, dtype=TORCH_DTYPES[tensor.dtype]).view(tensor.shape)
         for name in assignment.names:
@@ -88,7 +88,7 @@ def test_a_sound_checkpoint_loads_as_from_pretrained_loads_it_and_as_the_plan_sa
     assert_bytes_are_the_parameters(directory, result)
     named = [name for assignment in result.plan.assignments for name in assignment.names]
     assert sorted(named) == sorted(peer.model.state_dict())
-    assert {a.tensor.name for a in result.plan.assignments} == set(stored_tensors(directory))
+    assert {a.source.name for a in result.plan.assignments} == set(stored_tensors(directory))
     assert wmtp.plan_load(directory, dtype=asked) == result.plan
 
 

@@ -45,7 +45,7 @@ def test_a_file_cut_short_after_the_plan_was_made_is_refused(saved, dtype, mmap)
     directory, _ = saved("llama", dtype=torch.bfloat16)
     prepared = prepare(directory, LoadOptions(dtype=dtype, mmap=mmap))
     file = directory / "model.safetensors"
-    last = max((assignment.tensor for assignment in prepared.plan.assignments), key=lambda tensor: tensor.end)
+    last = max((assignment.source for assignment in prepared.plan.assignments), key=lambda tensor: tensor.end)
     with file.open("r+b") as stream:
         stream.truncate(last.end - 2)
     with pytest.raises(StorageError) as refusal:

@@ -133,7 +133,7 @@ def _check_values(trunk: PreTrainedModel, loaded: LoadResult) -> None:
     """Raise CheckpointError naming each tensor with NaN or infinite values: no head that is equal to it can be made."""
     values = trunk.state_dict()
     filled = [assignment for assignment in loaded.plan.assignments if not assignment.repeats]
-    faults = [fault for a in filled if (fault := unfit_values(a.tensor, values[a.names[0]]))]
+    faults = [fault for a in filled if (fault := unfit_values(a.source, values[a.names[0]]))]
     refuse_unfit(faults, where=loaded.checkpoint.where)
 
 

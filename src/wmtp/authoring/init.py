@@ -19,8 +19,8 @@ from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.matching import make_plan, suggested_mapping
 from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
-from wmtp.load_plan.plan import make_plan, suggested_mapping
 from wmtp.loaders.base import LoadingStrategy
 from wmtp.loaders.construction import build_model
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import CheckpointError
+from wmtp.load_plan.conversion.nodes import Made, stored_tensors
 from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.untrusted import first_few, show
@@ -79,7 +80,7 @@ def _stored_values(checkpoint: Checkpoint) -> Iterator[tuple[TensorInfo, Tensor]
         is_hashed = not is_elsewhere and store.expected(file) is not None
         for some in [as_stored] if is_hashed else ([one] for one in as_stored):
             for assignment, value in planned_values(store, some, device="cpu", mmap=is_elsewhere):
-                yield assignment.tensor, value
+                yield assignment.tensors[0], value
 
 
 def refuse_unfit(faults: Sequence[str], *, where: str) -> None:
@@ -92,7 +93,7 @@ def refuse_unfit(faults: Sequence[str], *, where: str) -> None:
         )
 
 
-def unfit_values(tensor: TensorInfo, values: Tensor) -> str | None:
+def unfit_values(tensor: TensorInfo | Made, values: Tensor) -> str | None:
     """Say how many values of a tensor are NaN or infinite; None: it has none such, or is not floating."""
     import torch
 
@@ -102,4 +103,4 @@ def unfit_values(tensor: TensorInfo, values: Tensor) -> str | None:
     num_infinite = int(torch.isinf(values).sum())
     if num_nan == num_infinite == 0:
         return None
-    return f"{show(tensor.name)} in {show(tensor.file)}: {num_nan:,} NaN, {num_infinite:,} infinite"
+    return f"{show(tensor.name)} in {show(stored_tensors(tensor)[0].file)}: {num_nan:,} NaN, {num_infinite:,} infinite"

@@ -70,7 +70,7 @@ def assign_blanks(
     for assignment in assignments:
         if not assignment.repeats:
             blank = torch.empty((), dtype=TORCH_DTYPES[assignment.dtype], device=device)
-            given |= _assign(slots, assignment, blank.expand(assignment.tensor.shape))
+            given |= _assign(slots, assignment, blank.expand(assignment.source.shape))
     return given
 
 
@@ -97,7 +97,7 @@ def proven_values(
 
 
 def _say_casts(store: Store, assignments: Sequence[Assignment]) -> None:
-    casts = Counter((a.tensor.dtype, a.dtype) for a in assignments if a.tensor.dtype != a.dtype)
+    casts = Counter((a.source.dtype, a.dtype) for a in assignments if a.source.dtype != a.dtype)
     for (stored, loaded), count in casts.items():
         _logger.info("%s: %d tensors are cast from %s to %s", store.uri, count, stored, loaded)
 
@@ -164,7 +164,7 @@ def _is_same(held: torch.Tensor | None, given: torch.Tensor | None) -> bool:
 def _check_repeated(kept: torch.Tensor, repeated: torch.Tensor, assignment: Assignment) -> None:
     # Bits as well: NaN is not equal to itself.
     if not torch.equal(kept, repeated) and not torch.equal(_bits(kept), _bits(repeated)):
-        file, name = show(assignment.tensor.file), show(assignment.tensor.name)
+        file, name = show(assignment.tensors[0].file), show(assignment.source.name)
         raise IntegrityError(
             f"{file}: {name} differs from the tensor that the model ties it to",
             hint='if the two are meant to differ, set "tie_word_embeddings": false in config.json',

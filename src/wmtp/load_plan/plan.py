@@ -7,20 +7,13 @@ checkpoint is used), or it is refused with all faults named at once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from wmtp.checkpoint.contents import Checkpoint
-from wmtp.checkpoint.tensors import FLOATING, TensorInfo
-from wmtp.errors import PlanError
-from wmtp.load_plan.globs import split_by_globs
-from wmtp.load_plan.mapping import map_names
-from wmtp.load_plan.refusal import Faults, Misfit, plan_refusal
-from wmtp.load_plan.suggestion import suggest_mapping
-from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.checkpoint.tensors import TensorInfo
+from wmtp.load_plan.conversion.nodes import Made
+from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import plain
 
 
@@ -41,21 +34,26 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One tensor that fills one parameter.
+    """What fills one parameter.
 
     Attributes:
         names: The parameter's names.
-        tensor: The tensor, with its file and byte range.
+        source: The stored tensor, with its file and byte range, or what is made of several or of a part of one.
         dtype: What the parameter's dtype will be.
         rules: The mapping rules that led from the tensor's name to the parameter's.
         repeats: True for the second stored copy of a tied parameter: its bytes must equal the first one's.
     """
 
     names: tuple[str, ...]
-    tensor: TensorInfo
+    source: TensorInfo | Made
     dtype: str
     rules: tuple[str, ...] = ()
     repeats: bool = False
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """The stored tensors that it takes values from."""
+        return self.source.tensors if isinstance(self.source, Made) else (self.source,)
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,12 @@ class LoadPlan:
     @property
     def num_parameters(self) -> int:
         """Values in the model, tied ones counted once."""
-        return sum(a.tensor.num_elements for a in self.assignments if not a.repeats)
+        return sum(a.source.num_elements for a in self.assignments if not a.repeats)
 
     @property
     def bytes_to_read(self) -> int:
         """Bytes of tensor data that loading uses."""
-        return sum(assignment.tensor.num_bytes for assignment in self.assignments)
+        return sum(assignment.source.num_bytes for assignment in self.assignments)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -100,11 +98,9 @@ class LoadPlan:
             "assignments": [
                 {
                     "names": list(a.names),
-                    "tensor": a.tensor.name,
-                    "file": a.tensor.file,
-                    "bytes": [a.tensor.start, a.tensor.end],
-                    "shape": list(a.tensor.shape),
-                    "stored_dtype": a.tensor.dtype,
+                    **_source_dict(a.source),
+                    "shape": list(a.source.shape),
+                    "stored_dtype": a.source.dtype,
                     "loaded_dtype": a.dtype,
                     "rules": list(a.rules),
                     "repeats": a.repeats,
@@ -118,122 +114,42 @@ class LoadPlan:
 
     def summary(self) -> list[str]:
         """Return the plan in a few lines for a person."""
-        files = Counter(a.tensor.file for a in self.assignments)
-        casts = Counter((a.tensor.dtype, a.dtype) for a in self.assignments if a.tensor.dtype != a.dtype)
+        files = Counter(file for file, _ in {(t.file, t.name) for a in self.assignments for t in a.tensors})
+        casts = Counter((a.source.dtype, a.dtype) for a in self.assignments if a.source.dtype != a.dtype)
         lines = [
             f"{self.model_class}: {self.num_parameters:,} parameters, {self.bytes_to_read:,} bytes",
             *(f"{count} tensors from {plain(name)}" for name, count in sorted(files.items())),
+            *_made_lines(self.assignments),
             *(f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()),
             *(
                 f"{_listed(a.names[1:])} tied to {_listed(a.names[:1])}"
                 for a in self.assignments
                 if a.names[1:] and not a.repeats
             ),
-            *(f"{plain(a.tensor.name)} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
+            *(f"{plain(a.source.name)} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
             *(f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial),
             *(f"tensor left unused: {plain(name)}" for name in self.left_unused),
         ]
         return [*lines, *self.notes]
 
 
-def make_plan(
-    checkpoint: Checkpoint,
-    specs: Sequence[ParameterSpec],
-    *,
-    model_class: str,
-    keep_stored_dtype: bool,
-    notes: Sequence[str] = (),
-) -> LoadPlan:
-    """Match every tensor of a checkpoint with a parameter of its model.
-
-    Args:
-        checkpoint: Its metadata and headers.
-        specs: Every parameter and persistent buffer of the model.
-        model_class: Qualified name of the model's class.
-        keep_stored_dtype: Give floating parameters the dtype in which they are stored, rather than the class's.
-        notes: Passed on to the plan.
-
-    Raises:
-        PlanError: If the plan would not be total and exact, or a shape or kind of dtype differs; with all faults, and
-            with the mapping that would mend it where one prefix does.
-    """
-    mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
-    found = _match(checkpoint, specs, mapping, keep_stored_dtype=keep_stored_dtype)
-    if found.faults:
-        raise plan_refusal(checkpoint, model_class, found.faults, _suggested(checkpoint, specs, found))
-    return LoadPlan(
-        checkpoint.where, checkpoint.metadata, model_class, found.assignments, found.kept, found.left, tuple(notes)
-    )
-
-
-def suggested_mapping(checkpoint: Checkpoint, specs: Sequence[ParameterSpec]) -> dict[str, Any] | None:
-    """Return the mapping fields under which a checkpoint would load: none where its own do, None where none do.
-
-    Raises:
-        PlanError: If the declared mapping does not fit the tensors.
-    """
-    found = _match(checkpoint, specs, checkpoint.metadata.loading_strategy.state_dict_mapping, keep_stored_dtype=True)
-    return _suggested(checkpoint, specs, found) if found.faults else {}
-
-
-@dataclass(frozen=True)
-class _Match:
-    """Which tensors fill which parameters under a mapping, and what does not come out even."""
-
-    assignments: tuple[Assignment, ...]
-    kept: tuple[str, ...]
-    left: tuple[str, ...]
-    faults: Faults
-
-
-def _match(
-    checkpoint: Checkpoint, specs: Sequence[ParameterSpec], mapping: StateDictMapping, *, keep_stored_dtype: bool
-) -> _Match:
-    mapped = map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
-    owners = {name: spec for spec in specs for name in spec.names}
-    matched = {mapped[t.name].name: t for t in checkpoint.tensors if mapped[t.name].name in owners}
-    assignments, missing = [], []
-    for spec in specs:
-        stored = [name for name in spec.names if name in matched]
-        if not stored:
-            missing.append(spec.names)
-        for name in stored:
-            tensor, first = matched[name], matched[stored[0]]
-            names = (stored[0], *(other for other in spec.names if other != stored[0]))
-            dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
-            assignments.append(Assignment(names, tensor, dtype, mapped[tensor.name].rules, repeats=name != stored[0]))
-    unexpected = {tensor.name: tensor for tensor in checkpoint.tensors if mapped[tensor.name].name not in owners}
-    field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
-    kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
-    spare = [(name,) for name in unexpected]
-    left, unused = split_by_globs(spare, mapping.allow_unexpected, field=f"{field}.allow_unexpected")
-    compared = (Misfit(a.tensor, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
-    faults = Faults(absent, [unexpected[name] for name in unused], [misfit for misfit in compared if misfit.is_one])
-    return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
-
-
-def _suggested(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], found: _Match) -> dict[str, Any] | None:
-    if not (found.faults.missing or found.faults.unexpected):
-        return None  # names are not at fault
-    held = {tensor.name for tensor in checkpoint.tensors}
-    wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
-
-    def works(fields: dict[str, Any]) -> bool:
-        try:
-            mapping = StateDictMapping.model_validate(fields)
-            return not _match(checkpoint, specs, mapping, keep_stored_dtype=True).faults
-        except (PlanError, ValidationError):
-            return False
-
-    return suggest_mapping(
-        wanted,
-        checkpoint.tensors,
-        works=works,
-        declared=checkpoint.metadata.loading_strategy.state_dict_mapping,
-        optional=set(found.kept),
-        unneeded=set(found.left),
-    )
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(plain(name) for name in names)
+
+
+def _source_dict(source: TensorInfo | Made) -> dict[str, Any]:
+    if isinstance(source, Made):
+        stored = [{"tensor": t.name, "file": t.file, "bytes": [t.start, t.end]} for t in source.tensors]
+        return {"made_by": source.rule, "of": stored}
+    return {"tensor": source.name, "file": source.file, "bytes": [source.start, source.end]}
+
+
+def _made_lines(assignments: Iterable[Assignment]) -> Iterator[str]:
+    """How many parameters each declared rule makes, and of how many stored tensors."""
+    by_rule: dict[str, list[Made]] = {}
+    for assignment in assignments:
+        if isinstance(assignment.source, Made):
+            by_rule.setdefault(assignment.source.rule, []).append(assignment.source)
+    for rule, made in by_rule.items():
+        num_tensors = len({tensor for each in made for tensor in each.tensors})
+        yield f"{plain(rule)}: {len(made):,} parameters made of {num_tensors:,} tensors"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from wmtp.load_plan.plan import LoadPlan
+from wmtp.load_plan.conversion.nodes import Made
+from wmtp.load_plan.plan import Assignment, LoadPlan
 from wmtp.untrusted import first_few, plain
 
 
@@ -18,12 +19,13 @@ class LoadedParameter:
 
     Attributes:
         name: The parameter or persistent buffer.
-        tensor: The tensor's name in the file.
+        tensor: The tensor's name in the file; of the first, where it was made of several.
         file: That file, relative to the checkpoint.
         stored_dtype: Its dtype there, in safetensors' notation.
         loaded_dtype: Its dtype in the model.
         rules: The mapping rules that led from tensor name to parameter name.
         tied: Other names of the same parameter, which it fills as well.
+        made_of: The stored tensors that it was made of, by the rule in `rules`; empty where it is one, as stored.
     """
 
     name: str
@@ -33,6 +35,22 @@ class LoadedParameter:
     loaded_dtype: str
     rules: tuple[str, ...] = ()
     tied: tuple[str, ...] = ()
+    made_of: tuple[str, ...] = ()
+
+    @classmethod
+    def of_assignment(cls, assignment: Assignment) -> Self:
+        """Return what an assignment that was carried out did."""
+        first, source = assignment.tensors[0], assignment.source
+        return cls(
+            name=assignment.names[0],
+            tensor=first.name,
+            file=first.file,
+            stored_dtype=first.dtype,
+            loaded_dtype=assignment.dtype,
+            rules=assignment.rules,
+            tied=assignment.names[1:],
+            made_of=tuple(tensor.name for tensor in source.tensors) if isinstance(source, Made) else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -70,15 +88,10 @@ class LoadReceipt:
         return cls(
             uri=plan.uri,
             model_class=plan.model_class,
-            parameters=tuple(
-                LoadedParameter(
-                    a.names[0], a.tensor.name, a.tensor.file, a.tensor.dtype, a.dtype, a.rules, tied=a.names[1:]
-                )
-                for a in filled
-            ),
+            parameters=tuple(map(LoadedParameter.of_assignment, filled)),
             kept_initial=plan.kept_initial,
             left_unused=plan.left_unused,
-            num_bytes=sum(a.tensor.num_bytes for a in filled),
+            num_bytes=sum(a.source.num_bytes for a in filled),
             device=device,
             code=dict(code),
             verified=dict(verified),

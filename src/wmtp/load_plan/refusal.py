@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.contradictions import (
@@ -17,6 +18,7 @@ from wmtp.checkpoint.contradictions import (
 from wmtp.checkpoint.headers import weights_name
 from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
+from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.leftovers import explained, told_apart
 from wmtp.load_plan.suggestion import Fields
 from wmtp.untrusted import MAX_SHOWN, first_few, plain
@@ -29,26 +31,31 @@ class Misfit:
     """A tensor whose shape or kind of dtype is not that of its parameter.
 
     Attributes:
-        tensor: The tensor.
+        source: The tensor, or what is made of several.
         shape: What the parameter has.
         dtype: What the parameter has, in safetensors' notation.
     """
 
-    tensor: TensorInfo
+    source: TensorInfo | Made
     shape: tuple[int, ...]
     dtype: str
 
     @property
     def is_one(self) -> bool:
         """Whether they differ at all; one floating type may stand for another."""
-        both_floating = self.tensor.dtype in FLOATING and self.dtype in FLOATING
-        return self.tensor.shape != self.shape or (self.tensor.dtype != self.dtype and not both_floating)
+        both_floating = self.source.dtype in FLOATING and self.dtype in FLOATING
+        return self.source.shape != self.shape or (self.source.dtype != self.dtype and not both_floating)
 
     def __str__(self) -> str:
-        tensor, name, file = self.tensor, plain(self.tensor.name), plain(self.tensor.file)
-        if tensor.shape != self.shape:
-            return f"wrong shape: {name} is {list(tensor.shape)} in {file}, the model has {list(self.shape)}"
-        return f"wrong dtype: {name} is {tensor.dtype} in {file}, the model has {self.dtype}"
+        source, name = self.source, plain(self.source.name)
+        place = f"by the rule for {plain(source.rule)}" if isinstance(source, Made) else f"in {plain(source.file)}"
+        if source.shape != self.shape:
+            return f"wrong shape: {name} is {list(source.shape)} {place}, the model has {list(self.shape)}"
+        return f"wrong dtype: {name} is {source.dtype} {place}, the model has {self.dtype}"
+
+    def contradictions(self, config: dict[str, Any]) -> list[Contradiction]:
+        """The sizes in config.json that are at fault, as far as one tensor tells."""
+        return [] if isinstance(self.source, Made) else shape_contradictions(config, self.source, self.shape)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Faults:
 
 def plan_refusal(checkpoint: Checkpoint, model_class: str, faults: Faults, suggested: Fields | None) -> PlanError:
     """Return the error that names all faults, and the mapping that would mend them where there is one."""
-    compared = [shape_contradictions(checkpoint.config, m.tensor, m.shape) for m in faults.unfit[:MAX_SHOWN]]
+    compared = [misfit.contradictions(checkpoint.config) for misfit in faults.unfit[:MAX_SHOWN]]
     blamed = without_coincidences(compared, checkpoint.config, checkpoint.tensors)
     return PlanError(
         f"{checkpoint.where}: the tensors do not fit {model_class}: {faults.summary}",

@@ -13,8 +13,9 @@ from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.devices import check_device
 from wmtp.load_plan.bounds import Bounds
 from wmtp.load_plan.filling import assign_initial, assign_tensors, verify_assigned
+from wmtp.load_plan.matching import make_plan
 from wmtp.load_plan.parameters import move_buffers, parameter_slots, parameter_specs, target_dtype
-from wmtp.load_plan.plan import LoadPlan, make_plan
+from wmtp.load_plan.plan import LoadPlan
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.loaders.construction import Blueprint, build_initialised, build_model
 from wmtp.loaders.tokenizer import load_tokenizer
@@ -26,7 +27,8 @@ from wmtp.untrusted import plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from wmtp.load_plan.parameters import ParameterSlot
+    from wmtp.load_plan.matching import make_plan
+from wmtp.load_plan.parameters import ParameterSlot
 
 
 class LoadingStrategy(Protocol):

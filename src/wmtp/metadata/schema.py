@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.manifest import SHA256, FileDigests, RelativeName, refuse_twins
 from wmtp.metadata.heads import MTPInfo, PositiveInt
+from wmtp.metadata.operations import TensorRules
 from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
 from wmtp.untrusted import show
@@ -63,6 +64,7 @@ class StateDictMapping(StrictModel):
     remove_prefix: str | None = Field(None, min_length=1, description="Removed from the names that begin with it.")
     add_prefix: str | None = Field(None, min_length=1, description="Put before every name, last.")
     key_transforms: dict[str, str] = Field({}, description="RE2 pattern -> replacement, applied in file order.")
+    tensors: TensorRules = Field({}, max_length=_MAX_RULES, description="How parameters are made of several tensors.")
     allow_missing: Globs = Field(
         [], description="Globs of parameter and persistent buffer names that may lack a tensor."
     )

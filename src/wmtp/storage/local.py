@@ -60,7 +60,7 @@ class LocalStore(Store):
         with reading(self.where(name)), self._path(name).open("rb") as file:
             file.seek(start)
             data = file.read(length)
-        self._check_length(name, start, len(data), length)
+        _check_length(self.where(name), start, len(data), length)
         return data
 
     @override
@@ -81,13 +81,7 @@ class LocalStore(Store):
         """Do nothing: nothing arrives here. A lock, or `wmtp validate --deep`, hashes what is here."""
 
     def _fill(self, piece: Piece) -> Piece:
-        with reading(self.where(piece.name)), self._path(piece.name).open("rb", buffering=0) as file:
-            file.seek(piece.start)
-            num_bytes = 0
-            while read := file.readinto(piece.buffer[num_bytes:]):
-                num_bytes += read
-        self._check_length(piece.name, piece.start, num_bytes, len(piece.buffer))
-        return piece
+        return read_into(piece, self._path(piece.name), self.where(piece.name))
 
     def _walk(self) -> Iterator[FileInfo]:
         num_seen = 0
@@ -124,13 +118,6 @@ class LocalStore(Store):
             if path.is_symlink() and not path.exists():
                 raise _dangling(self.where(path.relative_to(self._root).as_posix()), path)
 
-    def _check_length(self, name: str, start: int, found: int, wanted: int) -> None:
-        if found != wanted:
-            raise StorageError(
-                f"{self.where(name)}: {found:,} bytes at {start:,}, {wanted:,} expected",
-                hint="the file is shorter than it was a moment ago; copy it again",
-            )
-
     def _check_link(self, name: str, path: Path) -> None:
         real = os.path.realpath(path)
         if real.startswith(self._real_places):
@@ -138,6 +125,25 @@ class LocalStore(Store):
         raise StorageError(
             f"{self.where(name)}: a symbolic link to {show(real)}, outside the checkpoint",
             hint="copy the file, or pass allow_symlinks=True (--allow-symlinks) if you made this link",
+        )
+
+
+def read_into(piece: Piece, path: Path, where: str) -> Piece:
+    """Read a piece of a file into its memory, and give it back; `where` is how errors name the file."""
+    with reading(where), path.open("rb", buffering=0) as file:
+        file.seek(piece.start)
+        num_bytes = 0
+        while read := file.readinto(piece.buffer[num_bytes:]):
+            num_bytes += read
+    _check_length(where, piece.start, num_bytes, len(piece.buffer))
+    return piece
+
+
+def _check_length(where: str, start: int, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise StorageError(
+            f"{where}: {found:,} bytes at {start:,}, {wanted:,} expected",
+            hint="the file is shorter than it was a moment ago; copy it again",
         )
 
 

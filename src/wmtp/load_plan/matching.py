@@ -1,0 +1,132 @@
+"""Matching the tensors of a checkpoint with the parameters of its model: the proof that a plan is total and exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.tensors import FLOATING, TensorInfo
+from wmtp.errors import PlanError
+from wmtp.load_plan.conversion.nodes import Made, stored_tensors
+from wmtp.load_plan.conversion.resolve import made_of
+from wmtp.load_plan.globs import split_by_globs
+from wmtp.load_plan.mapping import map_names
+from wmtp.load_plan.plan import Assignment, LoadPlan, ParameterSpec
+from wmtp.load_plan.refusal import Faults, Misfit, plan_refusal
+from wmtp.load_plan.suggestion import suggest_mapping
+from wmtp.metadata.schema import StateDictMapping
+from wmtp.untrusted import show
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    specs: Sequence[ParameterSpec],
+    *,
+    model_class: str,
+    keep_stored_dtype: bool,
+    notes: Sequence[str] = (),
+) -> LoadPlan:
+    """Match every tensor of a checkpoint with a parameter of its model.
+
+    Args:
+        checkpoint: Its metadata and headers.
+        specs: Every parameter and persistent buffer of the model.
+        model_class: Qualified name of the model's class.
+        keep_stored_dtype: Give floating parameters the dtype in which they are stored, rather than the class's.
+        notes: Passed on to the plan.
+
+    Raises:
+        PlanError: If the plan would not be total and exact, or a shape or kind of dtype differs; with all faults, and
+            with the mapping that would mend it where one prefix does.
+    """
+    mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
+    found = _match(checkpoint, specs, mapping, keep_stored_dtype=keep_stored_dtype)
+    if found.faults:
+        raise plan_refusal(checkpoint, model_class, found.faults, _suggested(checkpoint, specs, found))
+    return LoadPlan(
+        checkpoint.where, checkpoint.metadata, model_class, found.assignments, found.kept, found.left, tuple(notes)
+    )
+
+
+def suggested_mapping(checkpoint: Checkpoint, specs: Sequence[ParameterSpec]) -> dict[str, Any] | None:
+    """Return the mapping fields under which a checkpoint would load: none where its own do, None where none do.
+
+    Raises:
+        PlanError: If the declared mapping does not fit the tensors.
+    """
+    found = _match(checkpoint, specs, checkpoint.metadata.loading_strategy.state_dict_mapping, keep_stored_dtype=True)
+    return _suggested(checkpoint, specs, found) if found.faults else {}
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Which tensors fill which parameters under a mapping, and what does not come out even."""
+
+    assignments: tuple[Assignment, ...]
+    kept: tuple[str, ...]
+    left: tuple[str, ...]
+    faults: Faults
+
+
+def _match(
+    checkpoint: Checkpoint, specs: Sequence[ParameterSpec], mapping: StateDictMapping, *, keep_stored_dtype: bool
+) -> _Match:
+    sources = _sources(checkpoint, mapping)
+    owners = {name: spec for spec in specs for name in spec.names}
+    assignments, missing = [], []
+    for spec in specs:
+        stored = [name for name in spec.names if name in sources]
+        if not stored:
+            missing.append(spec.names)
+        for name in stored:
+            (source, rules), (first, _) = sources[name], sources[stored[0]]
+            names = (stored[0], *(other for other in spec.names if other != stored[0]))
+            dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
+            assignments.append(Assignment(names, source, dtype, rules, repeats=name != stored[0]))
+    spare = [tensor for name, (source, _) in sources.items() if name not in owners for tensor in stored_tensors(source)]
+    unexpected = {tensor.name: tensor for tensor in spare}
+    field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
+    kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
+    left, unused = split_by_globs(
+        [(name,) for name in unexpected], mapping.allow_unexpected, field=f"{field}.allow_unexpected"
+    )
+    compared = (Misfit(a.source, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
+    faults = Faults(absent, [unexpected[name] for name in unused], [misfit for misfit in compared if misfit.is_one])
+    return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
+
+
+def _sources(checkpoint: Checkpoint, mapping: StateDictMapping) -> dict[str, tuple[TensorInfo | Made, tuple[str, ...]]]:
+    """What the files have for the model, by the names that the mapping gives, with the rules that gave them."""
+    mapped = map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
+    named = {mapped[tensor.name].name: tensor for tensor in checkpoint.tensors}
+    made = made_of(mapping.tensors, named, where=checkpoint.where)
+    used = {tensor.name for each in made.values() for tensor in each.tensors}
+    whole = {name: (tensor, mapped[tensor.name].rules) for name, tensor in named.items() if tensor.name not in used}
+    return whole | {name: (each, (f"tensors {show(each.rule)}",)) for name, each in made.items()}
+
+
+def _suggested(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], found: _Match) -> dict[str, Any] | None:
+    if not (found.faults.missing or found.faults.unexpected):
+        return None  # names are not at fault
+    held = {tensor.name for tensor in checkpoint.tensors}
+    wanted = [next((name for name in spec.names if name in held), spec.names[0]) for spec in specs]
+
+    def works(fields: dict[str, Any]) -> bool:
+        try:
+            mapping = StateDictMapping.model_validate(fields)
+            return not _match(checkpoint, specs, mapping, keep_stored_dtype=True).faults
+        except (PlanError, ValidationError):
+            return False
+
+    return suggest_mapping(
+        wanted,
+        checkpoint.tensors,
+        works=works,
+        declared=checkpoint.metadata.loading_strategy.state_dict_mapping,
+        optional=set(found.kept),
+        unneeded=set(found.left),
+    )
