@@ -58,7 +58,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {
             "mlp_layer_types": ["dense"] * 2, "layer_types": ["hybrid_sliding", "hybrid"], "num_mtp_layers": 2,
             "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8, "rel_extent": 64,
-            "logits_mup_width_multiplier": 1.0,
+            "logits_mup_width_multiplier": 2.0,
         },
         {"block_like": [1, 1], "concatenation": "hidden_embedding", "final_norm": "none", "bare_embedding": True},
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig
 
 from wmtp.models.mtp import MTPForCausalLM
 
@@ -45,6 +45,16 @@ def tiny_mtp(architecture: str = "llama", heads: int = 3, head_type: str = "tran
         for parameter in model.parameters():
             parameter.mul_(5)
     return model
+
+
+def around(config: PretrainedConfig, head_type: str = "transformer") -> MTPForCausalLM:
+    """A random trunk of a configuration, with a second head that is equal to its own."""
+    torch.manual_seed(0)
+    trunk = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.mul_(5)
+    return MTPForCausalLM.around(trunk, heads=2, head_type=head_type)
 
 
 def tokens(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -72,7 +72,7 @@ def write_vision_language(directory):
 def test_a_vision_language_checkpoint_keeps_its_vision_and_trains_as_text(tmp_path):
     text, ids = write_vision_language(tmp_path / "m"), tokens(2, 9)
     drafted = init_metadata(tmp_path / "m").metadata
-    assert drafted.mtp.conventions.trunk_class == "AutoModelForImageTextToText"
+    assert drafted.mtp.conventions.trunk_class == "Qwen3_5ForConditionalGeneration"
     loaded = wmtp.load(tmp_path / "m")
     assert any(name.startswith("trunk.model.visual.") for name in loaded.model.state_dict())
     documents = torch.tensor([[0] * 4 + [1] * 5] * 2)

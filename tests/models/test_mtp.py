@@ -3,24 +3,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    CohereConfig,
-    FalconConfig,
-    Gemma2Config,
-    GraniteConfig,
-    OPTConfig,
-    PhiConfig,
-)
 
 from tiny_models import ARCHITECTURES, HEAD_TYPES, tiny_config, tiny_mtp, tokens
 from wmtp.errors import CheckpointError
-from wmtp.models.heads import find_parts
 from wmtp.models.mtp import MTPForCausalLM
 
 everywhere = pytest.mark.parametrize("architecture", ARCHITECTURES)
-_SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "vocab_size": 64, "num_attention_heads": 4}
 both_heads = pytest.mark.parametrize("head_type", HEAD_TYPES)
 
 
@@ -175,46 +163,24 @@ def test_evaluation_asks_for_top1_and_training_does_not():
     assert torch.equal(output.top1[:, :-2, 1], logits[:, :-2, 1].argmax(-1) == ids[:, 2:])
 
 
-@pytest.mark.parametrize(
-    ("config", "field"),
-    [
-        (Gemma2Config(**_SMALL), "its final_logit_softcapping is 30.0"),
-        (GraniteConfig(**_SMALL, logits_scaling=2.0), "its logits_scaling is 2.0"),
-        (CohereConfig(**_SMALL), "its logit_scale is 0.0625"),
-    ],
-)
-def test_a_trunk_that_changes_its_logits_is_refused_by_name(config, field):
-    config.mtp_config = {"n_future_tokens": 2, "head_type": "transformer"}
-    with torch.device("meta"), pytest.raises(CheckpointError, match=field) as caught:
-        MTPForCausalLM(config)
-    assert "cannot be the trunk of MTPForCausalLM" in caught.value.problem
-    assert "forward_heads and unembedding" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("config_class", "name"),
-    [(BloomConfig, "h.1"), (OPTConfig, "decoder.layers.1"), (PhiConfig, "layers.1"), (FalconConfig, "h.1")],
-)
-def test_parts_are_found_in_architectures_that_nothing_names(config_class, name):
-    config = config_class(num_hidden_layers=2, hidden_size=32, vocab_size=64, num_attention_heads=4)
-    config.mtp_config = {"n_future_tokens": 2, "head_type": "transformer"}
-    model, ids = MTPForCausalLM(config).eval(), tokens(2, 8)
-    assert model._parts.last_layer.endswith(name)
-    model.copy_next_token_head()
+@both_heads
+def test_heads_beyond_the_horizon_are_not_called_when_there_are_labels(head_type):
+    model, ids = tiny_mtp(heads=4, head_type=head_type), tokens(2, 8)
     with torch.no_grad():
-        logits, expected = model(ids).logits, model.trunk(ids).logits
-    assert torch.equal(logits[:, :, 0], expected)
-    assert torch.equal(logits[:, :, 1], expected)
-
-
-def test_a_trunk_without_a_list_of_layers_is_refused_by_name():
-    config = tiny_config("llama")
-    config.mtp_config = {"n_future_tokens": 2, "head_type": "transformer"}
-    trunk = AutoModelForCausalLM.from_config(config)
-    trunk.config.num_hidden_layers = 3
-    with pytest.raises(CheckpointError, match="LlamaForCausalLM cannot be the trunk") as caught:
-        find_parts(trunk)
-    assert "it has 0 lists of 3 layers, expected one" in caught.value.problem
+        every = model(ids, labels=ids, with_top1=True)
+    model.leave_out_heads(2)
+    called = set()
+    for k, head in model.heads.items():
+        for module in head.modules():
+            module.register_forward_hook(lambda *_, k=k: called.add(k))
+    output = model(ids, labels=ids, with_top1=True)
+    output.ce.sum().backward()
+    assert called == ({"2"} if head_type == "transformer" else set())
+    for found, expected in ((output.ce, every.ce), (output.valid, every.valid), (output.top1, every.top1)):
+        assert torch.equal(found, expected[..., :2])
+    assert {k for k, head in model.heads.items() if any(p.grad is not None for p in head.parameters())} == {"2"}
+    with torch.no_grad():
+        assert model(ids).logits.shape[2] == 4
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ with_oracle = pytest.mark.parametrize("family", ["qwen3_5", "mellum", "inkling",
 def expected_logits(model, ids):
     """The logits of heads 2..H by transformers' own modules; what these do not know is done to their inputs."""
     made, conventions = oracle(model), model.conventions
-    final_norm, inputs = model.trunk.get_submodule(model._parts.final_norm), []
+    final_norm, inputs = model.trunk.get_submodule(model._final_norm), []
     handle = final_norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     after = model.trunk.base_model(ids, use_cache=False).last_hidden_state
     handle.remove()
@@ -29,7 +29,7 @@ def expected_logits(model, ids):
         if i == 0 and conventions.first_embedding == "zeroed":
             embeds[:, 0] = 0
         passed = made.forward_layer(i, passed, positions, None, inputs_embeds=embeds)
-        yield model.trunk.get_output_embeddings()(passed)
+        yield made._project_to_logits(passed)
 
 
 @with_oracle
@@ -168,11 +168,11 @@ def test_a_shared_final_norm_is_one_for_all_modules():
     made, ids = oracle(model), tokens(1, 8)
     made.shared_post_norm.load_state_dict(model.shared_post_norm.state_dict())
     with torch.no_grad():
-        _, heads = model.forward_heads(ids)
-        positions, passed = torch.arange(8).unsqueeze(0), heads[:, :, 0]
+        passed, heads = model.forward_heads(ids)
+        positions = torch.arange(8).unsqueeze(0)
         for i in range(2):
             passed = made.forward_layer(i, passed, positions, None, input_ids=F.pad(ids[:, 1 + i :], (0, 1 + i)))
-            assert torch.equal(heads[:, :, 1 + i], passed)
+            assert torch.equal(heads[:, :, 1 + i], model.change.of_hidden(passed))
 
 
 def test_an_unembedding_of_its_own_makes_a_modules_logits():

@@ -72,8 +72,8 @@ def _declaration(family: Family, config: dict[str, Any], names: Iterable[str], l
         conventions["final_norm"] = "shared"
     if family.trunk_type is not None and config.get("model_type") not in CONFIG_MAPPING:
         conventions["trunk_type"] = family.trunk_type
-    if any(name.startswith("trunk.model.visual.") for name in held):
-        conventions["trunk_class"] = "AutoModelForImageTextToText"
+    if any(name.startswith("trunk.model.language_model.") for name in held):
+        conventions["trunk_class"] = _first_architecture(config)
     return {
         "kind": "sequential",
         "n_future_tokens": 1 + len(like),
@@ -129,6 +129,11 @@ def _like(family: Family, config: dict[str, Any], renamed: dict[str, TensorInfo]
 def _attention(family: Family, config: dict[str, Any], i: int) -> str | None:
     said = _text(config).get("mtp_layer_types")
     return said[i] if isinstance(said, list) and i < len(said) and isinstance(said[i], str) else family.attention
+
+
+def _first_architecture(config: dict[str, Any]) -> str | None:
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
 
 
 def _text(config: dict[str, Any]) -> dict[str, Any]:

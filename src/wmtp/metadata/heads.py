@@ -40,8 +40,8 @@ class SequentialConventions(StrictModel):
     block_like: LayerNumbers = Field(
         description="For each module the layer of the trunk, from 0, that its decoder layer is built and called like."
     )
-    trunk_class: Literal["AutoModelForCausalLM", "AutoModelForImageTextToText"] = Field(
-        "AutoModelForCausalLM", description="The transformers class that builds the trunk from config.json."
+    trunk_class: str | None = Field(
+        None, min_length=1, max_length=128, description="The trunk's class in transformers; null: AutoModelForCausalLM."
     )
     trunk_type: str | None = Field(
         None, min_length=1, max_length=128, description="Its model type there, where config.json's is not known to it."

@@ -32,9 +32,11 @@ class ForeignModel(nn.Module):
     Attributes:
         module: The model as it was given; its state dict is what a checkpoint holds.
         loss_backend: How cross-entropy is computed; see `per_head_cross_entropy`.
+        horizon: Heads that answer to labels; None: all.
     """
 
     loss_backend: Backend = "auto"
+    horizon: int | None = None
 
     def __init__(self, module: nn.Module, called: Callable[..., Any]) -> None:
         super().__init__()
@@ -58,6 +60,10 @@ class ForeignModel(nn.Module):
         rows = Rows.of(attention_mask, position_ids, document_ids)
         with _caches_off(self.module):
             return self._answer(input_ids, self._arguments(rows), rows, labels, Wanted(with_top1, with_ce))
+
+    def leave_out_heads(self, horizon: int) -> None:
+        """Train heads 1..horizon only; what those beyond cost is the class's own affair, but no loss is computed."""
+        self.horizon = horizon
 
     def _answer(
         self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, wanted: Wanted
@@ -109,6 +115,7 @@ class HeadsModel(ForeignModel):
         if labels is None:
             logits = [F.linear(each, *model.unembedding(k)) for k, each in enumerate(head_hidden, 1)]
             return MTPOutput(logits=torch.stack(logits, dim=2), hidden_states=hidden)
+        head_hidden = head_hidden[: self.horizon]
         return MTPOutput.of_targets(
             head_hidden,
             model.unembedding,
@@ -129,6 +136,7 @@ class LogitsModel(ForeignModel):
         logits = self._logits(self.module(input_ids, **arguments), input_ids)
         if labels is None:
             return MTPOutput(logits=logits)
+        logits = logits[:, :, : self.horizon]
         targets = rows.targets(labels, logits.shape[2])
         return MTPOutput(
             ce=_cross_entropy_of_logits(logits, targets),

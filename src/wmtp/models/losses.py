@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 from torch.utils.checkpoint import checkpoint
 
+from wmtp.models.logits import UNCHANGED, LogitChange
 from wmtp.models.targets import IGNORE
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def per_head_cross_entropy(
     unembedding: Unembedding,
     targets: Int[Tensor, "batch seq future"],
     backend: Backend = "auto",
+    change: LogitChange = UNCHANGED,
 ) -> Float[Tensor, "batch seq future"]:
     """Return -log P_k(target) in nats, fp32; 0 where the target is -100.
 
@@ -44,10 +46,12 @@ def per_head_cross_entropy(
         backend: `torch` is `torch.nn.functional.linear_cross_entropy`, which answers in the dtype of its input and so
             gets fp32; `eager` is the same in plain PyTorch and in the dtype of the model. `auto` takes `torch` where
             everything is fp32 and it agrees with `eager` on eight tokens, else `eager`.
+        change: What the model does to its logits. A factor is applied to what goes into `linear_cross_entropy`; that
+            has no soft cap, so with one `torch` is `eager` in fp32.
     """
     runs = _runs_of_one_unembedding([unembedding(k) for k in range(1, len(head_hidden) + 1)])
     return torch.cat(
-        [_cross_entropy(head_hidden[run], shared, targets[..., run], backend) for run, shared in runs], dim=2
+        [_cross_entropy(head_hidden[run], shared, targets[..., run], backend, change) for run, shared in runs], dim=2
     )
 
 
@@ -56,10 +60,11 @@ def per_head_top1(
     head_hidden: Sequence[Float[Tensor, "batch seq dim"]],
     unembedding: Unembedding,
     targets: Int[Tensor, "batch seq future"],
+    change: LogitChange = UNCHANGED,
 ) -> Bool[Tensor, "batch seq future"]:
     """Say where each head's most probable token is the target; False where the target is -100."""
     return torch.stack(
-        [_top1(hidden, unembedding(k), targets[..., k - 1]) for k, hidden in enumerate(head_hidden, 1)], dim=2
+        [_top1(hidden, unembedding(k), targets[..., k - 1], change) for k, hidden in enumerate(head_hidden, 1)], dim=2
     )
 
 
@@ -81,7 +86,11 @@ def _runs_of_one_unembedding(
 
 
 def _cross_entropy(
-    head_hidden: Sequence[Tensor], unembedding: tuple[Tensor, Tensor | None], targets: Tensor, backend: Backend
+    head_hidden: Sequence[Tensor],
+    unembedding: tuple[Tensor, Tensor | None],
+    targets: Tensor,
+    backend: Backend,
+    change: LogitChange,
 ) -> Tensor:
     weight, bias = unembedding
     per_head = targets.movedim(2, 0).flatten(1)  # future, batch * seq
@@ -92,38 +101,47 @@ def _cross_entropy(
         for hidden, head in zip(head_hidden, valid, strict=True)
     ]
     compute = _BACKENDS[fitting_backend(weight) if backend == "auto" else backend]
-    ce = compute(rows[0] if len(rows) == 1 else torch.cat(rows), weight, bias, per_head[valid])  # n
+    ce = compute(rows[0] if len(rows) == 1 else torch.cat(rows), weight, bias, per_head[valid], change)  # n
     empty = torch.zeros(targets.numel(), dtype=torch.float32, device=weight.device)
     filled = empty.index_copy(0, valid.flatten().nonzero().squeeze(1), ce.float())
     return filled.view(targets.shape[2], *targets.shape[:2]).movedim(0, 2)
 
 
-def _top1(hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor) -> Tensor:
+def _top1(hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor, change: LogitChange) -> Tensor:
     chunks = zip(hidden.flatten(0, 1).split(CHUNK_ROWS), targets.flatten().split(CHUNK_ROWS), strict=True)
-    return torch.cat([F.linear(rows, *unembedding).argmax(-1) == target for rows, target in chunks]).view_as(targets)
+    # Changed too: a cap makes equals of large logits, and a factor below 0 turns them round.
+    right = [change(F.linear(rows, *unembedding)).argmax(-1) == target for rows, target in chunks]
+    return torch.cat(right).view_as(targets)
 
 
-def _torch_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def _torch_rows(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, change: LogitChange = UNCHANGED
+) -> Tensor:
     # In bf16 the kernel would round the loss itself to 8 bits: 10.3 nats to the nearest 0.06.
-    bias = None if bias is None else bias.float()
+    rows, weight, bias = rows.float(), weight.float(), None if bias is None else bias.float()
+    if change.cap is not None:
+        return _eager_rows(rows, weight, bias, targets, change)
+    bias = None if bias is None else change.scaled(bias)
     return F.linear_cross_entropy(
-        rows.float(), weight.float(), targets, linear_bias=bias, reduction="none", options=_CHUNKED
+        change.scaled(rows), weight, targets, linear_bias=bias, reduction="none", options=_CHUNKED
     )
 
 
-def _eager_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def _eager_rows(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, change: LogitChange = UNCHANGED
+) -> Tensor:
     # No rows give one empty chunk, not none: each rank must reach every parameter, or the gradient exchange hangs.
     chunks = zip(rows.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
     return torch.cat(
         [
-            checkpoint(_chunk, row, weight, bias, target, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(_chunk, row, weight, bias, target, change, use_reentrant=False, preserve_rng_state=False)
             for row, target in chunks
         ]
     )
 
 
-def _chunk(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(rows, weight, bias).float(), targets, reduction="none")
+def _chunk(rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, change: LogitChange) -> Tensor:
+    return F.cross_entropy(change(F.linear(rows, weight, bias)).float(), targets, reduction="none")
 
 
 _BACKENDS = {"torch": _torch_rows, "eager": _eager_rows}

@@ -8,15 +8,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone knows it by
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
-from wmtp.models.calls import recorded_calls
-from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead, find_parts
+from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead
+from wmtp.models.logits import declared_change
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
+from wmtp.models.parts import find_parts, refuse_layer, watched
 from wmtp.models.targets import Rows
+from wmtp.models.trunks import build_trunk, recorded_class
 
+_PROBE_TOKENS = 8
 _HEADS: dict[str, type[LinearHead | TransformerHead]] = {"linear": LinearHead, "transformer": TransformerHead}
 
 
@@ -24,49 +27,60 @@ class MTPForCausalLM(nn.Module):
     """A causal LM whose own next-token head is head 1, with heads 2..H beside it.
 
     A `linear` head is an unembedding of its own on the final hidden state. A `transformer` head is a decoder layer of
-    its own in place of the last one, then the trunk's final norm and unembedding. State-dict names are `trunk.<name in
-    the causal LM>` and `heads.<k>.<...>`.
+    its own in place of the last one, then the trunk's final norm and unembedding. What the causal LM does to its logits
+    after that, a factor or a soft cap, is done to those of every head. State-dict names are `trunk.<name in the causal
+    LM>` and `heads.<k>.<...>`.
 
     Args:
         config: The trunk's configuration, with `mtp_config` (`n_future_tokens`, `head_type`) as an attribute.
 
     Attributes:
         config: As given.
+        change: What is done to logits after the unembedding.
         loss_backend: How cross-entropy is computed; see `per_head_cross_entropy`.
+        horizon: Heads that answer to labels; those beyond are not computed then. None: all.
 
     Raises:
         CheckpointError: If `mtp_config` is absent or malformed, or if the causal LM cannot be a trunk.
     """
 
     loss_backend: Backend = "auto"
+    horizon: int | None = None
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        MTPConfig.of(config)  # before anything is built
-        self._assemble(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        heads = MTPConfig.of(config)  # before anything is built
+        self._assemble(build_trunk(config, heads.trunk_class), config, heads)
 
     @classmethod
-    def around(cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType) -> MTPForCausalLM:
+    def around(
+        cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType, config: PretrainedConfig | None = None
+    ) -> MTPForCausalLM:
         """Return a model with a loaded causal LM as its trunk, every head equal to the next-token head.
 
         Args:
-            trunk: Used as it is, not copied; its configuration gets `mtp_config`.
+            trunk: Used as it is, not copied.
             heads: Heads, counting the next-token head.
             head_type: What heads 2..H are.
+            config: The whole configuration, where the trunk has a part of it; it gets `mtp_config`. None: the trunk's.
         """
-        trunk.config.mtp_config = {"n_future_tokens": heads, "head_type": head_type}
+        config = trunk.config if config is None else config
+        config.mtp_config = {"n_future_tokens": heads, "head_type": head_type, **recorded_class(trunk, config)}
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model._assemble(trunk)
+        model._assemble(trunk, config, MTPConfig.of(config))
         model.copy_next_token_head()
+        model._ask_for_scaling()
         return model.train(trunk.training)
 
-    def _assemble(self, trunk: PreTrainedModel) -> None:
-        self.config: PretrainedConfig = trunk.config
-        heads = MTPConfig.of(self.config)
+    def _assemble(self, trunk: PreTrainedModel, config: PretrainedConfig, heads: MTPConfig) -> None:
+        self.config = config
         self.head_type = heads.head_type
         self.trunk = trunk
-        self._parts = find_parts(trunk)
+        self._parts = find_parts(trunk, with_layers=self.head_type == "transformer")
+        # From the last layer to the hidden state; None until a forward pass was seen.
+        self._path: tuple[str, ...] | None = None
+        self.change = declared_change(config, heads.scaling)
         std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
         self.heads = nn.ModuleDict(
             {str(k): _HEADS[self.head_type](self._next_token_part, std) for k in range(2, heads.n_future_tokens + 1)}
@@ -76,6 +90,11 @@ class MTPForCausalLM(nn.Module):
     def num_heads(self) -> int:
         """Heads, counting the next-token head."""
         return len(self.heads) + 1
+
+    @property
+    def trunk_class(self) -> str:
+        """The class of transformers that builds the trunk from the configuration."""
+        return MTPConfig.of(self.config).trunk_class or "AutoModelForCausalLM"
 
     @property
     def _next_token_part(self) -> nn.Module:
@@ -89,6 +108,32 @@ class MTPForCausalLM(nn.Module):
         """Make every head equal to the next-token head, as `wmtp grow` does."""
         for head in self.heads.values():
             cast("LinearHead | TransformerHead", head).copy_from(self._next_token_part)
+
+    @torch.no_grad()
+    def _ask_for_scaling(self) -> None:
+        """Find out how the trunk applies the factor of its logits, and record it where its configuration misleads."""
+        first = next(self.trunk.parameters())
+        if self.change.factor == 1 or first.is_meta:
+            return
+        ids = torch.arange(_PROBE_TOKENS, device=first.device).unsqueeze(0)
+        hidden, head = self._run_body(ids, Rows(None, None, None)), self.unembedding(1)
+        expected = self.trunk(ids, use_cache=False).logits
+        found = self.change.as_seen(lambda change: change(F.linear(change.of_hidden(hidden), *head)), expected)
+        if found != self.change:
+            self.config.mtp_config |= {"scaling": found.scaling}
+            self.change = found
+
+    def leave_out_heads(self, horizon: int) -> None:
+        """Train heads 1..horizon only: those beyond stay as they are, and cost nothing when there are labels."""
+        self.horizon = horizon
+        for k, head in self.heads.items():
+            if int(k) > horizon:
+                head.requires_grad_(False)
+
+    def logits(self, k: int, head_hidden: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any vocab"]:
+        """Return logits of head `k` (1..H) from what its unembedding is applied to, as `forward_heads` gives it."""
+        # Straight to the trunk's own layer: head 1 is then bit-equal to the plain model.
+        return self.change(F.linear(head_hidden, *self.unembedding(k)))
 
     def unembedding(self, k: int) -> tuple[Float[Tensor, "vocab dim"], Float[Tensor, " vocab"] | None]:
         """Return weight and bias of the unembedding that head `k` (1..H) uses."""
@@ -122,17 +167,18 @@ class MTPForCausalLM(nn.Module):
             TrainingError: If `attention_mask` and `document_ids` are both given.
         """
         rows = Rows.of(attention_mask, position_ids, document_ids)
-        hidden, head_hidden = self._hidden(input_ids, rows)
         if labels is None:
-            # Straight to the trunk's own layer: head 1 is then bit-equal to the plain model.
-            logits = [F.linear(each, *self.unembedding(k)) for k, each in enumerate(head_hidden, 1)]
+            hidden, head_hidden = self._hidden(input_ids, rows, self.num_heads)
+            logits = [self.logits(k, each) for k, each in enumerate(head_hidden, 1)]
             return MTPOutput(logits=torch.stack(logits, dim=2), hidden_states=hidden)
+        horizon = min(self.horizon or self.num_heads, self.num_heads)
+        hidden, head_hidden = self._hidden(input_ids, rows, horizon if with_ce or with_top1 else 1)
         return MTPOutput.of_targets(
             head_hidden,
             self.unembedding,
-            rows.targets(labels, self.num_heads),
+            rows.targets(labels, horizon),
             backend=self.loss_backend,
-            wanted=Wanted(with_top1, with_ce),
+            wanted=Wanted(with_top1, with_ce, self.change),
             hidden_states=hidden,
         )
 
@@ -143,26 +189,40 @@ class MTPForCausalLM(nn.Module):
         position_ids: Int[Tensor, "batch seq"] | None = None,
     ) -> tuple[Float[Tensor, "batch seq dim"], Float[Tensor, "batch seq future dim"]]:
         """Return the final hidden state, and what `unembedding(k)` is applied to for each head."""
-        hidden, head_hidden = self._hidden(input_ids, Rows.of(attention_mask, position_ids, None))
+        hidden, head_hidden = self._hidden(input_ids, Rows.of(attention_mask, position_ids, None), self.num_heads)
         return hidden, torch.stack(head_hidden, dim=2)
 
-    def _hidden(self, input_ids: Tensor, rows: Rows) -> tuple[Tensor, list[Tensor]]:
-        last_layer = self.trunk.get_submodule(self._parts.last_layer)
-        with recorded_calls(last_layer) as calls:
-            hidden = self.trunk.base_model(input_ids=input_ids, **rows.trunk_arguments).last_hidden_state
-        if self.head_type == "linear":
-            return hidden, [hidden] * self.num_heads
-        args, kwargs = calls[last_layer]
-        final_norm = self.trunk.get_submodule(self._parts.final_norm)
-        return hidden, [hidden, *(final_norm(head(*args, **kwargs)) for head in self.heads.values())]
+    def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
+        """Return the final hidden state, and what the unembedding of heads 1..num_heads is applied to."""
+        if num_heads == 1 or self.head_type == "linear":
+            hidden = self._run_body(input_ids, rows)
+            return hidden, [self.change.of_hidden(hidden)] * num_heads
+        with watched(self.trunk, self._parts, with_path=self._path is None) as watch:
+            hidden = self._run_body(input_ids, rows)
+        if self._path is None:
+            self._path = watch.between(self._parts.last_layer, hidden)
+            if self._path is None:
+                refuse_layer(self.trunk, "what its last layer answers becomes its hidden state in a way of its own")
+        args, kwargs = watch.arguments[-1]
+        own = [self._to_hidden(self.heads[str(k)](*args, **kwargs)) for k in range(2, num_heads + 1)]
+        return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
+
+    def _run_body(self, input_ids: Tensor, rows: Rows) -> Tensor:
+        body: Any = self.trunk.get_submodule(self._parts.body)
+        return cast("Tensor", body(input_ids=input_ids, **rows.trunk_arguments).last_hidden_state)
+
+    def _to_hidden(self, answered: Tensor) -> Tensor:
+        for name in self._path or ():
+            answered = self.trunk.get_submodule(name)(answered)
+        return answered
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
         """Recompute decoder layers in the backward pass, those of the heads too; `Trainer` calls this."""
         self.trunk.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
-        like: Any = self.trunk.get_submodule(self._parts.last_layer)
         for layer in self._checkpointing_layers():
+            like: Any = self.trunk.get_submodule(self._parts.last_layer)
             layer.gradient_checkpointing = like.gradient_checkpointing
             layer._gradient_checkpointing_func = like._gradient_checkpointing_func
 

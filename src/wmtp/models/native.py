@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import transformers
 from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -16,10 +15,12 @@ from wmtp.faults import faults_error, model_faults
 from wmtp.metadata.heads import MTPInfo, SequentialConventions
 from wmtp.models.calls import Call, recorded_calls
 from wmtp.models.copies import fresh_copy
-from wmtp.models.heads import find_parts
+from wmtp.models.logits import declared_change
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.native_module import NativeModule, embedded
+from wmtp.models.parts import final_norm_after, find_parts
 from wmtp.models.targets import Rows
+from wmtp.models.trunks import build_trunk
 from wmtp.untrusted import did_you_mean, show
 
 _HINT = "'wmtp init' drafts mtp with its conventions for the families it knows; docs/native_heads.md explains each"
@@ -46,9 +47,8 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         nn.Module.__init__(self)
         declared = declared_heads(config)
         conventions = _conventions(declared)
-        trunk_class: Any = getattr(transformers, conventions.trunk_class)
         config = _trunk_config(config, conventions.trunk_type)
-        self._assemble_native(trunk_class.from_config(config, trust_remote_code=False), declared)
+        self._assemble_native(build_trunk(config, conventions.trunk_class), config, declared)
 
     @classmethod
     def on_trunk(cls, trunk: PreTrainedModel, declared: MTPInfo) -> NativeMTPForCausalLM:
@@ -60,26 +60,28 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         """
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model._assemble_native(trunk, declared)
+        model._assemble_native(trunk, trunk.config, declared)
         return model.train(trunk.training)
 
-    def _assemble_native(self, trunk: PreTrainedModel, declared: MTPInfo) -> None:
-        self.config = trunk.config
+    def _assemble_native(self, trunk: PreTrainedModel, config: PretrainedConfig, declared: MTPInfo) -> None:
+        self.config = config
         self.conventions, self.recursion = _conventions(declared), declared.recursion or 1
         self.detach_trunk = False
         self.trunk = trunk
         self._parts = find_parts(trunk)
-        final_norm = trunk.get_submodule(self._parts.final_norm)
-        std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
+        self._final_norm = final_norm_after(trunk, self._parts)
+        self.change = declared_change(config)
+        norm = trunk.get_submodule(self._final_norm)
+        std = getattr(config.get_text_config(), "initializer_range", None) or 0.02
         layers = [self._like(number) for number in self.conventions.block_like]
         self.heads = nn.ModuleDict(
-            {str(k): NativeModule(trunk, layer, final_norm, self.conventions, std) for k, layer in enumerate(layers, 2)}
+            {str(k): NativeModule(trunk, layer, norm, self.conventions, std) for k, layer in enumerate(layers, 2)}
         )
         if self.conventions.final_norm == "shared":
-            self.shared_post_norm = fresh_copy(final_norm, std)
+            self.shared_post_norm = fresh_copy(norm, std)
 
     def _like(self, number: int) -> nn.Module:
-        layers = cast("nn.ModuleList", self.trunk.get_submodule(self._parts.last_layer.rpartition(".")[0]))
+        layers = cast("nn.ModuleList", self.trunk.get_submodule(self._parts.layers))
         if number >= len(layers):
             raise CheckpointError(
                 f"mtp.conventions.block_like names layer {number} of {type(self.trunk).__name__}, which has"
@@ -87,6 +89,11 @@ class NativeMTPForCausalLM(MTPForCausalLM):
                 hint="name in metadata.json a layer of the trunk that is of the same kind as the module's block",
             )
         return layers[number]
+
+    @property
+    @override
+    def trunk_class(self) -> str:
+        return self.conventions.trunk_class or "AutoModelForCausalLM"
 
     @property
     @override
@@ -107,20 +114,20 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         return weight.detach(), None if bias is None else bias.detach()
 
     @override
-    def _hidden(self, input_ids: Tensor, rows: Rows) -> tuple[Tensor, list[Tensor]]:
-        final_norm = self.trunk.get_submodule(self._parts.final_norm)
+    def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
+        norm = self.trunk.get_submodule(self._final_norm)
         like = [self._like(number) for number in self.conventions.block_like]
-        with recorded_calls(final_norm, *like) as calls:
-            hidden = self.trunk.base_model(input_ids=input_ids, **rows.trunk_arguments).last_hidden_state
-        passed = hidden if self.conventions.hidden == "after_norm" else calls[final_norm][0][0]
+        with recorded_calls(norm, *like) as calls:
+            hidden = self._run_body(input_ids, rows)
+        passed = hidden if self.conventions.hidden == "after_norm" else calls[norm][0][0]
         if self.detach_trunk:
             passed = passed.detach()
         found = [hidden]
-        for k in range(2, self.num_heads + 1):
+        for k in range(2, num_heads + 1):
             call = calls[like[k - 2 if self.recursion == 1 else 0]]
             output, passed = self._run(k, self._embedding(k, input_ids, rows), passed, call)
             found.append(output)
-        return hidden, found
+        return hidden, [self.change.of_hidden(each) for each in found]
 
     def _run(self, k: int, embedding: Tensor, passed: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         module = self._module(k)

@@ -11,15 +11,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from wmtp.models.logits import UNCHANGED, LogitChange
 from wmtp.models.losses import Backend, Unembedding, per_head_cross_entropy, per_head_top1
 from wmtp.models.targets import IGNORE
 
 
 class Wanted(NamedTuple):
-    """What is asked of an answer to labels: where the most probable token is right, and cross-entropy."""
+    """What is asked of an answer to labels: where the most probable token is right, and cross-entropy.
+
+    Both are of the logits as the model answers with them, after what it does to them behind the unembedding.
+    """
 
     top1: bool
     ce: bool
+    change: LogitChange = UNCHANGED
 
 
 # A ModelOutput, not a plain dataclass: FSDP2 looks for the output's tensors in it to prepare the backward pass.
@@ -57,10 +62,10 @@ class MTPOutput(ModelOutput):
     ) -> MTPOutput:
         """Return losses and validity from what each head's unembedding is applied to; without losses, zeros."""
         return cls(
-            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend)
+            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend, wanted.change)
             if wanted.ce
             else torch.zeros(targets.shape, device=targets.device),
             valid=targets != IGNORE,
-            top1=per_head_top1(head_hidden, unembedding, targets) if wanted.top1 else None,
+            top1=per_head_top1(head_hidden, unembedding, targets, wanted.change) if wanted.top1 else None,
             hidden_states=hidden_states,
         )

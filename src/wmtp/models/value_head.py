@@ -63,6 +63,10 @@ class WithValueHead(nn.Module):
         answer = {field.name: getattr(output, field.name) for field in fields(output)}
         return MTPOutput(**answer | {"state_values": self.value_head(hidden.detach() if self.detach_trunk else hidden)})
 
+    def leave_out_heads(self, horizon: int) -> None:
+        """Pass on to the model."""
+        self.model.leave_out_heads(horizon)
+
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Pass on to the model."""
         self.model.activation_checkpointing_enable(*args, **kwargs)

@@ -81,7 +81,7 @@ def export_module(
         )
     plain = {key: value for key, value in config.items() if key != "mtp_config"}
     strategy = LoadingStrategy(
-        loader_type="huggingface", transformers_class="AutoModelForCausalLM", required_files=[CONFIG_FILE]
+        loader_type="huggingface", transformers_class=model.trunk_class, required_files=[CONFIG_FILE]
     )
     changes = {"mtp": None, "horizon": None, "n_heads": None, "source_path": None, "created_by": f"wmtp {__version__}"}
     exported = metadata.model_copy(update={"loading_strategy": strategy, "provenance": provenance, **changes})

@@ -60,6 +60,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         values_only: bool = False,
         **arguments: Any,
     ) -> None:
+        arguments["model"].leave_out_heads(len(head_prior))
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
         self.algorithm = algorithm

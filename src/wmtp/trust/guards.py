@@ -74,6 +74,27 @@ def scoring_errors(where: str, what: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def answering_errors(where: str, what: str) -> Iterator[None]:
+    """Turn whatever a model of transformers raises when it is asked into a CheckpointError.
+
+    Args:
+        where: The model's file, or its class.
+        what: What it was asked.
+    """
+    try:
+        with _quiet_transformers:
+            yield
+    except (KeyboardInterrupt, SystemExit, WmtpError):
+        raise
+    except BaseException as error:  # libraries raise every kind
+        raise CheckpointError(
+            f"{where}: it raised {_shown(error)} on {what}",
+            hint="see whether transformers' own forward pass answers token ids alone; a model that needs more,"
+            " or keeps something between calls, takes a class of its own (docs/extending.md)",
+        ) from error
+
+
 def _is_ours(error: BaseException) -> bool:
     # The code could raise our own errors, with any text in them.
     trace = error.__traceback__

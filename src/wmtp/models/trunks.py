@@ -1,0 +1,45 @@
+"""The causal LM that heads stand on, built from a configuration."""
+
+from __future__ import annotations
+
+import transformers
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from wmtp.errors import CheckpointError
+from wmtp.untrusted import did_you_mean, show
+
+
+def build_trunk(config: PretrainedConfig, name: str | None) -> PreTrainedModel:
+    """Return a causal LM of this configuration.
+
+    Args:
+        config: Of the causal LM, or of a model of which it is the part that reads text.
+        name: Its class, as transformers exports it. None: the one that AutoModelForCausalLM takes.
+
+    Raises:
+        CheckpointError: If transformers has no such class, or it has another kind of configuration.
+    """
+    if name is None:
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        candidates = [known for known in dir(transformers) if "For" in known]
+        raise CheckpointError(
+            f"mtp_config: trunk_class is {show(name)}, which is no model class of transformers"
+            f" {transformers.__version__}",
+            hint="name the class of the model that the heads were grown on" + did_you_mean(name, candidates),
+        )
+    for own in (config, config.get_text_config(decoder=True)):
+        if found.config_class is not None and isinstance(own, found.config_class):
+            return found._from_config(own)
+    raise CheckpointError(
+        f"mtp_config: trunk_class is {show(name)}, and config.json has the model_type {show(config.model_type)}",
+        hint="name the class of the model that the heads were grown on",
+    )
+
+
+def recorded_class(trunk: PreTrainedModel, config: PretrainedConfig) -> dict[str, str]:
+    """Return what `mtp_config` has to say about the trunk's class: nothing where the configuration tells it."""
+    taken = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    choices = taken if isinstance(taken, (list, tuple)) else (taken,)
+    return {} if choices[0] is type(trunk) else {"trunk_class": type(trunk).__name__}
