@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+import head_files
+
 PRIVATE_KEY, PUBLIC_KEY = "key.pem", "key.pub"
 
 
@@ -61,3 +63,36 @@ def test_a_signature_without_a_key_is_wrong_usage(wmtp, llama):
     refused = wmtp("validate", llama, "--signature", "model.sig")
     assert refused.exit_code == 2
     assert "--signature and --public-key go together" in refused.stderr
+
+
+def test_for_says_that_a_program_would_draft_and_imports_no_torch(wmtp, tmp_path):
+    served = wmtp("validate", head_files.qwen3_5_vl(tmp_path), "--for", "vllm")
+    assert served.exit_code == 0
+    assert served.stdout.startswith(f"{tmp_path}: vLLM 0.32.0 would load 1 module (qwen3_5) and draft with them\n")
+    facts = json.loads(wmtp("validate", tmp_path, "--for", "vllm", "--json").stdout)
+    assert (facts["valid"], facts["for"]["version"]) == (True, "vLLM 0.32.0")
+    assert facts["for"]["evidence"] == "seen in a run"
+
+
+def test_for_fails_with_all_that_is_in_the_way(wmtp, tmp_path):
+    head_files.deepseek(tmp_path, num_nextn_predict_layers=2, topk_method=None)
+    refused = wmtp("validate", tmp_path, "--for", "vllm", "--json")
+    assert refused.exit_code == 1
+    error = json.loads(refused.stdout)["error"]
+    assert error["problem"] == f"{tmp_path}: vLLM 0.32.0 would not draft with these heads: 2 things stand in the way"
+    assert len(error["faults"]) == 2
+    assert error["hint"] == f"mend each, then ask again: wmtp validate {tmp_path} --for vllm"
+
+
+def test_for_goes_with_no_other_proof(wmtp, llama):
+    refused = wmtp("validate", llama, "--for", "vllm", "--deep")
+    assert refused.exit_code == 2
+    assert "--for reads config.json and headers alone" in refused.stderr
+    assert wmtp("validate", llama, "--for", "tgi").exit_code == 2
+
+
+def test_the_programs_of_for_are_those_of_the_table():
+    from wmtp.cli.proving import Server
+    from wmtp.serving.table import PROGRAMS
+
+    assert [program.value for program in Server] == list(PROGRAMS)

@@ -17,7 +17,7 @@ VERBS = {
     "inspect": (["URI"], {"--tensors", "--allow-symlinks", "--json"}),
     "validate": (
         ["URI"],
-        {"--deep", "--allow-code", "--lock", "--signature", "--public-key", "--allow-symlinks", "--json"},
+        {"--deep", "--for", "--allow-code", "--lock", "--signature", "--public-key", "--allow-symlinks", "--json"},
     ),
     "load": (["URI"], _LOADS),
     "diff": (["A", "B"], {"--headers", "--exit-code", "--allow-symlinks", "--json"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,22 @@ import typer
 
 from wmtp.cli.options import URI, AllowCode, AllowSymlinks, AsJSON, Lock, consents
 from wmtp.cli.output import Output
+from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
     from wmtp.checkpoint.contents import Checkpoint
     from wmtp.load_plan.plan import LoadPlan
     from wmtp.storage.store import Store
+
+
+class Server(StrEnum):
+    """Programs of which it is known what they read of a checkpoint's heads."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRANSFORMERS = "transformers"
+    LLAMA_CPP = "llama.cpp"
+
 
 Signature = Annotated[
     Path | None, typer.Option("--signature", metavar="FILE", help="A signature that must hold for every file.")
@@ -33,11 +45,19 @@ def validate(  # noqa: PLR0913  each option of the contract is one
     signature: Signature = None,
     public_key: PublicKey = None,
     allow_symlinks: AllowSymlinks = False,
+    program: Annotated[
+        Server | None, typer.Option("--for", help="Ask instead whether that program would draft with the heads.")
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Prove that a checkpoint is what it declares: the files, the tensors, the model that they fill."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
+    if program is not None:
+        if deep or allow_code or lock or signature or public_key:
+            ctx.fail("--for reads config.json and headers alone: ask for all else in a run without it")
+        _served(out, uri, program, allow_symlinks=allow_symlinks)
+        return
     if (signature is None) != (public_key is None):
         ctx.fail("--signature and --public-key go together")
     agreed = consents(allow_code)
@@ -61,6 +81,15 @@ def validate(  # noqa: PLR0913  each option of the contract is one
         facts["verified"] += filled
         lines = [*plan.summary(), "proven: every parameter has its tensor, and every tensor its parameter"]
     out.result(facts, [*facts["verified"], *lines])
+
+
+def _served(out: Output, uri: str, program: Server, *, allow_symlinks: bool) -> None:
+    """Print whether a program would draft with a checkpoint's heads, or fail with all that is in the way."""
+    from wmtp.serving.check import check_serving
+    from wmtp.serving.table import PROGRAMS
+
+    where, verdict = check_serving(uri, PROGRAMS[program.value], allow_symlinks=allow_symlinks)
+    out.result({"uri": where, "valid": True, "for": verdict.to_dict()}, verdict.summary(plain(where)))
 
 
 def _proven(uri: str, options: dict[str, Any], *, deep: bool) -> tuple[LoadPlan, list[str]]:
