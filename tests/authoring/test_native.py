@@ -94,4 +94,4 @@ def test_a_family_s_model_type_with_other_names_is_not_drafted(tmp_path):
     change_tensors(tmp_path / "m", lambda held: held.update({"mtp.odd.weight": torch.zeros(VOCAB)}))
     change_config(tmp_path / "m", num_nextn_predict_layers=1)
     notes = " ".join(init_metadata(tmp_path / "m").notes)
-    assert "mtp.odd.weight do not have the names of Mellum; declare them by hand" in notes
+    assert "mtp.odd.weight do not have the names of mellum; declare them by hand" in notes

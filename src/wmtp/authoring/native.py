@@ -9,8 +9,9 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from wmtp.authoring.native_families import Family, family_of
-from wmtp.checkpoint.native_heads import native_tensors
+from wmtp.authoring.native_families import DRAFTING, Drafting, conventions_of
+from wmtp.checkpoint.families import family_of
+from wmtp.checkpoint.native_heads import native_names
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.untrusted import plain
 
@@ -40,54 +41,55 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
         tensors: What the headers declare.
         notes: Gets a sentence for what was guessed, or why nothing was.
     """
-    found = native_tensors(config, tensors)
+    found = native_names(config, [tensor.name for tensor in tensors])
     if not found:
         return None
-    family = family_of(config.get("model_type"))
-    depth = _text(config).get("num_hidden_layers")
-    if family is None or type(depth) is not int:
+    family, depth = family_of(config), _text(config).get("num_hidden_layers")
+    drafting = DRAFTING.get(family.name) if family else None
+    if family is None or drafting is None or type(depth) is not int:
         notes.append(f"mtp: tensors of native heads are there ({_some(found)}), of no family that is known here")
         return None
-    transforms, modules = _transforms(family, depth, [tensor.name for tensor in tensors])
+    transforms, modules = _transforms(drafting, depth, [tensor.name for tensor in tensors])
     renamed = {_renamed(transforms, tensor.name): tensor for tensor in tensors}
     stray = [tensor.name for name, tensor in renamed.items() if not name.startswith(("trunk.", "heads.", "shared_"))]
     if not modules or stray:
         what = f"{_some(stray or found)} do not have the names of {family.name}"
         notes.append(f"mtp: tensors of native heads are there, but {what}; declare them by hand")
         return None
-    like = [_like(family, config, renamed, i) for i in range(modules)]
+    like = [_like(drafting, config, renamed, i) for i in range(modules)]
     notes.append(
         f"mtp.conventions: those of {family.name}, by model_type; no load shows a wrong one, only how often the heads"
         " are right: see that before you train them"
     )
-    return NativeDraft(transforms, _declaration(family, config, renamed, like))
+    conventions = {**conventions_of(family, drafting), "block_like": like}
+    if drafting.trunk_type is not None and config.get("model_type") not in CONFIG_MAPPING:
+        conventions["trunk_type"] = drafting.trunk_type
+    return NativeDraft(transforms, _declaration(conventions, config, renamed))
 
 
-def _declaration(family: Family, config: dict[str, Any], names: Iterable[str], like: list[int]) -> dict[str, Any]:
-    held, conventions = set(names), {**family.conventions, "block_like": like}
+def _declaration(conventions: dict[str, Any], config: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    held = set(names)
     for part, field in (("embed_tokens", "embedding"), ("unembedding", "unembedding")):
         if f"heads.2.{part}.weight" in held:
             conventions[field] = "copied"
     if "shared_post_norm.weight" in held:
         conventions["final_norm"] = "shared"
-    if family.trunk_type is not None and config.get("model_type") not in CONFIG_MAPPING:
-        conventions["trunk_type"] = family.trunk_type
     if any(name.startswith("trunk.model.language_model.") for name in held):
         conventions["trunk_class"] = _first_architecture(config)
     return {
         "kind": "sequential",
-        "n_future_tokens": 1 + len(like),
+        "n_future_tokens": 1 + len(conventions["block_like"]),
         "head_type": "deepseek",
         "conventions": conventions,
     }
 
 
-def _transforms(family: Family, depth: int, names: Sequence[str]) -> tuple[dict[str, str], int]:
+def _transforms(drafting: Drafting, depth: int, names: Sequence[str]) -> tuple[dict[str, str], int]:
     """Return the rules that some name needs, in order, and the number of modules that they found."""
     rules: dict[str, str] = {}
     modules = 0
-    for i in range(family.max_modules):
-        own = dict(_of_module(family, i, depth))
+    for i in range(drafting.max_modules):
+        own = dict(_of_module(drafting, i, depth))
         needed = {pattern: text for pattern, text in own.items() if any(re.search(pattern, name) for name in names)}
         if not any("mtp_block" in text for text in needed.values()):
             break
@@ -96,11 +98,11 @@ def _transforms(family: Family, depth: int, names: Sequence[str]) -> tuple[dict[
     return rules | dict([_TRUNK]), modules
 
 
-def _of_module(family: Family, i: int, depth: int) -> Iterator[tuple[str, str]]:
+def _of_module(drafting: Drafting, i: int, depth: int) -> Iterator[tuple[str, str]]:
     def numbered(text: str) -> str:
         return text.replace("{i}", str(i)).replace("{n}", str(depth + i)).replace("{k}", str(i + 2))
 
-    for pattern, text in family.parts:
+    for pattern, text in drafting.parts:
         yield numbered(pattern), numbered(text)
 
 
@@ -110,7 +112,7 @@ def _renamed(transforms: dict[str, str], name: str) -> str:
     return name
 
 
-def _like(family: Family, config: dict[str, Any], renamed: dict[str, TensorInfo], i: int) -> int:
+def _like(drafting: Drafting, config: dict[str, Any], renamed: dict[str, TensorInfo], i: int) -> int:
     """Return the last layer of the trunk whose tensors, and attention where that is known, are those of a block."""
     start = f"heads.{i + 2}.mtp_block."
     block = {name.removeprefix(start): tensor.shape for name, tensor in renamed.items() if name.startswith(start)}
@@ -120,15 +122,15 @@ def _like(family: Family, config: dict[str, Any], renamed: dict[str, TensorInfo]
             layers.setdefault(int(found[1]), {})[found[2]] = tensor.shape
     fitting = [number for number, layer in sorted(layers.items()) if layer == block]
     kinds = _text(config).get("layer_types")
-    wanted = _attention(family, config, i)
+    wanted = _attention(drafting, config, i)
     if isinstance(kinds, list) and wanted is not None:
         fitting = [number for number in fitting if number < len(kinds) and kinds[number] == wanted] or fitting
     return (fitting or [max(layers, default=0)])[-1]
 
 
-def _attention(family: Family, config: dict[str, Any], i: int) -> str | None:
+def _attention(drafting: Drafting, config: dict[str, Any], i: int) -> str | None:
     said = _text(config).get("mtp_layer_types")
-    return said[i] if isinstance(said, list) and i < len(said) and isinstance(said[i], str) else family.attention
+    return said[i] if isinstance(said, list) and i < len(said) and isinstance(said[i], str) else drafting.attention
 
 
 def _first_architecture(config: dict[str, Any]) -> str | None:

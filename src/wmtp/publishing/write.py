@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.headers import SINGLE_FILE
 from wmtp.checkpoint.index import INDEX_FILE
+from wmtp.checkpoint.native_heads import counting_what_is_there
 from wmtp.errors import CheckpointError
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.metadata.file import METADATA_FILE, write_metadata
@@ -44,7 +45,8 @@ def write_model_directory(
     Args:
         directory: Where to; it exists.
         state_dict: Parameters and persistent buffers. A tensor under several names is stored once, under the first.
-        config: config.json. Its `dtype` is set to that of the weights, so that no reader casts them.
+        config: config.json. Its `dtype` is set to that of the weights, so that no reader casts them. Native modules
+            that it counts and that are not written are counted no more, so that no server looks for them.
         metadata: What it says about files is set to what was written: `required_files`, `dtype`, no name mapping (the
             names are the model's own), no digests of older files.
         extra_files: Further files by relative name: content, or a file to copy. They become required files.
@@ -62,6 +64,7 @@ def write_model_directory(
     tensors = stored_once(state_dict)
     weights = _write_weights(directory, tensors)
     dtype_name = _dtype_name(tensors.values())
+    config = counting_what_is_there(metadata, config, tensors)
     values = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": dtype_name}
     _write_json(directory / CONFIG_FILE, values)
     for name, content in extra_files.items():
