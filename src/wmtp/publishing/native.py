@@ -16,6 +16,7 @@ from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import write_metadata
 from wmtp.metadata.schema import ModelMetadata
+from wmtp.models.native import NativeMTPForCausalLM
 from wmtp.publishing.write import write_model_directory
 from wmtp.storage.store import Store
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 _DTYPES = ("dtype", "torch_dtype")
 _OWN = ("trunk.", "heads.")
+
+
+def keeps_source_layout(loaded: LoadResult) -> bool:
+    """Say whether a model is written as `write_native_directory` does it."""
+    return isinstance(loaded.model, NativeMTPForCausalLM) and has_source_layout(loaded.plan)
 
 
 def has_source_layout(plan: LoadPlan) -> bool:

@@ -1,6 +1,7 @@
 """What a published training checkpoint is: a model directory that loads as its base model did.
 
-Tensors are named as the model's own parameters, so metadata.json needs no name mapping. Code and tokenizer come along
+Tensors are named as the model's own parameters, so metadata.json needs no name mapping; but those of native heads and
+their trunk are named as in the base model's files, as servers look for these names. Code and tokenizer come along
 byte for byte: consent to a base model's modeling.py is consent to the checkpoint's.
 """
 
@@ -27,6 +28,7 @@ from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
 from wmtp.publishing.export import export_module
+from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.publishing.write import RECEIPT_FILE, write_model_directory
@@ -95,15 +97,19 @@ class CheckpointWriter:
             )
 
     def _publish(self, name: str, step: int) -> None:
-        state = self.state()
+        state, metadata, receipt = self.state(), self._metadata(step), self.base.receipt
+        files = {**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})}
         with publish_directory(self.directory / name) as directory:
+            if keeps_source_layout(self.base):
+                write_native_directory(directory, self.base, metadata=metadata, extra_files=files, receipt=receipt)
+                return
             write_model_directory(
                 directory,
                 state_dict=self.base.model.state_dict(),
                 config=self.base.checkpoint.config,
-                metadata=self._metadata(step),
-                extra_files={**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})},
-                receipt=self.base.receipt,
+                metadata=metadata,
+                extra_files=files,
+                receipt=receipt,
             )
 
     def _metadata(self, step: int) -> ModelMetadata:
