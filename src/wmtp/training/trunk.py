@@ -37,7 +37,7 @@ def set_trunk(model: nn.Module, trunk: Trunk, horizon: int) -> None:
         )
     if trunk == "frozen" and horizon == 1:
         raise TrainingError(
-            "mtp.trunk is frozen, and only the next-token head is trained, which is the trunk's own: nothing would learn",
+            "mtp.trunk is frozen, and only the next-token head is trained, which is the trunk's own: nothing learns",
             hint="train more heads (mtp.horizon), or set mtp.trunk: trained",
         )
     if isinstance(inner, NativeMTPForCausalLM):
