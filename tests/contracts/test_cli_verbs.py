@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from checkpoints import write_llama_checkpoint
+from head_files import deepseek
 from wmtp.cli.main import app
 
 _SETTINGS = {"--config", "--recipe", "--json"}
@@ -88,11 +89,17 @@ def test_every_verb_has_help_and_every_option_says_what_it_does():
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
-    return write_llama_checkpoint(tmp_path_factory.mktemp("zoo") / "llama").parent
+    zoo = write_llama_checkpoint(tmp_path_factory.mktemp("zoo") / "llama").parent
+    deepseek(zoo / "heads")
+    return zoo
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "--version", "ls ZOO", "inspect ZOO/llama", "schema metadata", "schema recipe"]
+    "words",
+    [
+        *("--help", "--version", "ls ZOO", "inspect ZOO/llama", "validate ZOO/heads --for vllm"),
+        *("schema metadata", "schema recipe"),
+    ],
 )
 def test_what_answers_at_once_imports_no_torch(words, zoo):
     words = words.replace("ZOO", str(zoo)).split()

@@ -60,7 +60,6 @@ def write(directory, family):
 PAIRS = [(f.name, p.name) for f in FAMILIES for p in PROGRAMS.values() if f.name in p.drafts]
 ELSEWHERE = {
     ("inkling", "vllm"),
-    ("step3p5", "transformers"),
     ("deepseek_v3", "transformers"),
     ("glm4_moe", "transformers"),
 }

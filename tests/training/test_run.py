@@ -160,7 +160,7 @@ def test_a_checkpoints_own_module_trains_and_loads_again_with_the_same_consent(t
     assert result.final_metrics["eval_ce_2"] < result.initial_metrics["eval_ce_2"]
     loaded = wmtp.load(result.final_checkpoint, allow_code=consent)
     assert torch.equal(loaded.model(TOKENS), result.model(TOKENS))
-    assert loaded.metadata.loading_strategy.state_dict_mapping.remove_prefix is None
+    assert loaded.metadata.loading_strategy.state_dict_mapping.remove_prefix == "old."
 
 
 def test_packing_is_refused_for_a_module_that_cannot_keep_documents_apart(tmp_path):

@@ -233,7 +233,7 @@ def _write(model: MTPForCausalLM, loaded: LoadResult, destination: Path) -> None
             config=loaded.checkpoint.config | changes,
             metadata=metadata,
             extra_files=copied_files(loaded),
-            receipt=loaded.receipt,
+            source=loaded,
         )
         _check_loads(directory, destination)
 

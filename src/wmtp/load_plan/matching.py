@@ -75,7 +75,7 @@ class _Match:
 def _match(
     checkpoint: Checkpoint, specs: Sequence[ParameterSpec], mapping: StateDictMapping, *, keep_stored_dtype: bool
 ) -> _Match:
-    sources = _sources(checkpoint, mapping)
+    sources = sources_of(mapping, checkpoint.tensors, where=checkpoint.where)
     owners = {name: spec for spec in specs for name in spec.names}
     assignments, missing = [], []
     for spec in specs:
@@ -99,14 +99,28 @@ def _match(
     return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
 
 
-def _sources(checkpoint: Checkpoint, mapping: StateDictMapping) -> dict[str, tuple[TensorInfo | Made, tuple[str, ...]]]:
-    """What the files have for the model, by the names that the mapping gives, with the rules that gave them."""
-    mapped = map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
-    named = {mapped[tensor.name].name: tensor for tensor in checkpoint.tensors}
-    made = made_of(mapping.tensors, named, where=checkpoint.where)
+def sources_of(
+    mapping: StateDictMapping, tensors: Sequence[TensorInfo], *, where: str
+) -> dict[str, tuple[TensorInfo | Made, tuple[str, ...]]]:
+    """Return what stored tensors are for a model, by the names that a mapping gives, with the rules that gave them.
+
+    Args:
+        mapping: How they are named and made.
+        tensors: What the files hold.
+        where: The checkpoint, as errors show it.
+
+    Raises:
+        PlanError: If the mapping does not fit the tensors.
+    """
+    mapped = map_names(mapping, [tensor.name for tensor in tensors], where=where)
+    prefix = mapping.add_prefix or ""
+    inner = {mapped[tensor.name].name.removeprefix(prefix): tensor for tensor in tensors}
+    made = made_of(mapping.tensors, inner, where=where, prefix=prefix)
     used = {tensor.name for each in made.values() for tensor in each.tensors}
-    whole = {name: (tensor, mapped[tensor.name].rules) for name, tensor in named.items() if tensor.name not in used}
-    return whole | {name: (each, (f"tensors {show(each.rule)}",)) for name, each in made.items()}
+    sources: dict[str, tuple[TensorInfo | Made, tuple[str, ...]]] = {
+        mapped[tensor.name].name: (tensor, mapped[tensor.name].rules) for tensor in tensors if tensor.name not in used
+    }
+    return sources | {name: (each, (f"tensors {show(each.rule)}",)) for name, each in made.items()}
 
 
 def _suggested(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], found: _Match) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from wmtp.checkpoint.native_heads import native_names, with_count
 from wmtp.load_plan.conversion.inverse import stored_again
 from wmtp.load_plan.conversion.nodes import Dequantised, Made, Node, parts_of
 from wmtp.load_plan.plan import LoadPlan
-from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import write_metadata
 from wmtp.metadata.schema import ModelMetadata
@@ -53,7 +52,6 @@ def write_native_directory(
     *,
     metadata: ModelMetadata,
     extra_files: Mapping[str, bytes | Path],
-    receipt: LoadReceipt | None = None,
 ) -> ModelMetadata:
     """Write a model with native heads into an empty directory, in the layout of the checkpoint that it came from.
 
@@ -65,7 +63,6 @@ def write_native_directory(
         loaded: The model, whose parameters may have changed since, with the plan that filled it.
         metadata: What it says about files is set to what was written; see `write_model_directory`.
         extra_files: Further files by relative name.
-        receipt: What the model was loaded from, for receipt.json.
 
     Returns:
         The metadata as written.
@@ -76,7 +73,6 @@ def write_native_directory(
         config=loaded.checkpoint.config,
         metadata=metadata,
         extra_files=extra_files,
-        receipt=receipt,
     )
     heads: Any = loaded.model
     write_config(directory, loaded, with_count(loaded.checkpoint.config, len(heads.heads)))

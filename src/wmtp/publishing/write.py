@@ -17,14 +17,16 @@ from wmtp.checkpoint.headers import SINGLE_FILE
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.checkpoint.native_heads import counting_what_is_there
 from wmtp.errors import CheckpointError
-from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.metadata.file import METADATA_FILE, write_metadata
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.publishing.layout import Layout, layout_of
 from wmtp.publishing.overlaps import refuse_overlaps
 from wmtp.untrusted import relative_name_fault, show
 
 if TYPE_CHECKING:  # torch is imported when there are tensors to write
     from torch import Tensor, dtype
+
+    from wmtp.loaders.base import LoadResult
 
 RECEIPT_FILE = "receipt.json"
 MAX_SHARD_BYTES = 5_000_000_000
@@ -38,7 +40,7 @@ def write_model_directory(
     config: Mapping[str, Any],
     metadata: ModelMetadata,
     extra_files: Mapping[str, bytes | Path] | None = None,
-    receipt: LoadReceipt | None = None,
+    source: LoadResult | None = None,
 ) -> ModelMetadata:
     """Write weights, configuration and metadata of a model into an empty directory.
 
@@ -47,10 +49,11 @@ def write_model_directory(
         state_dict: Parameters and persistent buffers. A tensor under several names is stored once, under the first.
         config: config.json. Its `dtype` is set to that of the weights, so that no reader casts them. Native modules
             that it counts and that are not written are counted no more, so that no server looks for them.
-        metadata: What it says about files is set to what was written: `required_files`, `dtype`, no name mapping (the
-            names are the model's own), no digests of older files.
+        metadata: What it says about files is set to what was written: `required_files`, `dtype`, the mapping of the
+            tensors' names and layout, no digests of older files.
         extra_files: Further files by relative name: content, or a file to copy. They become required files.
-        receipt: What the model was loaded from, for receipt.json.
+        source: What the model was loaded from, for receipt.json. Tensors are written in the layout in which they were
+            read from it, where that can be done, so that its readers can read them; else under the model's own names.
 
     Returns:
         The metadata as written.
@@ -62,6 +65,8 @@ def write_model_directory(
     extra_files = extra_files or {}
     _check_names(extra_files)
     tensors = stored_once(state_dict)
+    layout = layout_of(source.plan, tensors) if source is not None else Layout()
+    tensors = layout.stored(tensors)
     weights = _write_weights(directory, tensors)
     dtype_name = _dtype_name(tensors.values())
     config = counting_what_is_there(metadata, config, tensors)
@@ -69,15 +74,22 @@ def write_model_directory(
     _write_json(directory / CONFIG_FILE, values)
     for name, content in extra_files.items():
         _write_file(directory / name, content)
-    if receipt is not None:
-        (directory / RECEIPT_FILE).write_text(receipt.to_json(), encoding="utf-8")
-    written = _as_written(metadata, [CONFIG_FILE, weights, *extra_files], dtype_name)
+    if source is not None:
+        write_receipt(directory, source)
+    written = _as_written(metadata, layout.mapping, [CONFIG_FILE, weights, *extra_files], dtype_name)
     write_metadata(directory, written)
     return written
 
 
-def _as_written(metadata: ModelMetadata, required: list[str], dtype: str | None) -> ModelMetadata:
-    changes = {"required_files": required, "state_dict_mapping": StateDictMapping()}
+def write_receipt(directory: Path, source: LoadResult) -> None:
+    """Write what a model was loaded from, as receipt.json."""
+    (directory / RECEIPT_FILE).write_text(source.receipt.to_json(), encoding="utf-8")
+
+
+def _as_written(
+    metadata: ModelMetadata, mapping: StateDictMapping, required: list[str], dtype: str | None
+) -> ModelMetadata:
+    changes = {"required_files": required, "state_dict_mapping": mapping}
     strategy = metadata.loading_strategy.model_copy(update=changes)
     return metadata.model_copy(update={"loading_strategy": strategy, "dtype": dtype, "files": None})
 

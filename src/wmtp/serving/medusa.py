@@ -16,7 +16,7 @@ from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.serving.counts import whole_number
 from wmtp.serving.programs import Evidence, Program
 from wmtp.serving.table import VLLM
-from wmtp.serving.verdict import Obstacle, Verdict
+from wmtp.serving.verdict import MEDUSA, Obstacle, Verdict
 from wmtp.untrusted import MAX_SHOWN, show, show_all
 
 _DEFAULTS = {"hidden_size": 4096, "vocab_size": 32001, "num_heads": 5, "num_hidden_layers": 1}
@@ -71,7 +71,7 @@ def medusa_verdict(config: Mapping[str, Any], where: str) -> Verdict:
         "note: which target they were trained on does not stand in the files",
     )
     conventions = {"hidden": "after the final norm", "order": None, "zeroes_first": None}
-    return Verdict(VLLM, "medusa", count, Evidence.SEEN, conventions, notes, command)
+    return Verdict(VLLM, MEDUSA, count, Evidence.SEEN, conventions, notes, command)
 
 
 def _clashing(config: Mapping[str, Any]) -> Iterator[Obstacle]:

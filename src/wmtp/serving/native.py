@@ -97,7 +97,8 @@ def _structure(heads: NativeHeads) -> Iterator[Obstacle]:
     nested = heads.config.get("text_config")
     if nested is not None and not isinstance(nested, dict):
         yield Obstacle(CONFIG_FILE, f"text_config is {show(nested)}, not an object", "take config.json of the release")
-    if whole_number(heads.text.get("num_hidden_layers")) is None:
+    needs_depth = heads.family.layout.repeats_trunk or "{n}" in heads.family.layout.block
+    if needs_depth and whole_number(heads.text.get("num_hidden_layers")) is None:
         found = show(heads.text.get("num_hidden_layers"))
         yield Obstacle(
             CONFIG_FILE, f"num_hidden_layers is {found}, not a number of layers", "take config.json of the release"

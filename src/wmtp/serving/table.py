@@ -82,9 +82,9 @@ TRANSFORMERS = Program(
         "inkling": Support(_SEEN, modules=Modules.ALL),
         "deepseek_v3": Support(_SEEN, modules=_ONE, absent_count=1, depths=(61,)),
         "glm4_moe": Support(_SEEN, modules=_ONE, absent_count=1, depths=(46, 92)),
-        "step3p5": Support(model_types=("step3p7",), modules=Modules.ALL),
     },
     reasons={
+        "step3p5": "each module has an unembedding of its own, in whose place it takes the trunk's",
         "qwen3_5": _STATEFUL,
         "qwen3_next": _STATEFUL,
         "nemotron_h": _STATEFUL,
@@ -92,7 +92,7 @@ TRANSFORMERS = Program(
             ("deepseek_v32", "glm_moe_dsa", "exaone_moe", "exaone4_5", "ernie4_5_moe", "longcat_flash"), _NO_COUNT
         ),
         "mimo_v2_flash": _NO_COUNT,
-        "mimo": "it has no class for MiMo, and remote code is not what reads the modules",
+        "mimo": "it has no class for MiMo-7B",
     },
     refused=("",),
     on_zero="builds no module and drafts nothing",

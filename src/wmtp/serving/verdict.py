@@ -10,6 +10,8 @@ from wmtp.errors import CheckpointError
 from wmtp.serving.programs import Evidence, Program
 from wmtp.untrusted import first_few
 
+MEDUSA = "medusa"
+
 
 @dataclass(frozen=True)
 class Obstacle:
@@ -56,7 +58,8 @@ class Verdict:
 
     def summary(self, where: str) -> list[str]:
         """Return the lines that a person reads."""
-        what = f"{self.num_modules} module{'s' * (self.num_modules != 1)} ({self.heads})"
+        kind = "head" if self.heads == MEDUSA else "module"
+        what = f"{self.num_modules} {kind}{'s' * (self.num_modules != 1)} ({self.heads})"
         return [
             f"{where}: {self.program.label} would load {what} and draft with them",
             *self.notes,

@@ -1,8 +1,8 @@
 """What a published training checkpoint is: a model directory that loads as its base model did.
 
-Tensors are named as the model's own parameters, so metadata.json needs no name mapping; but those of native heads and
-their trunk are named as in the base model's files, as servers look for these names. Code and tokenizer come along
-byte for byte: consent to a base model's modeling.py is consent to the checkpoint's.
+Tensors stand in the layout in which the base model's were read, by the same mapping in metadata.json; of a model with
+native heads configuration and copies too, as servers look for these. Code and tokenizer come along byte for byte:
+consent to a base model's modeling.py is consent to the checkpoint's.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from wmtp.checkpoint.contents import small_files
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
-from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
 from wmtp.publishing.export import export_module
 from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
-from wmtp.publishing.write import RECEIPT_FILE, write_model_directory
+from wmtp.publishing.write import RECEIPT_FILE, write_model_directory, write_receipt
 from wmtp.settings.recipe import Recipe
 
 FINAL = "final"
@@ -97,11 +97,12 @@ class CheckpointWriter:
             )
 
     def _publish(self, name: str, step: int) -> None:
-        state, metadata, receipt = self.state(), self._metadata(step), self.base.receipt
+        state, metadata = self.state(), self._metadata(step)
         files = {**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})}
         with publish_directory(self.directory / name) as directory:
             if keeps_source_layout(self.base):
-                write_native_directory(directory, self.base, metadata=metadata, extra_files=files, receipt=receipt)
+                write_native_directory(directory, self.base, metadata=metadata, extra_files=files)
+                write_receipt(directory, self.base)
                 return
             write_model_directory(
                 directory,
@@ -109,15 +110,13 @@ class CheckpointWriter:
                 config=self.base.checkpoint.config,
                 metadata=metadata,
                 extra_files=files,
-                receipt=receipt,
+                source=self.base,
             )
 
     def _metadata(self, step: int) -> ModelMetadata:
         parent = self.base.metadata
-        strategy = parent.loading_strategy.model_copy(update={"state_dict_mapping": StateDictMapping()})
         changes = {
             "training_algorithm": self.algorithm.training_algorithm,
-            "loading_strategy": strategy,
             "files": None,
             "created_by": f"wmtp {wmtp.__version__}",
             "source_path": self.base.checkpoint.where,

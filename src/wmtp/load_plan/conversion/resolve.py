@@ -20,13 +20,16 @@ _MAX_FAULTS = 1000  # only the first are shown
 Numbers = tuple[int, ...]
 
 
-def made_of(rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *, where: str) -> dict[str, Made]:
+def made_of(
+    rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *, where: str, prefix: str = ""
+) -> dict[str, Made]:
     """Return the parameters that declared rules make, by name.
 
     Args:
         rules: `state_dict_mapping.tensors`.
-        tensors: The stored tensors, by their names after the other rules of the mapping.
+        tensors: The stored tensors, by their names after `remove_prefix` and `key_transforms`.
         where: The checkpoint, as errors show it.
+        prefix: `add_prefix`, which the tensors get that no rule takes.
 
     Raises:
         PlanError: If a rule fits no tensor or lacks one, shapes or dtypes do not go together, two parameters get one
@@ -38,7 +41,7 @@ def made_of(rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *
     work = _Work(tensors, NumberedNames(tensors), where)
     made = _made(rules, work)
     if not work.faults:  # what a rule failed to take is not left out by it
-        _check_usage(made, work)
+        _check_usage(made, work, prefix)
     if work.faults:
         raise PlanError(
             f"{work.field} does not fit the tensors",
@@ -58,12 +61,13 @@ def _made(rules: Mapping[str, Operation], work: _Work) -> dict[str, Made]:
     return made
 
 
-def _check_usage(made: Mapping[str, Made], work: _Work) -> None:
+def _check_usage(made: Mapping[str, Made], work: _Work, prefix: str) -> None:
     usage = Usage.of({name: each.node for name, each in made.items()})
     for fault in usage.faults():
         work.fault(fault)
     for name in made:
-        if name in work.tensors and work.tensors[name].name not in usage.tensors:
+        other = work.tensors.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        if other is not None and other.name not in usage.tensors:
             work.fault(f"{show(name)} is made by a rule, and there is a tensor of that name")
 
 
