@@ -30,8 +30,8 @@ class MTPConfig(StrictModel):
     )
     scaling: Scaling | None = Field(
         None,
-        description="How the trunk applies the factor of the logits that its configuration names: multiply, divide, or"
-        " divide_hidden (hidden states are divided). Null: as most classes whose configurations name it do.",
+        description="How the trunk applies the factor of the logits that its configuration names: multiply, divide,"
+        " divide_hidden (hidden states are divided) or ignore. Null: as most classes whose configurations name it do.",
     )
 
     @classmethod
@@ -84,4 +84,4 @@ class TransformerHead(nn.Module):
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         output = self.layer(*args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        return output[0] if isinstance(output, (tuple, list)) else output

@@ -17,7 +17,7 @@ from transformers import PretrainedConfig
 from wmtp.errors import CheckpointError
 from wmtp.untrusted import show
 
-Scaling = Literal["multiply", "divide", "divide_hidden"]
+Scaling = Literal["multiply", "divide", "divide_hidden", "ignore"]
 _SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 
 # What configurations call a factor of the logits, and how most classes that read it apply it.
@@ -49,7 +49,8 @@ class LogitChange:
 
     Attributes:
         factor: Any number but 0; 1 changes nothing.
-        scaling: Whether logits are multiplied by it or divided, or hidden states divided before the unembedding.
+        scaling: Whether logits are multiplied by it or divided, hidden states divided before the unembedding, or
+            nothing is done, as by classes for images that leave it to the causal LM of which they have the body only.
         cap: Above 0, in logits. None: none.
     """
 
@@ -66,7 +67,9 @@ class LogitChange:
 
         The unembedding is linear, so that this may be done to its input and its bias as well.
         """
-        return logits if self.scaling == "divide_hidden" else scale(logits, self.factor, divide=self._divides)
+        if self.scaling in ("multiply", "divide"):
+            return scale(logits, self.factor, divide=self.scaling == "divide")
+        return logits
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
         """Return what the unembedding is applied to."""
@@ -87,10 +90,6 @@ class LogitChange:
         """
         ways = [self, *(replace(self, scaling=scaling) for scaling in _SCALINGS if scaling != self.scaling)]
         return next((way for way in ways if torch.equal(answer(way).to(expected.dtype), expected)), self)
-
-    @property
-    def _divides(self) -> bool:
-        return self.scaling == "divide"
 
 
 UNCHANGED = LogitChange()

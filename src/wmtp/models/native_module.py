@@ -73,7 +73,7 @@ class NativeModule(nn.Module):
             inputs.reverse()
         args, kwargs = call
         output = self.mtp_block(self.eh_proj(torch.cat(inputs, dim=-1)), *args[1:], **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def _held(owner: Owner, of_trunk: nn.Module, std: float) -> nn.Module | None:

@@ -59,12 +59,12 @@ def _body(trunk: PreTrainedModel) -> nn.Module:
     body: nn.Module = trunk
     # A causal LM may stand in another one, which sees images; the body is what has no unembedding of its own.
     while isinstance(body, PreTrainedModel) and body.get_output_embeddings() is not None:
-        inner = body.get_decoder()
-        if not isinstance(inner, PreTrainedModel) or inner is body:
-            inner = body.base_model  # a few call something else their decoder
-        if inner is body:
+        # A few call something else their decoder, and a few do not say where their body is.
+        candidates = [body.get_decoder(), body.base_model, *body.children()]
+        inner = [each for each in candidates if isinstance(each, PreTrainedModel) and each is not body]
+        if not inner:
             return trunk
-        body = inner
+        body = inner[0]
     return body
 
 
@@ -179,7 +179,7 @@ def _beside(trunk: nn.Module, parts: TrunkParts) -> list[tuple[str, nn.Module]]:
 def _record_calls(name: str, module: nn.Module, watch: Watch) -> Any:
     def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
-        answered = output[0] if isinstance(output, tuple) else output
+        answered = output[0] if isinstance(output, (tuple, list)) else output
         if isinstance(given, Tensor) and isinstance(answered, Tensor):
             watch.calls.append((name, given, answered))
 
