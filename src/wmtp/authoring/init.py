@@ -11,22 +11,17 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
+from wmtp.authoring.mapping import with_mapping
 from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
 from wmtp.authoring.own_class import own_class
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint, small_files
 from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
-from wmtp.errors import CheckpointError, MetadataError, PlanError, WmtpError
-from wmtp.load_plan.bounds import Bounds
-from wmtp.load_plan.matching import make_plan, suggested_mapping
-from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
-from wmtp.loaders.base import LoadingStrategy
-from wmtp.loaders.construction import build_model
+from wmtp.errors import CheckpointError, MetadataError
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
-from wmtp.registry import algorithms, loading_strategies, model_classes
-from wmtp.settings.loading import LoadOptions
+from wmtp.registry import algorithms, model_classes
 from wmtp.storage.opening import open_store
 from wmtp.storage.store import Store
 from wmtp.untrusted import show
@@ -97,7 +92,7 @@ def draft_metadata(store: Store) -> Draft:
         "created_by": "wmtp init",
     }
     metadata = parse_metadata(json.dumps(document).encode(), where=f"{store.uri / METADATA_FILE}, drafted")
-    return Draft(_with_mapping(Checkpoint(store, metadata, config, tensors), notes), (*notes, *found))
+    return Draft(with_mapping(Checkpoint(store, metadata, config, tensors), notes), (*notes, *found))
 
 
 def fitting_algorithms(wmtp_type: str) -> list[str]:
@@ -193,47 +188,3 @@ def _heads(config: dict[str, Any], strategy: dict[str, Any], notes: list[str]) -
         return None
     head_type = places[-1].get("head_type")
     return {"n_future_tokens": counts[0], "head_type": head_type if head_type in _HEAD_TYPES else None}
-
-
-def _with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
-    """Compare the tensors with the parameters of the drafted class, and draft the mapping that they need."""
-    metadata = checkpoint.metadata
-    if metadata.loading_strategy.custom_module_file is not None:
-        notes.append(
-            "state_dict_mapping: empty; nobody agreed to run the class's code, so its parameters are not known."
-            " After 'wmtp trust', 'wmtp validate' says which mapping they need, if any"
-        )
-        return metadata
-    try:
-        fields = _needed_mapping(checkpoint)
-    except PlanError as error:
-        notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
-        return metadata
-    except WmtpError as error:
-        notes.append(f"state_dict_mapping: empty; the model could not be built to compare it: {error.problem}")
-        return metadata
-    if not fields:
-        return metadata
-    notes.append(f"state_dict_mapping: {json.dumps(fields)}, or the tensors would not fit the class")
-    mapping = metadata.loading_strategy.state_dict_mapping.model_copy(update=fields)
-    strategy = metadata.loading_strategy.model_copy(update={"state_dict_mapping": mapping})
-    return metadata.model_copy(update={"loading_strategy": strategy})
-
-
-def _in_one_line(error: PlanError) -> str:
-    faults = f" ({error.faults[0]}{', and others' if error.faults[1:] else ''})" if error.faults else ""
-    return f"{error.problem}{faults}; {error.hint}"
-
-
-def _needed_mapping(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The mapping under which the checkpoint would load; raises PlanError where no simple one makes it load."""
-    options = LoadOptions()
-    strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
-    dtype = target_dtype(checkpoint.tensors, options.dtype)
-    blueprint = strategy.blueprint(checkpoint, options, dtype)
-    model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
-    specs = parameter_specs(parameter_slots(model))
-    mapping = suggested_mapping(checkpoint, specs)
-    if mapping is None:
-        make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)  # says what is wrong
-    return mapping or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wmtp.checkpoint.quantisation import without_quantisation
 from wmtp.checkpoint.refused_keys import IN_CONFIG, IN_GENERATION, IN_TOKENIZER_SETTINGS, check_keys
 from wmtp.errors import CheckpointError, MetadataError, TrustError
 from wmtp.metadata.schema import ModelMetadata
@@ -27,7 +28,7 @@ def read_config(store: Store) -> dict[str, Any]:
     present = [name for name in _REFUSED if store.has(name)]
     documents = {name: read_json(store, name) for name in present}
     for name, document in documents.items():
-        check_keys(f"{store.uri / name}", document, _REFUSED[name])
+        check_keys(f"{store.uri / name}", without_quantisation(document), _REFUSED[name])
     if store.has("adapter_config.json"):
         raise TrustError(
             f"{store.uri / 'adapter_config.json'}: an adapter beside the weights would change the model",

@@ -39,10 +39,11 @@ class Bounds:
     @classmethod
     def of_tensors(cls, tensors: Sequence[TensorInfo]) -> Self:
         """Return the bounds that these tensors give, generous enough for every honest model."""
-        largest = max((math.prod(tensor.shape) for tensor in tensors), default=1)
+        # One parameter may be made of many tensors, and a byte may hold two values.
+        together = 2 * sum(math.prod(tensor.shape) for tensor in tensors)
         return cls(
             num_parameters=_HARMLESS_PARAMETERS + 4 * len(tensors),
-            num_elements=max(_HARMLESS_ELEMENTS, largest),
+            num_elements=max(_HARMLESS_ELEMENTS, together),
             range_length=_HARMLESS_RANGE,
             buffer_bytes=max(_HARMLESS_BUFFER_BYTES, 2 * sum(tensor.num_bytes for tensor in tensors)),
         )

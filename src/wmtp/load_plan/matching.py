@@ -62,6 +62,15 @@ def suggested_mapping(checkpoint: Checkpoint, specs: Sequence[ParameterSpec]) ->
     return _suggested(checkpoint, specs, found) if found.faults else {}
 
 
+def unmatched(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], mapping: StateDictMapping) -> Faults:
+    """Return what would keep a checkpoint from loading under another mapping than its own.
+
+    Raises:
+        PlanError: If that mapping does not fit the tensors.
+    """
+    return _match(checkpoint, specs, mapping, keep_stored_dtype=True).faults
+
+
 @dataclass(frozen=True)
 class _Match:
     """Which tensors fill which parameters under a mapping, and what does not come out even."""
@@ -132,7 +141,7 @@ def _suggested(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], found: _M
     def works(fields: dict[str, Any]) -> bool:
         try:
             mapping = StateDictMapping.model_validate(fields)
-            return not _match(checkpoint, specs, mapping, keep_stored_dtype=True).faults
+            return not unmatched(checkpoint, specs, mapping)
         except (PlanError, ValidationError):
             return False
 

@@ -6,6 +6,7 @@ import torch
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.quantisation import without_quantisation
 from wmtp.errors import MetadataError
 from wmtp.untrusted import did_you_mean, show
 
@@ -24,7 +25,8 @@ def model_config(checkpoint: Checkpoint, dtype: torch.dtype, *, must_be_known: b
         MetadataError: For an unknown architecture, with the nearest known one.
         CheckpointError: If the architecture's class refuses the values.
     """
-    values = {key: value for key, value in checkpoint.config.items() if key not in ("dtype", "torch_dtype")}
+    plain = without_quantisation(checkpoint.config)  # what it describes, the mapping undoes
+    values = {key: value for key, value in plain.items() if key not in ("dtype", "torch_dtype")}
     architecture = checkpoint.metadata.base_architecture
     is_known = architecture in CONFIG_MAPPING
     if must_be_known and not is_known:

@@ -121,8 +121,8 @@ class Made:
 
     @cached_property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """The stored tensors that it is made of, in order."""
-        return tuple(stored_in(self.node))
+        """The stored tensors that it is made of, in order, each once."""
+        return tuple(dict.fromkeys(stored_in(self.node)))
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -57,9 +58,11 @@ class Assembly:
         self._arrived: dict[str, Tensor] = {}
         self._regions: dict[str, list[_Region]] = {}
         self._num_waiting = 0
+        self._num_uses: Counter[str] = Counter()  # regions that are not filled yet, of each stored tensor
         for place, node in _regions(made.node, ()):
             region = _Region(place, node, {tensor.name for tensor in stored_in(node)})
             self._num_waiting += 1
+            self._num_uses.update(region.waits_for)
             for name in region.waits_for:
                 self._regions.setdefault(name, []).append(region)
 
@@ -95,8 +98,11 @@ class Assembly:
         place, value = region.of(self._memory()), evaluate(region.node, self._arrived)
         if place.data_ptr() != value.data_ptr():  # else it was read there
             place.copy_(value)
-        for tensor in stored_in(region.node):
-            self._arrived.pop(tensor.name, None)
+        with self._lock:
+            for name in {tensor.name for tensor in stored_in(region.node)}:
+                self._num_uses[name] -= 1
+                if not self._num_uses[name]:
+                    del self._arrived[name]
 
     def _memory(self) -> Tensor:
         with self._lock:

@@ -1,0 +1,100 @@
+"""The mapping under which a checkpoint loads as transformers would load it: traced, then proven as loading does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+from transformers import PreTrainedModel
+
+from wmtp.authoring.drafting.expressions import Expression, Stored, stored_in
+from wmtp.authoring.drafting.renames import draft_renaming
+from wmtp.authoring.drafting.rules import rules_of
+from wmtp.authoring.drafting.stored import representatives, stored_expressions
+from wmtp.authoring.drafting.table import Trace, trace_conversion
+from wmtp.authoring.drafting.unused import leave_unused
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.quantisation import quantisation_of
+from wmtp.errors import PlanError
+from wmtp.load_plan.matching import unmatched
+from wmtp.load_plan.plan import ParameterSpec
+from wmtp.metadata.schema import StateDictMapping
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MappingDraft:
+    """A mapping under which a checkpoint loads.
+
+    Attributes:
+        fields: Of `state_dict_mapping`.
+        notes: What of the checkpoint it leaves unused.
+    """
+
+    fields: Fields
+    notes: tuple[str, ...] = ()
+
+
+def trace_mapping(
+    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]
+) -> tuple[MappingDraft | None, list[str]]:
+    """Draft the mapping that does what transformers would do.
+
+    Args:
+        checkpoint: Its headers and configuration.
+        model: Its class, built without weights.
+        specs: The parameters of the model.
+
+    Returns:
+        The draft, or None where there is none under which the checkpoint loads; and what transformers does that no
+        mapping can say.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return None, []
+    stored = stored_expressions(checkpoint.tensors, quantisation_of(checkpoint.config))
+    few = representatives(stored)
+    untraceable: list[str] = []
+    # A few layers tell of all, unless names or shapes follow no rule.
+    attempts = [(stored, True), (stored, False)]
+    for traced, generalise in [(few, True), *attempts] if len(few) < len(stored) else attempts:
+        trace = trace_conversion(model, traced)
+        untraceable = trace.untraceable
+        fields = _fields(trace, traced, generalise=generalise)
+        if fields is not None and (draft := _proven(checkpoint, model, specs, fields)):
+            return draft, []
+    return None, untraceable
+
+
+def _fields(trace: Trace, stored: Mapping[str, Expression], *, generalise: bool) -> Fields | None:
+    renamed = {made.name: target for target, made in trace.made.items() if isinstance(made, Stored)}
+    others = {name for expression in stored.values() for name in stored_in(expression)} - renamed.keys()
+    renaming = draft_renaming(renamed, others)
+    if renaming is None:
+        return None
+    made = {target: each for target, each in trace.made.items() if not isinstance(each, Stored)}
+    rules = rules_of(made, renaming.rename, generalise=generalise)
+    return {**renaming.fields, **({"tensors": rules} if rules else {})}
+
+
+def _proven(
+    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], fields: Fields
+) -> MappingDraft | None:
+    """Hold fields to the checkpoint as loading does, and let be unused what may be."""
+    try:
+        faults = unmatched(checkpoint, specs, StateDictMapping.model_validate(fields))
+        if not faults:
+            return MappingDraft(fields)
+        if faults.missing or faults.unfit:
+            return None
+        held = [tensor.name for tensor in checkpoint.tensors]
+        unused = leave_unused(faults.unexpected, held, checkpoint.config, model)
+        fields = {**fields, "allow_unexpected": unused.globs}
+        if unused.refused or unmatched(checkpoint, specs, StateDictMapping.model_validate(fields)):
+            return None
+        return MappingDraft(fields, tuple(unused.notes))
+    except (PlanError, ValidationError):
+        return None

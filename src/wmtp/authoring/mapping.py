@@ -1,0 +1,88 @@
+"""The mapping that a draft needs: by what transformers would do with the tensors, or by their names alone."""
+
+from __future__ import annotations
+
+import json
+
+from wmtp.authoring.drafting.draft import MappingDraft, trace_mapping
+from wmtp.checkpoint.contents import Checkpoint
+from wmtp.errors import PlanError, WmtpError
+from wmtp.load_plan.bounds import Bounds
+from wmtp.load_plan.matching import make_plan, suggested_mapping
+from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
+from wmtp.loaders.base import LoadingStrategy
+from wmtp.loaders.construction import build_model
+from wmtp.metadata.schema import ModelMetadata, StateDictMapping
+from wmtp.registry import loading_strategies
+from wmtp.settings.loading import LoadOptions
+from wmtp.untrusted import first_few
+
+_MAX_SHOWN_BYTES = 600
+
+
+def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
+    """Compare the tensors with the parameters of the drafted class, and draft the mapping that they need."""
+    metadata = checkpoint.metadata
+    if metadata.loading_strategy.custom_module_file is not None:
+        notes.append(
+            "state_dict_mapping: empty; nobody agreed to run the class's code, so its parameters are not known."
+            " After 'wmtp trust', 'wmtp validate' says which mapping they need, if any"
+        )
+        return metadata
+    try:
+        draft = needed_mapping(checkpoint)
+    except PlanError as error:
+        notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
+        return metadata
+    except WmtpError as error:
+        notes.append(f"state_dict_mapping: empty; the model could not be built to compare it: {error.problem}")
+        return metadata
+    if not draft.fields:
+        return metadata
+    notes.append(f"state_dict_mapping: {_shown(draft)}, or the tensors would not fit the class")
+    notes += [f"state_dict_mapping.allow_unexpected: {note}" for note in draft.notes]
+    before = metadata.loading_strategy.state_dict_mapping.model_dump(exclude_defaults=True)
+    mapping = StateDictMapping.model_validate(before | draft.fields)
+    strategy = metadata.loading_strategy.model_copy(update={"state_dict_mapping": mapping})
+    return metadata.model_copy(update={"loading_strategy": strategy})
+
+
+def needed_mapping(checkpoint: Checkpoint) -> MappingDraft:
+    """Return the mapping under which the checkpoint would load; without fields where its own does.
+
+    Raises:
+        PlanError: If none is found under which it loads; says what is wrong.
+        WmtpError: If the class cannot be built.
+    """
+    options = LoadOptions()
+    strategy: LoadingStrategy = loading_strategies.create(checkpoint.metadata.loading_strategy.loader_type)
+    dtype = target_dtype(checkpoint.tensors, options.dtype)
+    blueprint = strategy.blueprint(checkpoint, options, dtype)
+    model, _ = build_model(blueprint, dtype, Bounds.of_tensors(checkpoint.tensors))
+    specs = parameter_specs(parameter_slots(model))
+    traced, reasons = trace_mapping(checkpoint, model, specs)
+    if traced is not None:
+        return traced
+    mapping = suggested_mapping(checkpoint, specs)
+    if mapping is not None:
+        return MappingDraft(mapping)
+    try:
+        make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
+    except PlanError as error:
+        if not reasons:
+            raise
+        raise PlanError(error.problem, error.hint, [*first_few(reasons), *error.faults]) from error
+    return MappingDraft({})
+
+
+def _shown(draft: MappingDraft) -> str:
+    text = json.dumps(draft.fields)
+    if len(text) <= _MAX_SHOWN_BYTES:
+        return text
+    counts = [f"{len(value)} in {field}" for field, value in draft.fields.items() if not isinstance(value, str)]
+    return f"rules ({', '.join(counts)})"
+
+
+def _in_one_line(error: PlanError) -> str:
+    faults = f" ({error.faults[0]}{', and others' if error.faults[1:] else ''})" if error.faults else ""
+    return f"{error.problem}{faults}; {error.hint}"

@@ -1,0 +1,96 @@
+"""A process of the sweep: builds architectures, saves, drafts, loads and compares; one line of JSON for each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.utils import logging
+
+import wmtp
+from sweep.exceptions import EXCEPTIONS
+from sweep.tiny import tiny
+from wmtp.authoring.init import draft_metadata, init_metadata
+from wmtp.errors import WmtpError
+from wmtp.metadata.file import dump_metadata
+from wmtp.storage.opening import open_store
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+warnings.filterwarnings("ignore")
+torch.set_num_threads(1)
+
+TASKS = {
+    "causal": ("AutoModelForCausalLM", {}),
+    "reward": ("AutoModelForSequenceClassification", {"num_labels": 1}),
+    "image-text": ("AutoModelForImageTextToText", {}),
+}
+
+
+def build(directory: Path, task: str, model_type: str) -> torch.nn.Module:
+    auto, changes = TASKS[task]
+    torch.manual_seed(0)
+    config = tiny(model_type, EXCEPTIONS.get(model_type, {}), **changes)
+    model = getattr(transformers, auto).from_config(config)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.normal_()
+    model.save_pretrained(directory)
+    return model
+
+
+def compared(directory: Path, model_class: type, draft: Any) -> str:
+    """What came of it, in a word and a reason."""
+    try:
+        loaded = wmtp.load_model(directory)
+    except WmtpError as error:
+        notes = [note for note in draft.notes if note.startswith("state_dict_mapping")]
+        return f"refused: {error.problem}; {'; '.join(error.faults[:2])}; {' '.join(notes)[:600]}"
+    expected = model_class.from_pretrained(directory, dtype="auto").state_dict()
+    found = loaded.state_dict()
+    if found.keys() != expected.keys():
+        return f"differs: names {sorted(found.keys() ^ expected.keys())[:3]}"
+    other = [n for n in found if found[n].dtype != expected[n].dtype or not torch.equal(found[n], expected[n])]
+    return f"differs: {len(other)} of {len(found)}, such as {other[0]}" if other else "equal"
+
+
+def run(directory: Path, task: str, model_type: str) -> dict[str, Any]:
+    try:
+        model = build(directory, task, model_type)
+    except Exception as error:  # noqa: BLE001  whatever the architecture raises is its row in the table
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return {"outcome": f"not built: {type(error).__name__}: {str(error)[:300]} ({where.filename}:{where.lineno})"}
+    try:
+        draft = init_metadata(directory)
+        mapping = draft.metadata.loading_strategy.state_dict_mapping.model_dump(exclude_defaults=True)
+        return {"outcome": compared(directory, type(model), draft), "bytes": len(json.dumps(mapping)) if mapping else 0}
+    except Exception as error:  # noqa: BLE001  what nobody foresaw is a row too, and a fault
+        return {"outcome": f"crashed: {type(error).__name__}: {str(error)[:300]}"}
+
+
+def again(directory: Path) -> dict[str, Any]:
+    """Draft once more, in a process with another seed for hashes."""
+    if not (directory / "metadata.json").exists():
+        return {}
+    text = dump_metadata(draft_metadata(open_store(directory)).metadata)
+    return {"same": text == (directory / "metadata.json").read_text()}
+
+
+def main() -> None:
+    root, mode, task, *model_types = sys.argv[1:]
+    for model_type in model_types:
+        directory = Path(root) / task / model_type
+        result = run(directory, task, model_type) if mode == "first" else again(directory)
+        sys.stdout.write(json.dumps({"task": task, "type": model_type, **result}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

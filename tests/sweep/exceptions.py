@@ -1,0 +1,43 @@
+"""What architectures need otherwise than by the names of their fields, to be built tiny; and what is known of some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_expand": 2, "mamba_n_groups": 1}
+_HEADS = {"head_dim": 8}
+
+EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "bamba": _MAMBA,
+    "granitemoehybrid": {**_MAMBA, "layers_block_type": ["mamba", "attention"], "layer_types": ["mamba", "attention"]},
+    "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+        "layer_types": ["full_attention", "full_attention"],
+    },
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "dory": {"num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
+    "hunyuan_v1_dense": _HEADS,
+    "hunyuan_v1_moe": _HEADS,
+    "ministral": _HEADS,
+    "nemotron": {"num_key_value_heads": 2, **_HEADS},
+    "mamba2": {"num_heads": 8, "head_dim": 8},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "reformer": {
+        "is_decoder": True,
+        "attn_layers": ["local", "lsh"],
+        "axial_pos_shape": [8, 8],
+        "axial_pos_embds_dim": [16, 16],
+    },
+    "xlnet": {"d_head": 8},
+    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}},
+    "gemma4_unified_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}},
+    "esm": {"vocab_size": 64},
+    "esmc": {"num_key_value_heads": 4},
+    "zamba": {"num_hidden_layers": 6, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "mamba", "mamba"]},
+}
+
+# Where transformers does not load what is stored.
+WRONG_IN_TRANSFORMERS = {
+    "zaya": "puts -1 over the last of balancing_biases, whatever is stored",
+}
