@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from native_models import FAMILIES, native
+from native_models import EXPERT_FAMILIES, FAMILIES, native
 from tiny_tokenizer import build_tokenizer
 
 _WITH_FC = [
@@ -47,6 +48,10 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
 }  # fmt: skip
 
 
+_NAMES |= {"qwen3_5_moe": _WITH_FC, "qwen3_next": _WITH_FC}
+_NAMES |= {"deepseek_moe": _NAMES["deepseek"], "glm4_moe": _NAMES["deepseek"]}
+
+
 def file_name(family: str, name: str) -> str:
     """What a tensor of our class is called in the files of a family."""
     for pattern, text in [*_NAMES[family], (r"trunk\.", "")]:
@@ -66,10 +71,23 @@ def write_native(directory: Path, family: str, *, model: Any = None, **config: A
         for name, value in model.state_dict().items()
         if not (tied and name == "trunk.lm_head.weight")
     }
+    tensors = dict(piece for each in tensors.items() for piece in _by_expert(*each))
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     own = {"architectures": [type(model.trunk).__name__], "torch_dtype": "float32", "unknown_key": {"kept": [1]}}
-    document = model.trunk.config.to_dict() | own | FAMILIES[family][1] | config
+    document = model.trunk.config.to_dict() | own | (FAMILIES | EXPERT_FAMILIES)[family][1] | config
     document.pop("declared_mtp", None)
     (directory / "config.json").write_text(json.dumps(document, indent=2))
     build_tokenizer().save_pretrained(directory)
     return model
+
+
+def _by_expert(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A tensor of all experts as released files have it: one tensor an expert, gate and up apart."""
+    start, _, part = name.rpartition(".")
+    if not start.endswith("mlp.experts"):
+        yield name, value
+        return
+    for number, expert in enumerate(value):
+        names = ("gate_proj", "up_proj") if part == "gate_up_proj" else (part,)
+        for projection, piece in zip(names, expert.chunk(len(names)), strict=True):
+            yield f"{start}.{number}.{projection}.weight", piece.clone().contiguous()

@@ -85,10 +85,41 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
 }  # fmt: skip
 
+_EXPERTS = {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+    "decoder_sparse_step": 1, "mlp_only_layers": [],
+}  # fmt: skip
+# The same layouts with experts, one tensor each in the files.
+EXPERT_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "qwen3_5_moe": ("qwen3_5_moe_text", {**FAMILIES["qwen3_5"][1], **_EXPERTS}, {"block_like": [1]}),
+    "qwen3_next": (
+        "qwen3_next",
+        {
+            **{key: value for key, value in FAMILIES["qwen3_5"][1].items() if key != "mtp_num_hidden_layers"},
+            **_EXPERTS, "num_nextn_predict_layers": 1,
+        },
+        {"block_like": [1]},
+    ),
+    "deepseek_moe": (
+        "deepseek_v3",
+        {**FAMILIES["deepseek"][1], "first_k_dense_replace": 1},
+        FAMILIES["deepseek"][2],
+    ),
+    "glm4_moe": (
+        "glm4_moe",
+        {
+            "first_k_dense_replace": 1, "num_nextn_predict_layers": 1, "moe_intermediate_size": 16,
+            "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+        },
+        {"block_like": [1], "first_embedding": "zeroed", "recycled": "before_norm"},
+    ),
+}  # fmt: skip
+_ALL = FAMILIES | EXPERT_FAMILIES
+
 
 def declared(family: str, **changes: Any) -> dict[str, Any]:
     """What metadata.json declares under `mtp`; a change that is no field of it is one of the conventions."""
-    conventions = _COMMON | FAMILIES[family][2]
+    conventions = _COMMON | _ALL[family][2]
     conventions |= {key: value for key, value in changes.items() if key in (*_COMMON, "block_like", "bare_embedding")}
     others = {key: value for key, value in changes.items() if key not in conventions}
     heads = 1 + others.get("recursion", len(conventions["block_like"]))
@@ -99,7 +130,7 @@ def declared(family: str, **changes: Any) -> dict[str, Any]:
 
 def native(family: str, config: dict[str, Any] | None = None, **changes: Any) -> NativeMTPForCausalLM:
     """A tiny model in eval mode whose modules and norms have values of their own."""
-    model_type, own, _ = FAMILIES[family]
+    model_type, own, _ = _ALL[family]
     built = AutoConfig.for_model(model_type, **(_SIZES | own | (config or {})))
     built.declared_mtp = declared(family, **changes)
     torch.manual_seed(0)
@@ -131,5 +162,5 @@ def oracle(model: NativeMTPForCausalLM) -> MtpModel:
 
 def plain(family: str) -> Any:
     """The trunk's class for a family, random, as `AutoModelForCausalLM` makes it."""
-    model_type, own, _ = FAMILIES[family]
+    model_type, own, _ = _ALL[family]
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(_SIZES | own)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from wmtp.authoring.mapping import with_mapping
 from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
+from wmtp.authoring.native_mapping import with_made_parameters
 from wmtp.authoring.own_class import own_class
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint, small_files
@@ -92,7 +93,10 @@ def draft_metadata(store: Store) -> Draft:
         "created_by": "wmtp init",
     }
     metadata = parse_metadata(json.dumps(document).encode(), where=f"{store.uri / METADATA_FILE}, drafted")
-    return Draft(with_mapping(Checkpoint(store, metadata, config, tensors), notes), (*notes, *found))
+    checkpoint = Checkpoint(store, metadata, config, tensors)
+    if native:
+        checkpoint = replace(checkpoint, metadata=with_made_parameters(checkpoint, notes))
+    return Draft(with_mapping(checkpoint, notes), (*notes, *found))
 
 
 def fitting_algorithms(wmtp_type: str) -> list[str]:

@@ -103,27 +103,22 @@ def _of_trunk(loaded: LoadResult, model: NativeMTPForCausalLM) -> ModelMetadata:
 def trunk_mapping(loaded: LoadResult, names: list[str]) -> StateDictMapping:
     """Return the mapping under which the trunk's class loads these tensors of the source; mostly an empty one."""
     declared = loaded.metadata.loading_strategy.state_dict_mapping
-    left = {"allow_unexpected": declared.allow_unexpected} if loaded.plan.left_unused else {}
-    is_plain = {a.names[0] == _TRUNK + a.source.name for a in loaded.plan.assignments if a.source.name in names}
-    if is_plain == {True} and not declared.tensors:
-        return StateDictMapping.model_validate(left)
     fields = declared.model_dump(by_alias=True, exclude_defaults=True)
-    transforms = _needed(declared.key_transforms, names)
+    transforms, renamed = _needed(declared.key_transforms, names)
     # Behind all of them, the names in the class of the trunk are those in ours without their begin.
-    fields |= {"key_transforms": {**transforms, r"^trunk\.": ""}}
-    if "tensors" in fields:
-        trunk_only = {name: rule for name, rule in fields["tensors"].items() if name.startswith(_TRUNK)}
-        fields["tensors"] = json.loads(json.dumps(trunk_only).replace(f'"{_TRUNK}', '"'))
+    is_same = [name.removeprefix(_TRUNK) for name in renamed] == names
+    fields["key_transforms"] = {} if is_same else {**transforms, r"^trunk\.": ""}
+    rules = {name: rule for name, rule in fields.get("tensors", {}).items() if name.startswith(_TRUNK)}
+    fields["tensors"] = json.loads(json.dumps(rules).replace(f'"{_TRUNK}', '"'))
     return StateDictMapping.model_validate(fields)
 
 
-def _needed(transforms: dict[str, str], names: list[str]) -> dict[str, str]:
-    """Return the rules, in order, that some name meets."""
+def _needed(transforms: dict[str, str], names: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the rules, in order, that some name meets, and what becomes of the names."""
     needed = {}
     for pattern, text in transforms.items():
-        rename = compile_transform(pattern, text)
-        renamed = [rename(name) for name in names]
+        renamed = list(map(compile_transform(pattern, text), names))
         if any(name is not None for name in renamed):
             needed[pattern] = text
         names = [before if after is None else after for before, after in zip(names, renamed, strict=True)]
-    return needed
+    return needed, names
