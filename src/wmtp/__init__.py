@@ -36,6 +36,7 @@ _PUBLIC = {
     "Recipe": "wmtp.settings.recipe",
     "train": "wmtp.training.run",
     "TrainResult": "wmtp.training.run",
+    "export": "wmtp.publishing.exports.targets",
     "WmtpError": "wmtp.errors",
 }
 

@@ -53,7 +53,8 @@ def test_a_grown_checkpoint_says_what_it_is(tmp_path):
     metadata, source = wmtp.load_metadata(tmp_path / "mtp"), wmtp.load_metadata(tmp_path / "plain")
     assert metadata.wmtp_type == "base_model"
     assert metadata.loading_strategy.model_class_name == "MTPForCausalLM"
-    assert metadata.mtp.model_dump() == {"kind": "parallel_heads", "n_future_tokens": 4, "head_type": "transformer"}
+    declared = metadata.mtp.model_dump(exclude_none=True)
+    assert declared == {"kind": "parallel_heads", "n_future_tokens": 4, "head_type": "transformer"}
     assert metadata.tokenizer == source.tokenizer is not None
     assert metadata.algorithm_compatibility == ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
     assert metadata.dtype == "float32"
@@ -95,8 +96,9 @@ def test_without_a_tokenizer_random_tokens_are_used_and_it_is_said(tmp_path):
 def test_parameters_are_counted_once(tmp_path, head_type):
     source = save_plain(tmp_path / "plain", tie_word_embeddings=True)
     report = grow(tmp_path / "plain", tmp_path / "mtp", heads=3, head_type=head_type)
-    part = source.lm_head if head_type == "linear" else source.model.layers[-1]
-    assert report.num_new_parameters == 2 * sum(parameter.numel() for parameter in part.parameters())
+    part = source.model.layers[-1] if head_type == "transformer" else source.lm_head
+    blocks = source.config.hidden_size**2 if head_type == "resblock" else 0
+    assert report.num_new_parameters == 2 * (sum(parameter.numel() for parameter in part.parameters()) + blocks)
     assert report.num_parameters == sum(p.numel() for p in source.parameters()) + report.num_new_parameters
 
 

@@ -52,7 +52,7 @@ def test_upgrade_never_overwrites_an_older_backup(wmtp, llama, edit_metadata):
     assert (llama / "metadata.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("head_type", ["linear", "transformer"])
+@pytest.mark.parametrize("head_type", ["linear", "transformer", "resblock"])
 def test_grow_then_export_gives_the_source_back(wmtp, llama, tmp_path, head_type):
     grown, exported = tmp_path / "grown", tmp_path / "exported"
     result = wmtp("grow", llama, grown, "--heads", "3", "--head-type", head_type)
@@ -72,6 +72,35 @@ def test_grow_overwrites_nothing(wmtp, llama, tmp_path):
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["type"] == "StorageError"
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_blocks_are_declared_and_refused_where_heads_have_none(wmtp, llama, tmp_path):
+    words = ("--heads", "2", "--num-blocks", "2", "--shared-unembedding")
+    assert wmtp("grow", llama, tmp_path / "grown", *words, "--head-type", "resblock").exit_code == 0
+    assert json.loads((tmp_path / "grown" / "config.json").read_text())["mtp_config"] == {
+        "n_future_tokens": 2, "head_type": "resblock", "num_blocks": 2, "block_bias": False, "shared_unembedding": True
+    }  # fmt: skip
+    refused = wmtp("grow", llama, tmp_path / "linear", *words, "--head-type", "linear")
+    assert refused.exit_code == 1
+    assert "num_blocks is 2, and head_type 'linear' has no use for it" in refused.stderr
+    assert not (tmp_path / "linear").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "file"), [("medusa", "medusa_lm_head.safetensors"), ("vllm-medusa", "model.safetensors")]
+)
+def test_heads_are_exported_for_servers_and_the_next_step_is_said(wmtp, llama, tmp_path, target, file):
+    wmtp("grow", llama, tmp_path / "grown", "--heads", "3", "--head-type", "resblock")
+    result = wmtp("export", tmp_path / "grown", tmp_path / "heads", "--to", target)
+    assert result.stdout == f"wrote {tmp_path / 'heads'}\n"
+    assert f"export the trunk too (wmtp export {tmp_path / 'grown'} TRUNK)" in result.stderr
+    assert (tmp_path / "heads" / file).is_file()
+
+
+def test_an_unknown_reader_is_wrong_usage(wmtp, llama, tmp_path):
+    result = wmtp("export", llama, tmp_path / "out", "--to", "vllm-medsua")
+    assert result.exit_code == 2
+    assert "did you mean 'vllm-medusa'" in " ".join(result.stderr.split())
 
 
 def test_one_head_is_nothing_to_grow(wmtp, llama, tmp_path):

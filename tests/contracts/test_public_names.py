@@ -26,6 +26,7 @@ PUBLIC = {
     "WmtpError",
     "__version__",
     "create_model_loader",
+    "export",
     "load",
     "load_config",
     "load_metadata",

@@ -31,6 +31,14 @@ def test_a_model_with_transformer_heads_keeps_its_names():
     assert list(tiny_mtp("llama", head_type="transformer").state_dict()) == TRUNK_OF_LLAMA + heads
 
 
+def test_a_model_with_heads_of_residual_blocks_keeps_its_names():
+    model = tiny_mtp("llama", heads=2, head_type="resblock", options={"num_blocks": 2, "block_bias": True})
+    blocks = [f"heads.2.blocks.{j}.linear.{part}" for j in (0, 1) for part in ("weight", "bias")]
+    assert list(model.state_dict()) == [*TRUNK_OF_LLAMA, *blocks, "heads.2.unembedding.weight"]
+    shared = tiny_mtp("llama", heads=2, head_type="resblock", options={"shared_unembedding": True})
+    assert list(shared.state_dict()) == [*TRUNK_OF_LLAMA, "heads.2.blocks.0.linear.weight"]
+
+
 def test_the_trunk_of_gpt2_keeps_the_names_of_transformers():
     names = tiny_mtp("gpt2").state_dict()
     assert {"trunk.transformer.wte.weight", "trunk.transformer.h.1.attn.c_attn.bias", "trunk.lm_head.weight"} <= {

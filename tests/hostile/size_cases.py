@@ -114,6 +114,14 @@ CASES = [
         peer=None,
     ),
     refused(
+        "ten million blocks in a head",
+        ANY,
+        (C, "num_blocks"),
+        config(mtp_config={"n_future_tokens": 2, "head_type": "resblock", "num_blocks": 10**7}),
+        base=mtp,
+        peer=None,
+    ),
+    refused(
         "a padding token out of the vocabulary",
         ANY,
         (C, "pad_token_id is 10000", "vocab_size"),

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaModel
 
-from tiny_models import tiny_config, tiny_mtp, tokens
+from tiny_models import HEAD_TYPES, tiny_config, tiny_mtp, tokens
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import HeadsModel, LogitsModel, check_packing, trainable, unwrapped
 from wmtp.models.losses import per_head_cross_entropy
@@ -109,7 +109,7 @@ def test_packed_documents_do_not_see_each_other_although_the_model_would_make_a_
     check_packing(wrapped)
 
 
-@pytest.mark.parametrize("head_type", ["linear", "transformer"])
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "mistral"])
 def test_packing_is_proven_for_our_own_models(architecture, head_type):
     model = tiny_mtp(architecture, head_type=head_type).train()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tiny_models import VOCAB, tiny_mtp, tokens
+from tiny_models import HEAD_TYPES, VOCAB, tiny_mtp, tokens
 from wmtp.models import losses
 from wmtp.models.losses import per_head_cross_entropy, per_head_top1
 
@@ -121,7 +121,7 @@ class _LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("backend", ["torch", "eager"])
-@pytest.mark.parametrize("head_type", ["linear", "transformer"])
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_training_never_holds_the_logits_of_a_batch(monkeypatch, backend, head_type):
     chunk, vocab, batch, seq = 8, 2048, 4, 48
     monkeypatch.setattr(losses, "CHUNK_ROWS", chunk)

@@ -9,11 +9,12 @@ from wmtp.errors import CheckpointError
 from wmtp.models.mtp import MTPForCausalLM
 
 everywhere = pytest.mark.parametrize("architecture", ARCHITECTURES)
-both_heads = pytest.mark.parametrize("head_type", HEAD_TYPES)
+_SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "vocab_size": 64, "num_attention_heads": 4}
+each_head_type = pytest.mark.parametrize("head_type", HEAD_TYPES)
 
 
 @everywhere
-@both_heads
+@each_head_type
 def test_head_1_is_bit_equal_to_the_trunk(architecture, head_type):
     model, ids = tiny_mtp(architecture, head_type=head_type), tokens(2, 12)
     mask = torch.ones_like(ids)
@@ -25,7 +26,7 @@ def test_head_1_is_bit_equal_to_the_trunk(architecture, head_type):
 
 
 @everywhere
-@both_heads
+@each_head_type
 def test_every_head_that_copies_the_next_token_head_equals_it(architecture, head_type):
     model, ids = tiny_mtp(architecture, head_type=head_type), tokens(2, 12)
     with torch.no_grad():
@@ -37,7 +38,7 @@ def test_every_head_that_copies_the_next_token_head_equals_it(architecture, head
         assert torch.equal(after[:, :, k], before[:, :, 0])
 
 
-@both_heads
+@each_head_type
 def test_cross_entropy_is_that_of_the_logits(head_type):
     model, ids = tiny_mtp("llama", head_type=head_type), tokens(2, 10)
     with torch.no_grad():
@@ -52,7 +53,7 @@ def test_cross_entropy_is_that_of_the_logits(head_type):
 
 
 @everywhere
-@both_heads
+@each_head_type
 def test_a_packed_row_has_the_losses_of_its_documents_alone(architecture, head_type):
     model, row = tiny_mtp(architecture, head_type=head_type), tokens(1, 20)
     lengths = [7, 9, 4]
@@ -80,7 +81,7 @@ def test_padding_changes_no_loss(side):
 
 
 @everywhere
-@both_heads
+@each_head_type
 def test_recomputing_activations_changes_no_gradient(architecture, head_type):
     dropout = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0} if architecture == "gpt2" else {}
     model, ids = tiny_mtp(architecture, head_type=head_type, **dropout).train(), tokens(2, 10)
@@ -99,7 +100,7 @@ def test_recomputing_activations_changes_no_gradient(architecture, head_type):
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
-@both_heads
+@each_head_type
 def test_one_call_leaves_nothing_behind_for_the_next(head_type):
     model, ids = tiny_mtp(head_type=head_type), tokens(2, 10)
     with torch.no_grad():
@@ -146,7 +147,7 @@ def test_heads_follow_the_attention_implementation_of_the_trunk():
     assert model.heads["2"].layer.self_attn.config._attn_implementation == "eager"
 
 
-@both_heads
+@each_head_type
 def test_building_on_the_meta_device_allocates_nothing(head_type):
     config = tiny_config("llama")
     config.mtp_config = {"n_future_tokens": 3, "head_type": head_type}
@@ -163,7 +164,7 @@ def test_evaluation_asks_for_top1_and_training_does_not():
     assert torch.equal(output.top1[:, :-2, 1], logits[:, :-2, 1].argmax(-1) == ids[:, 2:])
 
 
-@both_heads
+@each_head_type
 def test_heads_beyond_the_horizon_are_not_called_when_there_are_labels(head_type):
     model, ids = tiny_mtp(heads=4, head_type=head_type), tokens(2, 8)
     with torch.no_grad():
@@ -175,7 +176,7 @@ def test_heads_beyond_the_horizon_are_not_called_when_there_are_labels(head_type
             module.register_forward_hook(lambda *_, k=k: called.add(k))
     output = model(ids, labels=ids, with_top1=True)
     output.ce.sum().backward()
-    assert called == ({"2"} if head_type == "transformer" else set())
+    assert called == {"2"}
     for found, expected in ((output.ce, every.ce), (output.valid, every.valid), (output.top1, every.top1)):
         assert torch.equal(found, expected[..., :2])
     assert {k for k, head in model.heads.items() if any(p.grad is not None for p in head.parameters())} == {"2"}
@@ -191,6 +192,11 @@ def test_heads_beyond_the_horizon_are_not_called_when_there_are_labels(head_type
         ({"n_future_tokens": True, "head_type": "linear"}, "n_future_tokens is true"),
         ({"n_future_tokens": 2, "head_type": "lineer"}, "did you mean 'linear'"),
         ({"n_future_tokens": 2, "head_type": "linear", "x": 1}, "x is not a known field"),
+        ({"n_future_tokens": 2, "head_type": "resblock", "num_blocks": 0}, "num_blocks is 0"),
+        (
+            {"n_future_tokens": 2, "head_type": "linear", "num_blocks": 1},
+            "num_blocks is 1, and head_type 'linear' has no",
+        ),
     ],
 )
 def test_a_malformed_mtp_config_is_named(found, message):

@@ -13,15 +13,12 @@ from native_models import EXPERT_FAMILIES, FAMILIES, oracle
 from tiny_models import tiny_mtp, tokens
 from wmtp.authoring.init import init_metadata
 from wmtp.errors import CheckpointError
-from wmtp.publishing.exports.native import prepare_native, prepare_without_heads
+from wmtp.publishing.exports.native import prepare_native
 from wmtp.publishing.publish import publish_directory
 
 
-def export(source, destination, prepare=prepare_native, **options):
-    write = prepare(wmtp.load(source, **options))
-    with publish_directory(destination) as directory:
-        write(directory)
-    return destination
+def export(source, destination, **options):
+    return wmtp.export(source, destination, to="native", **options)
 
 
 def raw(directory):
@@ -71,7 +68,7 @@ def test_what_was_trained_is_written_under_the_source_s_names_in_the_dtype_asked
 def test_heads_are_dropped_with_their_declaration(tmp_path, family):
     model, ids = write_native(tmp_path / "m", family), tokens(1, 9)
     init_metadata(tmp_path / "m")
-    made = export(tmp_path / "m", tmp_path / "made", prepare_without_heads)
+    made = export(tmp_path / "m", tmp_path / "made", drop_heads=True)
     metadata = wmtp.load_metadata(made)
     assert metadata.mtp is None
     assert metadata.loading_strategy.state_dict_mapping.key_transforms == {}
@@ -115,8 +112,8 @@ def test_tensors_that_were_let_through_are_not_lost(tmp_path):
     change_tensors(tmp_path / "m", lambda held: held.update({"vision.weight": torch.arange(3)}))
     mapping = json.loads((tmp_path / "m" / "metadata.json").read_text())["loading_strategy"]["state_dict_mapping"]
     change_metadata(tmp_path / "m", state_dict_mapping=mapping | {"allow_unexpected": ["vision.*"]})
-    for prepare, name in ((prepare_native, "made"), (prepare_without_heads, "plain")):
-        made = export(tmp_path / "m", tmp_path / name, prepare)
+    for drop_heads, name in ((False, "made"), (True, "plain")):
+        made = export(tmp_path / "m", tmp_path / name, drop_heads=drop_heads)
         assert torch.equal(tensors(made)["vision.weight"], torch.arange(3))
         assert wmtp.load(made).receipt.left_unused == ("vision.weight",)
 
@@ -141,7 +138,7 @@ def test_a_stripped_directory_that_still_declares_heads_is_refused_by_name(tmp_p
 def test_a_base_model_whose_configuration_counts_modules_that_are_gone_is_refused(tmp_path):
     write_native(tmp_path / "m", "mellum")
     init_metadata(tmp_path / "m")
-    made = export(tmp_path / "m", tmp_path / "made", prepare_without_heads)
+    made = export(tmp_path / "m", tmp_path / "made", drop_heads=True)
     change_config(made, num_nextn_predict_layers=1)
     with pytest.raises(CheckpointError, match=r"num_nextn_predict_layers is 1, and the files hold no tensor"):
         wmtp.load_model(made)
@@ -174,3 +171,8 @@ def test_modules_that_are_not_declared_are_refused_by_name(tmp_path):
     with pytest.raises(wmtp.errors.PlanError, match=r"mtp\.fc\.weight"):
         wmtp.load_model(tmp_path / "m")
     assert AutoConfig.from_pretrained(tmp_path / "m").num_mtp_layers == 1
+
+
+def test_heads_are_dropped_only_from_a_form_that_has_both(tmp_path):
+    with pytest.raises(wmtp.errors.SettingsError, match="the target medusa is not one of a trunk with its heads"):
+        wmtp.export(tmp_path / "m", tmp_path / "made", to="medusa", drop_heads=True)

@@ -1,5 +1,7 @@
 """The oracles of `wmtp selftest`: all hold on models as they are, and each fails when what it guards is broken."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -44,8 +46,9 @@ class GRUWithLogits(nn.Module):
         return torch.stack([head(hidden) for head in self.heads], dim=2)
 
 
-@pytest.mark.parametrize("head_type", ["linear", "transformer"])
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("architecture", "head_type"), [*product(["gpt2", "llama"], ["linear", "transformer"]), ("llama", "resblock")]
+)
 def test_every_oracle_holds_on_our_own_class(tmp_path, architecture, head_type):
     subject = make_subject(tmp_path, tiny_mtp(architecture, head_type=head_type))
     before = [parameter.detach().clone() for parameter in subject.model.parameters()]

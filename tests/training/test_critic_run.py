@@ -27,7 +27,7 @@ critic: {{reward_column: passed, stage1_steps: {steps}, value_learning_rate: 1e-
 
 @pytest.fixture
 def base(tmp_path):
-    model = tiny_mtp("llama", 2, "linear", vocab_size=128)
+    model = tiny_mtp("llama", 2, "resblock", {"shared_unembedding": True}, vocab_size=128)
     return write_mtp_checkpoint(tmp_path / "base", model, fits=["critic-wmtp"])
 
 

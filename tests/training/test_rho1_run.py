@@ -24,7 +24,7 @@ SECTION = "rho1: {{keep_ratio: 0.5, online: {online}, selection_mode: {mode}, sc
 
 @pytest.fixture
 def models(tmp_path):
-    model = tiny_mtp("llama", 2, "linear", vocab_size=128)
+    model = tiny_mtp("llama", 2, "resblock", {"shared_unembedding": True}, vocab_size=128)
     base = write_mtp_checkpoint(tmp_path / "base", model, fits=["rho1-wmtp", "baseline-mtp"])
     for number in range(4):
         (tmp_path / "data").mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def grow(
     *,
     heads: int,
     head_type: HeadType = "transformer",
+    head_options: Mapping[str, Any] | None = None,
     sample_text: str = SAMPLE_TEXT,
     **options: Unpack[LoadKeywords],
 ) -> GrowReport:
@@ -92,6 +94,8 @@ def grow(
         destination: A directory that does not exist yet.
         heads: Heads, counting the model's own next-token head, which is head 1.
         head_type: `transformer`: each new head is a copy of the last decoder layer. `linear`: of the unembedding.
+            `resblock`: of the unembedding, behind residual blocks that change nothing yet.
+        head_options: Further fields of `mtp_config`: `num_blocks`, `block_bias` and `shared_unembedding` of `resblock`.
         sample_text: What cross-entropy is measured on. Without a tokenizer random tokens take its place.
         **options: As in `wmtp.load`.
 
@@ -108,7 +112,8 @@ def grow(
         expected = trunk(ids, use_cache=False).logits
         _check_logits(expected, ids, loaded)
         config = model_config(loaded.checkpoint, trunk.dtype)
-        model = MTPForCausalLM.around(trunk, heads=heads, head_type=head_type, config=config)
+        options_of_heads = head_options or {}
+        model = MTPForCausalLM.around(trunk, heads=heads, head_type=head_type, config=config, **options_of_heads)
         _check_heads(model, model(ids).logits, expected)
         output = model(ids, labels=ids)
     _write(model, loaded, destination)

@@ -13,7 +13,7 @@ from wmtp.untrusted import first_few, plain, show
 # Keys that say how many parts a model has, or how wide one is. Lengths of texts are not among them: rotary positions
 # go beyond every dimension of the weights.
 SIZE = re.compile(
-    r".*(?:layers?|heads|experts|vocab_size|hidden_size|intermediate_size|_dim|_labels|_tokens)|d_model|d_ff|n_embd|n_inner"
+    r".*(?:layers?|blocks|heads|experts|vocab_size|hidden_size|intermediate_size|_dim|_labels|_tokens)|d_model|d_ff|n_embd|n_inner"
 )
 # Below it nothing is refused here: it costs little to build, and the plan then names what does not fit.
 _HARMLESS_SIZE = 1 << 16

@@ -10,7 +10,9 @@ import typer
 
 from wmtp.cli.options import AsJSON, Directory, Yes, no_address, takes_load_options
 from wmtp.cli.output import Output
+from wmtp.publishing.exports.targets import TARGETS
 from wmtp.settings.loading import LoadKeywords
+from wmtp.untrusted import did_you_mean
 
 
 class HeadType(StrEnum):
@@ -18,12 +20,21 @@ class HeadType(StrEnum):
 
     LINEAR = "linear"
     TRANSFORMER = "transformer"
+    RESBLOCK = "resblock"
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]
 Destination = Annotated[
     Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.", callback=no_address)
 ]
+
+
+def _known_target(name: str) -> str:
+    if name not in TARGETS:
+        raise typer.BadParameter(
+            f"{name!r} is not one of {', '.join(map(repr, TARGETS))}{did_you_mean(name, TARGETS)}."
+        )
+    return name
 
 
 def init(ctx: typer.Context, directory: Directory, as_json: AsJSON = False) -> None:
@@ -74,6 +85,12 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     *,
     heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
     head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
+    num_blocks: Annotated[
+        int | None, typer.Option("--num-blocks", min=1, help="resblock: blocks of a head; 1 when not given.")
+    ] = None,
+    shared_unembedding: Annotated[
+        bool, typer.Option("--shared-unembedding", help="resblock: the heads use the model's own unembedding.")
+    ] = False,
     options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
@@ -83,26 +100,35 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     from wmtp.authoring.grow import grow as grow_model
 
     kind: Any = head_type.value
-    report = grow_model(source, destination, heads=heads, head_type=kind, **options)
+    given = {"num_blocks": num_blocks, "shared_unembedding": shared_unembedding or None}
+    head_options = {name: value for name, value in given.items() if value is not None}
+    report = grow_model(source, destination, heads=heads, head_type=kind, head_options=head_options, **options)
     out.result(report.to_dict(), report.summary())
 
 
 @takes_load_options
-def export(
+def export(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
     source: Source,
     destination: Destination,
     *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="|".join(TARGETS), help="What reads it.", callback=_known_target)
+    ] = "transformers",
+    drop_heads: Annotated[
+        bool, typer.Option("--drop-heads", help="native: the trunk alone, and no declaration of heads.")
+    ] = False,
     options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a model's trunk as a plain next-token model for transformers."""
+    """Write what another program loads or serves: the trunk as a plain model, with its native heads, or heads alone."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
-    from wmtp.publishing.export import export_next_token
+    from wmtp.publishing.exports.targets import export as export_model
 
-    written = export_next_token(source, destination, **options)
-    out.result({"path": str(written)}, [f"wrote {written}"])
+    written = export_model(source, destination, to=to, drop_heads=drop_heads, **options)
+    out.result({"path": str(written), "to": to}, [f"wrote {written}"])
+    out.say(TARGETS[to].next_step.format(source=source, path=written))
 
 
 def _escaped(line: str) -> str:

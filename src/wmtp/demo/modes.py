@@ -16,7 +16,7 @@ from wmtp.demo.zoo import stdlib_sources
 from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory
 from wmtp.loaders.standardized import load
-from wmtp.publishing.export import export_module
+from wmtp.publishing.exports.next_token import export_module
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.scoring.scores import SCORES_DIRECTORY
 from wmtp.scoring.store import FACTS_FILE

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from typing_extensions import override
 
 from wmtp.errors import CheckpointError
-from wmtp.faults import StrictModel, faults_error, model_faults
+from wmtp.faults import Fault, FieldFaults, StrictModel, faults_error, model_faults
 from wmtp.models.copies import fresh_copy
 from wmtp.models.logits import Scaling
 from wmtp.untrusted import show
 
-HeadType = Literal["linear", "transformer"]
+HeadType = Literal["linear", "transformer", "resblock"]
+_OF_RESBLOCK = ("num_blocks", "block_bias", "shared_unembedding")
 
 
 class MTPConfig(StrictModel):
     """`mtp_config` in config.json: the prediction heads of a built-in model class."""
 
     n_future_tokens: int = Field(ge=1, description="Heads, counting the trunk's own next-token head.")
-    head_type: HeadType = Field(description="linear: an unembedding a head; transformer: a decoder layer a head.")
+    head_type: HeadType = Field(
+        description="linear: an unembedding a head; transformer: a decoder layer; resblock: residual blocks."
+    )
     trunk_class: str | None = Field(
         None,
         description="The trunk's class in transformers; null: the one that AutoModelForCausalLM takes.",
@@ -33,6 +36,23 @@ class MTPConfig(StrictModel):
         description="How the trunk applies the factor of the logits that its configuration names: multiply, divide,"
         " divide_hidden (hidden states are divided) or ignore. Null: as most classes whose configurations name it do.",
     )
+    num_blocks: int = Field(1, ge=1, description="resblock: blocks of a head, one after the other.")
+    block_bias: bool = Field(False, description="resblock: whether blocks have a bias.")
+    shared_unembedding: bool = Field(False, description="resblock: whether the heads use the trunk's unembedding.")
+
+    @field_validator(*_OF_RESBLOCK)
+    @classmethod
+    def _only_resblock_has_blocks(cls, value: bool | int, info: ValidationInfo) -> bool | int:
+        head_type = info.data.get("head_type", "resblock")  # one that is wrong is named by itself
+        if head_type != "resblock":
+            problem = f"is {show(value)}, and head_type {head_type!r} has no use for it"
+            raise FieldFaults(Fault((), problem, f"leave {info.field_name} out, or set head_type to 'resblock'"))
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what config.json says: every field that these heads have."""
+        unused = () if self.head_type == "resblock" else _OF_RESBLOCK
+        return self.model_dump(exclude={*unused}, exclude_none=True)
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> MTPConfig:
@@ -64,6 +84,10 @@ class LinearHead(nn.Module):
     def copy_from(self, unembedding: nn.Module) -> None:
         """Become equal to the trunk's next-token head."""
         self.unembedding.load_state_dict(unembedding.state_dict())
+
+    @override
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden
 
 
 class TransformerHead(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -16,23 +17,30 @@ from wmtp.models.logits import declared_change
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
 from wmtp.models.parts import find_parts, refuse_layer, watched
+from wmtp.models.resblock import ResBlockHead
 from wmtp.models.targets import Rows
 from wmtp.models.trunks import build_trunk, recorded_class
 
 _PROBE_TOKENS = 8
-_HEADS: dict[str, type[LinearHead | TransformerHead]] = {"linear": LinearHead, "transformer": TransformerHead}
+Head = LinearHead | ResBlockHead | TransformerHead
+_HEADS: dict[str, Callable[[nn.Module, float, MTPConfig], Head]] = {
+    "linear": lambda like, std, _: LinearHead(like, std),
+    "resblock": ResBlockHead,
+    "transformer": lambda like, std, _: TransformerHead(like, std),
+}
 
 
 class MTPForCausalLM(nn.Module):
     """A causal LM whose own next-token head is head 1, with heads 2..H beside it.
 
-    A `linear` head is an unembedding of its own on the final hidden state. A `transformer` head is a decoder layer of
-    its own in place of the last one, then the trunk's final norm and unembedding. What the causal LM does to its logits
-    after that, a factor or a soft cap, is done to those of every head. State-dict names are `trunk.<name in the causal
-    LM>` and `heads.<k>.<...>`.
+    A `linear` head is an unembedding of its own on the final hidden state; a `resblock` head has residual blocks before
+    it, and may use the trunk's unembedding. A `transformer` head is a decoder layer of its own in place of the last
+    one, then the trunk's final norm and unembedding. What the causal LM does to its logits after that, a factor or a
+    soft cap, is done to those of every head. State-dict names are `trunk.<name in the causal LM>` and
+    `heads.<k>.<...>`.
 
     Args:
-        config: The trunk's configuration, with `mtp_config` (`n_future_tokens`, `head_type`) as an attribute.
+        config: The trunk's configuration, with `mtp_config` (the fields of `MTPConfig`) as an attribute.
 
     Attributes:
         config: As given.
@@ -54,7 +62,13 @@ class MTPForCausalLM(nn.Module):
 
     @classmethod
     def around(
-        cls, trunk: PreTrainedModel, *, heads: int, head_type: HeadType, config: PretrainedConfig | None = None
+        cls,
+        trunk: PreTrainedModel,
+        *,
+        heads: int,
+        head_type: HeadType,
+        config: PretrainedConfig | None = None,
+        **options: Any,
     ) -> MTPForCausalLM:
         """Return a model with a loaded causal LM as its trunk, every head equal to the next-token head.
 
@@ -63,9 +77,15 @@ class MTPForCausalLM(nn.Module):
             heads: Heads, counting the next-token head.
             head_type: What heads 2..H are.
             config: The whole configuration, where the trunk has a part of it; it gets `mtp_config`. None: the trunk's.
+            **options: Further fields of `MTPConfig`, as the head type has them.
+
+        Raises:
+            CheckpointError: If such heads have no use for an option, or if the causal LM cannot be a trunk.
         """
         config = trunk.config if config is None else config
-        config.mtp_config = {"n_future_tokens": heads, "head_type": head_type, **recorded_class(trunk, config)}
+        named = {"n_future_tokens": heads, "head_type": head_type, **recorded_class(trunk, config)}
+        config.mtp_config = {**named, **options}
+        config.mtp_config = MTPConfig.of(config).to_dict()
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model._assemble(trunk, config, MTPConfig.of(config))
@@ -82,8 +102,9 @@ class MTPForCausalLM(nn.Module):
         self._path: tuple[str, ...] | None = None
         self.change = declared_change(config, heads.scaling)
         std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
+        new_head = _HEADS[self.head_type]
         self.heads = nn.ModuleDict(
-            {str(k): _HEADS[self.head_type](self._next_token_part, std) for k in range(2, heads.n_future_tokens + 1)}
+            {str(k): new_head(self._next_token_part, std, heads) for k in range(2, heads.n_future_tokens + 1)}
         )
 
     @property
@@ -99,15 +120,15 @@ class MTPForCausalLM(nn.Module):
     @property
     def _next_token_part(self) -> nn.Module:
         # The part of the next-token head that every other head has of its own.
-        if self.head_type == "linear":
-            return self.trunk.get_output_embeddings()
-        return self.trunk.get_submodule(self._parts.last_layer)
+        if self.head_type == "transformer":
+            return self.trunk.get_submodule(self._parts.last_layer)
+        return self.trunk.get_output_embeddings()
 
     @torch.no_grad()
     def copy_next_token_head(self) -> None:
         """Make every head equal to the next-token head, as `wmtp grow` does."""
         for head in self.heads.values():
-            cast("LinearHead | TransformerHead", head).copy_from(self._next_token_part)
+            cast("Head", head).copy_from(self._next_token_part)
 
     @torch.no_grad()
     def _ask_for_scaling(self) -> None:
@@ -137,8 +158,8 @@ class MTPForCausalLM(nn.Module):
 
     def unembedding(self, k: int) -> tuple[Float[Tensor, "vocab dim"], Float[Tensor, " vocab"] | None]:
         """Return weight and bias of the unembedding that head `k` (1..H) uses."""
-        own = self.head_type == "linear" and k > 1
-        module: Any = self.heads[str(k)].unembedding if own else self.trunk.get_output_embeddings()
+        own = getattr(self.heads[str(k)], "unembedding", None) if k > 1 else None
+        module: Any = self.trunk.get_output_embeddings() if own is None else own
         return module.weight, getattr(module, "bias", None)
 
     @override
@@ -194,9 +215,10 @@ class MTPForCausalLM(nn.Module):
 
     def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
         """Return the final hidden state, and what the unembedding of heads 1..num_heads is applied to."""
-        if num_heads == 1 or self.head_type == "linear":
+        if num_heads == 1 or self.head_type != "transformer":
             hidden = self._run_body(input_ids, rows)
-            return hidden, [self.change.of_hidden(hidden)] * num_heads
+            own = [self.heads[str(k)](hidden) for k in range(2, num_heads + 1)]
+            return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
         with watched(self.trunk, self._parts, with_path=self._path is None) as watch:
             hidden = self._run_body(input_ids, rows)
         if self._path is None:

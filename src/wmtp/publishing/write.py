@@ -71,7 +71,7 @@ def write_model_directory(
     dtype_name = _dtype_name(tensors.values())
     config = counting_what_is_there(metadata, config, tensors)
     values = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": dtype_name}
-    _write_json(directory / CONFIG_FILE, values)
+    write_json(directory / CONFIG_FILE, values)
     for name, content in extra_files.items():
         _write_file(directory / name, content)
     if source is not None:
@@ -152,7 +152,7 @@ def write_index(directory: Path, weight_map: Mapping[str, str], total_bytes: int
         weight_map: The shard of each tensor.
         total_bytes: Of tensor data in all of them.
     """
-    _write_json(directory / INDEX_FILE, {"metadata": {"total_size": total_bytes}, "weight_map": dict(weight_map)})
+    write_json(directory / INDEX_FILE, {"metadata": {"total_size": total_bytes}, "weight_map": dict(weight_map)})
     return INDEX_FILE
 
 
@@ -199,7 +199,8 @@ def _dtype_name(tensors: Iterable[Tensor]) -> str | None:
     return str(counts.most_common(1)[0][0]).removeprefix("torch.") if counts else None
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file of ours: sorted keys, UTF-8, a line feed at its end."""
     text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -27,7 +27,7 @@ from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
-from wmtp.publishing.export import export_module
+from wmtp.publishing.exports.next_token import export_module
 from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published

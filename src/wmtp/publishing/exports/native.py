@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from wmtp.metadata.file import write_metadata
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, StateDictMapping
 from wmtp.metadata.transforms import compile_transform
 from wmtp.models.native import NativeMTPForCausalLM
+from wmtp.publishing.exports.targets import Writer
 from wmtp.publishing.native import has_source_layout, source_tensors, write_config, write_native_directory
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.publishing.write import write_model_directory
@@ -24,7 +24,7 @@ from wmtp.publishing.write import write_model_directory
 _TRUNK = "trunk."
 
 
-def prepare_native(loaded: LoadResult) -> Callable[[Path], object]:
+def prepare_native(loaded: LoadResult) -> Writer:
     """Return what writes a model with native heads under the names, and with the configuration, of its source.
 
     Raises:
@@ -40,7 +40,7 @@ def prepare_native(loaded: LoadResult) -> Callable[[Path], object]:
     return write
 
 
-def prepare_without_heads(loaded: LoadResult) -> Callable[[Path], object]:
+def prepare_without_heads(loaded: LoadResult) -> Writer:
     """Return what writes the trunk alone, as the source has it; tensors and declaration of the heads go together.
 
     Raises:

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from typing_extensions import Unpack
 
 from wmtp import __version__
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.errors import CheckpointError
-from wmtp.loaders.standardized import URI, load
+from wmtp.loaders.base import LoadResult
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.publishing.exports.targets import Writer
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.publishing.publish import publish_directory
 from wmtp.publishing.write import write_model_directory
-from wmtp.settings.loading import LoadKeywords
 
 
-def export_next_token(source: URI, destination: Path, **options: Unpack[LoadKeywords]) -> Path:
-    """Write the trunk of a checkpoint as a checkpoint of its own.
+def prepare_next_token(loaded: LoadResult) -> Writer:
+    """Return what writes the trunk of a checkpoint as a checkpoint of its own.
 
     `AutoModelForCausalLM.from_pretrained` on it has the logits of head 1, bit for bit.
 
-    Args:
-        source: A checkpoint of a built-in class.
-        destination: A directory that does not exist yet.
-        **options: As in `wmtp.load`.
-
-    Returns:
-        The destination.
-
     Raises:
-        WmtpError: If the source does not load, or its class has no trunk that can stand alone; nothing is written then.
+        CheckpointError: If its class has no trunk that can stand alone.
     """
-    loaded = load(source, **options)
-    return export_module(
+    return _writer(
         loaded.model,
-        destination,
         config=loaded.checkpoint.config,
         metadata=loaded.metadata,
         extra_files=copied_files(loaded),
@@ -74,6 +64,20 @@ def export_module(
         CheckpointError: If the model's class has no trunk that can stand alone.
         StorageError: If something already stands at the destination.
     """
+    write = _writer(model, config=config, metadata=metadata, extra_files=extra_files, provenance=provenance)
+    with publish_directory(destination) as directory:
+        write(directory)
+    return destination
+
+
+def _writer(
+    model: nn.Module,
+    *,
+    config: Mapping[str, Any],
+    metadata: ModelMetadata,
+    extra_files: Mapping[str, bytes | Path],
+    provenance: dict[str, Any] | None,
+) -> Writer:
     if not isinstance(model, MTPForCausalLM):
         raise CheckpointError(
             f"{type(model).__name__} has no trunk that can stand alone as a next-token model",
@@ -85,12 +89,10 @@ def export_module(
     )
     changes = {"mtp": None, "horizon": None, "n_heads": None, "source_path": None, "created_by": f"wmtp {__version__}"}
     exported = metadata.model_copy(update={"loading_strategy": strategy, "provenance": provenance, **changes})
-    with publish_directory(destination) as directory:
-        write_model_directory(
-            directory,
-            state_dict=model.trunk.state_dict(),
-            config=plain | {"architectures": [type(model.trunk).__name__]},
-            metadata=exported,
-            extra_files=extra_files,
-        )
-    return destination
+    return partial(
+        write_model_directory,
+        state_dict=model.trunk.state_dict(),
+        config=plain | {"architectures": [type(model.trunk).__name__]},
+        metadata=exported,
+        extra_files=extra_files,
+    )

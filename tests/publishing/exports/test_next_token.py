@@ -10,7 +10,7 @@ from checkpoints import metadata_document
 from tiny_models import ARCHITECTURES, HEAD_TYPES, tiny_mtp, tokens
 from wmtp.errors import CheckpointError
 from wmtp.metadata.schema import ModelMetadata
-from wmtp.publishing.export import export_module, export_next_token
+from wmtp.publishing.exports.next_token import export_module
 from wmtp.publishing.publish import publish_directory, verify_published
 from wmtp.publishing.write import write_model_directory
 
@@ -43,7 +43,7 @@ def test_a_saved_model_loads_bit_equal_and_its_export_is_head_1_in_transformers(
 ):
     model, ids = tiny_mtp(architecture, head_type=head_type, tie_word_embeddings=tied), tokens(2, 12)
     save_mtp(tmp_path / "mtp", model)
-    assert export_next_token(tmp_path / "mtp", tmp_path / "plain") == tmp_path / "plain"
+    assert wmtp.export(tmp_path / "mtp", tmp_path / "plain", to="transformers") == tmp_path / "plain"
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
     with torch.no_grad():
         expected = model(ids).logits
@@ -59,7 +59,7 @@ def test_an_export_says_what_it_is_and_carries_its_tokenizer(tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     model = tiny_mtp(vocab_size=len(tokenizer))
     save_mtp(tmp_path / "mtp", model, **{path.name: path for path in (tmp_path / "tokenizer").iterdir()})
-    export_next_token(tmp_path / "mtp", tmp_path / "plain")
+    wmtp.export(tmp_path / "mtp", tmp_path / "plain", to="transformers")
     metadata = wmtp.load_metadata(tmp_path / "plain")
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert metadata.loading_strategy.transformers_class == "AutoModelForCausalLM"
@@ -76,7 +76,7 @@ def test_an_export_says_what_it_is_and_carries_its_tokenizer(tmp_path):
 def test_weights_that_changed_dtype_are_not_cast_back_by_a_reader(tmp_path):
     model = tiny_mtp()
     save_mtp(tmp_path / "mtp", model.to(torch.bfloat16))
-    export_next_token(tmp_path / "mtp", tmp_path / "plain", dtype="float32")
+    wmtp.export(tmp_path / "mtp", tmp_path / "plain", to="transformers", dtype="float32")
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == "float32"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "plain").dtype == torch.float32
 

@@ -1,0 +1,84 @@
+"""How many drafts a server has to accept, by the logits of the model that it serves.
+
+Speculative decoding gives the target's own greedy text whatever the heads are: heads of noise, or in the wrong order,
+show in nothing but how many of their drafts are accepted. So that number is computed from the model in wmtp, round by
+round along the text that was served, and has to be the server's to the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Drafts of a run.
+
+    Attributes:
+        num_rounds: How often drafts were verified.
+        num_drafted: Tokens that were drafted.
+        accepted: Tokens of each position of a draft that were accepted, from its first.
+    """
+
+    num_rounds: int
+    num_drafted: int
+    accepted: tuple[int, ...]
+
+    def __add__(self, other: Counts) -> Counts:
+        accepted = (a + b for a, b in zip(self.accepted, other.accepted, strict=True))
+        return Counts(self.num_rounds + other.num_rounds, self.num_drafted + other.num_drafted, tuple(accepted))
+
+
+def count_rounds(
+    drafts: Sequence[Sequence[int]], tokens: Sequence[int], num_prompt_tokens: int, num_new_tokens: int
+) -> Counts:
+    """Play the rounds of greedy speculative decoding along a text that is known.
+
+    The prompt gives the first token by itself. Then each round verifies the drafts made where the last token was
+    predicted: those up to the first wrong one are accepted, and the target adds one token of its own.
+
+    Args:
+        drafts: At each position t, what is drafted for t + 2, t + 3, ...
+        tokens: The prompt and what the target says after it, with as many tokens more as a draft has: the last round
+            may accept beyond the end, and servers count that.
+        num_prompt_tokens: How many of them are the prompt.
+        num_new_tokens: How many were asked for.
+    """
+    num_drafts = len(drafts[0])
+    accepted = [0] * num_drafts
+    position, num_rounds = num_prompt_tokens - 1, 0
+    while position + 1 < num_prompt_tokens + num_new_tokens - 1:
+        truth = tokens[position + 2 : position + 2 + num_drafts]
+        right = [draft == token for draft, token in zip(drafts[position], truth, strict=True)]
+        num_right = right.index(False) if False in right else num_drafts
+        for place in range(num_right):
+            accepted[place] += 1
+        num_rounds += 1
+        position += 1 + num_right
+    return Counts(num_rounds, num_rounds * num_drafts, tuple(accepted))
+
+
+@torch.no_grad()
+def predicted_counts(
+    model: nn.Module, prompts: Sequence[list[int]], continuations: Sequence[list[int]], num_drafts: int
+) -> tuple[Counts, int]:
+    """Return what a server has to count, and at how many places the model's own next token is not the served one.
+
+    Args:
+        model: Answers token ids with `logits` `[batch, seq, future, vocab]`.
+        prompts: Token ids.
+        continuations: What the target said after each without drafts, `num_drafts` tokens more than are counted.
+        num_drafts: Tokens drafted a round, by heads 2 to `num_drafts` + 1.
+    """
+    counts, num_differing = Counts(0, 0, (0,) * num_drafts), 0
+    for prompt, continuation in zip(prompts, continuations, strict=True):
+        tokens = prompt + continuation
+        best = model(torch.tensor([tokens])).logits[0].argmax(-1)  # seq future
+        num_differing += int((best[len(prompt) - 1 : -1, 0] != torch.tensor(continuation)).sum())
+        drafts = best[:, 1 : num_drafts + 1].tolist()
+        counts += count_rounds(drafts, tokens, len(prompt), len(continuation) - num_drafts)
+    return counts, num_differing

@@ -1,0 +1,38 @@
+import pytest
+
+import wmtp
+from checkpoints import write_mtp_checkpoint
+from native_files import write_native
+from tiny_models import tiny_mtp
+from wmtp.authoring.init import init_metadata
+from wmtp.errors import StorageError, UnknownNameError
+from wmtp.publishing.exports.targets import TARGETS
+from wmtp.publishing.publish import verify_published
+
+
+def test_an_unknown_target_is_told_the_known_ones(tmp_path):
+    with pytest.raises(UnknownNameError, match="unknown export target 'medsua'") as caught:
+        wmtp.export(tmp_path / "nowhere", tmp_path / "out", to="medsua")
+    assert "'transformers'" in caught.value.hint
+    assert "did you mean 'medusa'" in caught.value.hint
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_export_is_published_whole_and_says_what_it_was_made_from(tmp_path, target):
+    if target == "native":
+        write_native(tmp_path / "mtp", "mellum")
+        init_metadata(tmp_path / "mtp")
+    else:
+        write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type="linear"))
+    assert wmtp.export(tmp_path / "mtp", tmp_path / "out", to=target) == tmp_path / "out"
+    verify_published(tmp_path / "out")
+    written = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
+    assert str(tmp_path / "mtp") in written
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_overwritten_and_nothing_loaded_for_it(tmp_path, target):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StorageError, match="already exists"):
+        wmtp.export(tmp_path / "nowhere", tmp_path / "out", to=target)
+    assert list((tmp_path / "out").iterdir()) == []
