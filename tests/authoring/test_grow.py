@@ -53,7 +53,8 @@ def test_a_grown_checkpoint_says_what_it_is(tmp_path):
     metadata, source = wmtp.load_metadata(tmp_path / "mtp"), wmtp.load_metadata(tmp_path / "plain")
     assert metadata.wmtp_type == "base_model"
     assert metadata.loading_strategy.model_class_name == "MTPForCausalLM"
-    assert metadata.mtp.model_dump() == {"kind": "parallel_heads", "n_future_tokens": 4, "head_type": "transformer"}
+    declared = metadata.mtp.model_dump(exclude_none=True)
+    assert declared == {"kind": "parallel_heads", "n_future_tokens": 4, "head_type": "transformer"}
     assert metadata.tokenizer == source.tokenizer is not None
     assert metadata.algorithm_compatibility == ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
     assert metadata.dtype == "float32"

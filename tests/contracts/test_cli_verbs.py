@@ -25,7 +25,7 @@ VERBS = {
     "init": (["DIR"], {"--json"}),
     "upgrade": (["DIR"], {"--yes", "--json"}),
     "grow": (["SRC", "DST"], {"--heads", "--head-type", "--num-blocks", "--shared-unembedding", *_LOADS}),
-    "export": (["SRC", "DST"], {"--to", *_LOADS}),
+    "export": (["SRC", "DST"], {"--to", "--drop-heads", *_LOADS}),
     "convert": (["SRC", "DST"], {"--key", "--memory-limit", "--time-limit", "--allow-symlinks", "--json"}),
     "trust": (["URI"], {"--yes", "--full", "--lines", "--list", "--forget", "--allow-symlinks", "--json"}),
     "fetch": (["URI", "[DIR]"], {"--lock", "--allow-symlinks", "--json"}),

@@ -101,6 +101,7 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "run.seed",
         "run.export_next_token",
         "mtp.horizon",
+        "mtp.trunk",
         "loss.head_prior",
         "loss.backend",
     }

@@ -1,5 +1,6 @@
 """Names of tensors in published checkpoints: a change here makes every checkpoint in the world unreadable."""
 
+from native_models import native
 from tiny_models import tiny_mtp
 
 TRUNK_OF_LLAMA = [
@@ -44,3 +45,14 @@ def test_the_trunk_of_gpt2_keeps_the_names_of_transformers():
         *names
     }
     assert "heads.3.layer.attn.c_attn.bias" in names
+
+
+def test_native_modules_keep_their_names():
+    names = [name for name in native("inkling", final_norm="own").state_dict() if not name.startswith("trunk.")]
+    own = ("enorm.weight", "hnorm.weight", "eh_proj.weight", "post_norm.weight")
+    assert [name for name in names if "mtp_block" not in name] == [f"heads.{k}.{part}" for k in (2, 3) for part in own]
+    assert "heads.3.mtp_block.self_attn.q_proj.weight" in names
+    shared = native("inkling", final_norm="shared").state_dict()
+    assert "shared_post_norm.weight" in shared
+    owned = native("mellum", embedding="own", unembedding="own").state_dict()
+    assert {"heads.2.embed_tokens.weight", "heads.2.unembedding.weight"} <= owned.keys()

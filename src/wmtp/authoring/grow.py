@@ -20,7 +20,8 @@ from wmtp.errors import CheckpointError, DataError, WmtpError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.configuration import model_config
 from wmtp.loaders.standardized import URI, load, plan_load
-from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo
+from wmtp.metadata.heads import MTPInfo
+from wmtp.metadata.schema import LoadingStrategy, ModelMetadata
 from wmtp.models.heads import HeadType
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.parts import find_parts

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ import transformers
 from transformers import PreTrainedModel
 
 from wmtp.authoring.mapping import with_mapping
+from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
+from wmtp.authoring.native_mapping import with_made_parameters
+from wmtp.authoring.own_class import own_class
 from wmtp.checkpoint.configuration import CONFIG_FILE, read_config
 from wmtp.checkpoint.contents import Checkpoint, small_files
 from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
@@ -23,8 +25,7 @@ from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, model_classes
 from wmtp.storage.opening import open_store
 from wmtp.storage.store import Store
-from wmtp.trust.consent import read_code
-from wmtp.untrusted import show, show_all
+from wmtp.untrusted import show
 
 _OF_USE = re.compile("CausalLM|LMHead|ForConditionalGeneration|ForSequenceClassification")
 _BUILT_IN_CLASS = "MTPForCausalLM"
@@ -74,7 +75,8 @@ def draft_metadata(store: Store) -> Draft:
             f"{store.uri / CONFIG_FILE}: model_type is {show(architecture)}",
             hint='write the architecture there, such as "model_type": "llama"',
         )
-    strategy = _strategy(store, config, notes)
+    native = draft_native(config, tensors, notes)
+    strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
     wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:
@@ -86,12 +88,15 @@ def draft_metadata(store: Store) -> Draft:
         "storage_version": STORAGE_VERSION,
         "loading_strategy": strategy,
         "algorithm_compatibility": fitting_algorithms(wmtp_type) if _is_of_use(strategy) else [],
-        "mtp": _heads(config, strategy, notes),
+        "mtp": native.mtp if native else _heads(config, strategy, notes),
         "tokenizer": tokenizer.model_dump() if tokenizer else None,
         "created_by": "wmtp init",
     }
     metadata = parse_metadata(json.dumps(document).encode(), where=f"{store.uri / METADATA_FILE}, drafted")
-    return Draft(with_mapping(Checkpoint(store, metadata, config, tensors), notes), (*notes, *found))
+    checkpoint = Checkpoint(store, metadata, config, tensors)
+    if native:
+        checkpoint = replace(checkpoint, metadata=with_made_parameters(checkpoint, notes))
+    return Draft(with_mapping(checkpoint, notes), (*notes, *found))
 
 
 def fitting_algorithms(wmtp_type: str) -> list[str]:
@@ -99,6 +104,15 @@ def fitting_algorithms(wmtp_type: str) -> list[str]:
     return [
         name for name in algorithms.names() if any(role.wmtp_type == wmtp_type for role in algorithms.get(name).roles)
     ]
+
+
+def _native_strategy(store: Store, native: NativeDraft) -> dict[str, Any]:
+    return {
+        "loader_type": "custom_mtp",
+        "model_class_name": CLASS_NAME,
+        "state_dict_mapping": {"key_transforms": native.transforms},
+        "required_files": [*small_files(store), weights_name(store)],
+    }
 
 
 def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -109,7 +123,7 @@ def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[st
         module = "modeling.py" if "modeling.py" in modules else modules[0]
         return {
             "loader_type": "custom_mtp",
-            "model_class_name": _own_class(store, module, declared, notes),
+            "model_class_name": own_class(store, module, declared, notes),
             "custom_module_file": module,
             "required_files": [*required, *modules],
         }
@@ -127,27 +141,6 @@ def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[st
 def _first_architecture(config: dict[str, Any]) -> str | None:
     named = config.get("architectures")
     return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-
-
-def _own_class(store: Store, module: str, declared: str | None, notes: list[str]) -> str:
-    code = read_code(store, module)
-    try:
-        tree = ast.parse(code.text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(
-            f"{code.where}: not Python: {show(error)}", hint="mend the file, or take it away"
-        ) from error
-    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-    if not classes:
-        raise CheckpointError(f"{code.where}: defines no class", hint="take the file away if the model needs none")
-    likely = [name for name in classes if name == declared] or [
-        name for name in classes if name.endswith("ForCausalLM")
-    ]
-    chosen = (likely or classes)[-1]
-    notes.append(
-        f"loading_strategy.model_class_name: {show(chosen)}, of {', '.join(show_all(classes))} in {show(module)}"
-    )
-    return chosen
 
 
 def _transformers_class(declared: str | None, notes: list[str]) -> str:

@@ -37,7 +37,7 @@ def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
         )
         return metadata
     try:
-        draft = _needed(checkpoint, *_built(checkpoint))
+        draft = needed_mapping(checkpoint)
     except PlanError as error:
         notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
         return metadata
@@ -49,6 +49,16 @@ def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
     notes += _notes(draft)
     before = metadata.loading_strategy.state_dict_mapping.model_dump(exclude_defaults=True)
     return _mapped(metadata, StateDictMapping.model_validate(before | draft.fields))
+
+
+def needed_mapping(checkpoint: Checkpoint) -> MappingDraft:
+    """Return the mapping under which a checkpoint would load; without fields where its own does.
+
+    Raises:
+        PlanError: If none is found under which it loads; says what is wrong.
+        WmtpError: If the class cannot be built.
+    """
+    return _needed(checkpoint, *_built(checkpoint))
 
 
 def mended_mapping(checkpoint: Checkpoint) -> tuple[ModelMetadata, list[str]] | None:

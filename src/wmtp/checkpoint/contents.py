@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 from wmtp.checkpoint.configuration import CONFIG_FILE, GENERATION_FILE, check_declaration, read_config
 from wmtp.checkpoint.contradictions import impossible_values
 from wmtp.checkpoint.headers import read_tensors_and_notes
+from wmtp.checkpoint.native_heads import check_native_heads
 from wmtp.checkpoint.quantisation import check_rules, without_quantisation
 from wmtp.checkpoint.sizes import check_sizes
 from wmtp.checkpoint.tensors import TensorInfo
@@ -111,6 +112,7 @@ def open_checkpoint(
     check_declaration(metadata, config, where=str(store.uri))
     check_rules(config, metadata.loading_strategy.state_dict_mapping.tensors, where=str(store.uri))
     tensors, notes = read_tensors_and_notes(store)
+    check_native_heads(metadata, config, [tensor.name for tensor in tensors], where=str(store.uri))
     check_sizes(config, tensors, where=str(store.uri))
     return Checkpoint(store, metadata, config, tensors, notes)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from wmtp.checkpoint.native_heads import COUNTS
 from wmtp.checkpoint.sizes import SIZE
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.untrusted import first_few, plain, show
@@ -206,6 +207,8 @@ def _wrong_with(key: str, value: Any) -> str | None:
     if key == "id2label":
         numbered = isinstance(value, dict) and all(number.isdecimal() for number in value)
         return None if numbered or value is None else "which is no object of numbers and names"
+    if key in COUNTS:
+        return None  # no native heads is a number of them
     if key == "pad_token_id" or _NEVER_ZERO.fullmatch(key):
         if isinstance(value, str | bool | float):
             return "which is no whole number"

@@ -107,7 +107,7 @@ def grow(  # noqa: PLR0913  each option of the contract is one
 
 
 @takes_load_options
-def export(
+def export(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
     source: Source,
     destination: Destination,
@@ -115,15 +115,18 @@ def export(
     to: Annotated[
         str, typer.Option("--to", metavar="|".join(TARGETS), help="What reads it.", callback=_known_target)
     ] = "transformers",
+    drop_heads: Annotated[
+        bool, typer.Option("--drop-heads", help="native: the trunk alone, and no declaration of heads.")
+    ] = False,
     options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
-    """Write what another program loads or serves: the trunk as a plain model, or the heads beside it."""
+    """Write what another program loads or serves: the trunk as a plain model, with its native heads, or heads alone."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
     from wmtp.publishing.exports.targets import export as export_model
 
-    written = export_model(source, destination, to=to, **options)
+    written = export_model(source, destination, to=to, drop_heads=drop_heads, **options)
     out.result({"path": str(written), "to": to}, [f"wrote {written}"])
     out.say(TARGETS[to].next_step.format(source=source, path=written))
 

@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from wmtp.checkpoint.tokenizer import tokenizer_files, tokenizer_fingerprint
 from wmtp.demo.gpt2_modeling import GPTMTPForCausalLM
 from wmtp.metadata.file import write_metadata
-from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, MTPInfo, StateDictMapping
+from wmtp.metadata.heads import MTPInfo
+from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, StateDictMapping
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.publishing.publish import publish_directory
 from wmtp.publishing.write import write_model_directory

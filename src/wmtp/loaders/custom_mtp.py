@@ -30,6 +30,7 @@ class CustomMTPStrategy:
         """
         declared = checkpoint.metadata.loading_strategy
         config = model_config(checkpoint, dtype)
+        config.declared_mtp = checkpoint.metadata.mtp and checkpoint.metadata.mtp.model_dump(exclude_none=True)
         name = str(declared.model_class_name)
         if declared.custom_module_file is None:
             model_class = _built_in_class(checkpoint, name)

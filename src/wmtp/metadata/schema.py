@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 
 from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.manifest import SHA256, FileDigests, RelativeName, refuse_twins
+from wmtp.metadata.heads import MTPInfo, PositiveInt
 from wmtp.metadata.operations import TensorRules
 from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
@@ -51,7 +52,6 @@ Identifier = Annotated[str, _matching(_IDENTIFIER, "an identifier such as 'llama
 ClassName = Annotated[str, _matching(_CLASS_NAME, "the plain name of a class")]
 AlgorithmName = Annotated[str, _known_in(algorithms)]
 LoaderType = Annotated[str, _known_in(loading_strategies)]
-PositiveInt = Annotated[int, Field(ge=1)]
 Globs = Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_RULE_BYTES)]], Field(max_length=_MAX_RULES)]
 
 
@@ -118,14 +118,6 @@ class LoadingStrategy(StrictModel):
         if value is not None and not (value.isascii() and value.endswith(".py")):
             raise FieldFaults(Fault((), f"is {show(value)}, which is not a plain ASCII name that ends in .py"))
         return value
-
-
-class MTPInfo(StrictModel):
-    """The prediction heads of a multi-token prediction model."""
-
-    kind: Literal["parallel_heads", "sequential"] = "parallel_heads"
-    n_future_tokens: PositiveInt = Field(description="Heads, counting the next-token head; head k predicts t + k.")
-    head_type: Literal["linear", "transformer", "resblock", "deepseek"] | None = None
 
 
 class TokenizerInfo(StrictModel):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -13,6 +11,7 @@ from typing_extensions import override
 
 from wmtp.errors import CheckpointError
 from wmtp.faults import Fault, FieldFaults, StrictModel, faults_error, model_faults
+from wmtp.models.copies import fresh_copy
 from wmtp.models.logits import Scaling
 from wmtp.untrusted import show
 
@@ -27,9 +26,6 @@ class MTPConfig(StrictModel):
     head_type: HeadType = Field(
         description="linear: an unembedding a head; transformer: a decoder layer; resblock: residual blocks."
     )
-    num_blocks: int = Field(1, ge=1, description="resblock: blocks of a head, one after the other.")
-    block_bias: bool = Field(False, description="resblock: whether blocks have a bias.")
-    shared_unembedding: bool = Field(False, description="resblock: whether the heads use the trunk's unembedding.")
     trunk_class: str | None = Field(
         None,
         description="The trunk's class in transformers; null: the one that AutoModelForCausalLM takes.",
@@ -40,6 +36,9 @@ class MTPConfig(StrictModel):
         description="How the trunk applies the factor of the logits that its configuration names: multiply, divide,"
         " divide_hidden (hidden states are divided) or ignore. Null: as most classes whose configurations name it do.",
     )
+    num_blocks: int = Field(1, ge=1, description="resblock: blocks of a head, one after the other.")
+    block_bias: bool = Field(False, description="resblock: whether blocks have a bias.")
+    shared_unembedding: bool = Field(False, description="resblock: whether the heads use the trunk's unembedding.")
 
     @field_validator(*_OF_RESBLOCK)
     @classmethod
@@ -52,7 +51,8 @@ class MTPConfig(StrictModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what config.json says: every field that these heads have."""
-        return self.model_dump(exclude=None if self.head_type == "resblock" else {*_OF_RESBLOCK}, exclude_none=True)
+        unused = () if self.head_type == "resblock" else _OF_RESBLOCK
+        return self.model_dump(exclude={*unused}, exclude_none=True)
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> MTPConfig:
@@ -109,20 +109,3 @@ class TransformerHead(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         output = self.layer(*args, **kwargs)
         return output[0] if isinstance(output, (tuple, list)) else output
-
-
-def fresh_copy(module: nn.Module, std: float) -> nn.Module:
-    """Return a copy of a module's structure: new matrices, and vectors (norms, biases) and buffers as they are.
-
-    Copying matrices would read them: gigabytes of nothing when initialisation is switched off to load a checkpoint.
-    """
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
-            # Does nothing on the meta device; transformers puts a function in its place that does nothing, nor returns.
-            nn.init.normal_(memo[id(parameter)], std=std)
-    for inner in module.modules():
-        # One configuration for all: a change of the attention implementation must reach the heads too.
-        memo.update({id(value): value for value in vars(inner).values() if isinstance(value, PretrainedConfig)})
-    return copy.deepcopy(module, memo=memo)

@@ -83,8 +83,8 @@ class MTPForCausalLM(nn.Module):
             CheckpointError: If such heads have no use for an option, or if the causal LM cannot be a trunk.
         """
         config = trunk.config if config is None else config
-        fields = {"n_future_tokens": heads, "head_type": head_type, **recorded_class(trunk, config), **options}
-        config.mtp_config = fields
+        named = {"n_future_tokens": heads, "head_type": head_type, **recorded_class(trunk, config)}
+        config.mtp_config = {**named, **options}
         config.mtp_config = MTPConfig.of(config).to_dict()
         model = cls.__new__(cls)
         nn.Module.__init__(model)
@@ -230,11 +230,8 @@ class MTPForCausalLM(nn.Module):
         return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
 
     def _run_body(self, input_ids: Tensor, rows: Rows) -> Tensor:
-        given = {"attention_mask": rows.attention_mask, "position_ids": rows.position_ids}
-        # With a cache transformers would take a packed row for one document.
-        arguments = {name: value for name, value in given.items() if value is not None} | {"use_cache": False}
         body: Any = self.trunk.get_submodule(self._parts.body)
-        return cast("Tensor", body(input_ids=input_ids, **arguments).last_hidden_state)
+        return cast("Tensor", body(input_ids=input_ids, **rows.trunk_arguments).last_hidden_state)
 
     def _to_hidden(self, answered: Tensor) -> Tensor:
         for name in self._path or ():

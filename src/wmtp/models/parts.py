@@ -81,6 +81,23 @@ def _decoder_layers(trunk: PreTrainedModel, body: str) -> str:
     return found[0]
 
 
+def final_norm_after(trunk: PreTrainedModel, parts: TrunkParts) -> str:
+    """Return the name of the norm that stands beside the decoder layers, after them.
+
+    Raises:
+        CheckpointError: If there is not exactly one.
+    """
+    owner, _, layers = parts.layers.rpartition(".")
+    children = list(trunk.get_submodule(owner).named_children())
+    norms = [name for name, child in children if "norm" in type(child).__name__.lower()]
+    names = [name for name, _ in children]
+    # Some models have a norm on the embeddings too; it is declared before the layers.
+    after = [name for name in norms if names.index(name) > names.index(layers)] or norms
+    if len(after) != 1:
+        refuse_trunk(trunk, f"it has {len(after)} norms beside its layers, expected one")
+    return f"{owner}.{after[0]}"
+
+
 def refuse_trunk(trunk: nn.Module, why: str) -> NoReturn:
     """Raise CheckpointError: heads cannot stand on this model."""
     raise CheckpointError(

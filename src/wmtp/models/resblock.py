@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wmtp.models.heads import MTPConfig, fresh_copy
+from wmtp.models.copies import fresh_copy
+from wmtp.models.heads import MTPConfig
 
 
 class ResBlock(nn.Module):

@@ -6,9 +6,10 @@ Head `k` (1..H) at position `t` predicts token `t + k`. Everything that shifts a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from wmtp.errors import TrainingError
@@ -99,6 +100,27 @@ class Rows:
         if self.attention_mask is not None:
             labels = labels.masked_fill(self.attention_mask == 0, IGNORE)
         return head_targets(labels, horizon, self.document_ids)
+
+    @property
+    def trunk_arguments(self) -> dict[str, Any]:
+        """What the trunk is called with beside its tokens."""
+        given = {"attention_mask": self.attention_mask, "position_ids": self.position_ids}
+        # With a cache transformers would take a packed row for one document.
+        return {name: value for name, value in given.items() if value is not None} | {"use_cache": False}
+
+    def following(self, input_ids: Int[Tensor, "batch seq"], k: int) -> Int[Tensor, "batch seq"]:
+        """Return the token `k` places after each one; 0 where that is outside its document, so none reads another's."""
+        moved = shift(input_ids, k, 0)
+        if self.document_ids is None:
+            return moved
+        return moved.masked_fill(shift(self.document_ids, k, -1) != self.document_ids, 0)
+
+    def first_positions(self, input_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
+        """Say which positions begin a document."""
+        documents = torch.ones_like(input_ids) if self.document_ids is None else self.document_ids
+        first = torch.ones_like(documents, dtype=torch.bool)
+        first[:, 1:] = documents.diff(dim=1) != 0
+        return first if self.attention_mask is None else first & (self.attention_mask != 0)
 
 
 def _documents(position_ids: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.headers import SINGLE_FILE
 from wmtp.checkpoint.index import INDEX_FILE
+from wmtp.checkpoint.native_heads import counting_what_is_there
 from wmtp.checkpoint.quantisation import without_quantisation
 from wmtp.errors import CheckpointError
 from wmtp.metadata.file import METADATA_FILE, write_metadata
@@ -47,7 +48,8 @@ def write_model_directory(
     Args:
         directory: Where to; it exists.
         state_dict: Parameters and persistent buffers. A tensor under several names is stored once, under the first.
-        config: config.json. Its `dtype` is set to that of the weights, so that no reader casts them.
+        config: config.json. Its `dtype` is set to that of the weights, so that no reader casts them. Native modules
+            that it counts and that are not written are counted no more, so that no server looks for them.
         metadata: What it says about files is set to what was written: `required_files`, `dtype`, the mapping of the
             tensors' names and layout, no digests of older files.
         extra_files: Further files by relative name: content, or a file to copy. They become required files.
@@ -68,16 +70,21 @@ def write_model_directory(
     tensors = layout.stored(tensors)
     weights = _write_weights(directory, tensors)
     dtype_name = _dtype_name(tensors.values())
-    plain = without_quantisation(dict(config))  # no tensor is written in fewer bits
+    plain = without_quantisation(counting_what_is_there(metadata, config, tensors))  # nothing is in fewer bits
     values = {key: value for key, value in plain.items() if key != "torch_dtype"} | {"dtype": dtype_name}
     write_json(directory / CONFIG_FILE, values)
     for name, content in extra_files.items():
         _write_file(directory / name, content)
     if source is not None:
-        (directory / RECEIPT_FILE).write_text(source.receipt.to_json(), encoding="utf-8")
+        write_receipt(directory, source)
     written = _as_written(metadata, layout.mapping, [CONFIG_FILE, weights, *extra_files], dtype_name)
     write_metadata(directory, written)
     return written
+
+
+def write_receipt(directory: Path, source: LoadResult) -> None:
+    """Write what a model was loaded from, as receipt.json."""
+    (directory / RECEIPT_FILE).write_text(source.receipt.to_json(), encoding="utf-8")
 
 
 def _as_written(

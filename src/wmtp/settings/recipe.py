@@ -19,6 +19,7 @@ from wmtp.metadata.schema import AlgorithmName
 from wmtp.registry import algorithms
 from wmtp.settings.config import Config, matching
 from wmtp.settings.data import Data, DataSource, TrainingData, ValidationData
+from wmtp.settings.heads import MTP
 from wmtp.settings.yaml_file import Override, read_document
 from wmtp.untrusted import did_you_mean, show
 
@@ -51,14 +52,6 @@ class Run(StrictModel):
     seed: int = Field(42, ge=0, lt=2**32, description="Seeds data order and dropout.")
     export_next_token: bool = Field(
         False, description="Also write the final model as a plain next-token model for transformers."
-    )
-
-
-class MTP(StrictModel):
-    """Multi-token prediction."""
-
-    horizon: PositiveInt | None = Field(
-        None, description="Heads to train, counting the next-token head; null: all that the base model has."
     )
 
 

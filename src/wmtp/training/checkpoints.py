@@ -1,7 +1,8 @@
 """What a published training checkpoint is: a model directory that loads as its base model did.
 
-Tensors stand in the layout in which the base model's were read, by the same mapping in metadata.json. Code
-and tokenizer come along byte for byte: consent to a base model's modeling.py is consent to the checkpoint's.
+Tensors stand in the layout in which the base model's were read, by the same mapping in metadata.json; of a model with
+native heads configuration and copies too, as servers look for these. Code and tokenizer come along byte for byte:
+consent to a base model's modeling.py is consent to the checkpoint's.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
 from wmtp.publishing.exports.next_token import export_module
+from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
-from wmtp.publishing.write import RECEIPT_FILE, write_model_directory
+from wmtp.publishing.write import RECEIPT_FILE, write_model_directory, write_receipt
 from wmtp.settings.recipe import Recipe
 
 FINAL = "final"
@@ -95,14 +97,19 @@ class CheckpointWriter:
             )
 
     def _publish(self, name: str, step: int) -> None:
-        state = self.state()
+        state, metadata = self.state(), self._metadata(step)
+        files = {**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})}
         with publish_directory(self.directory / name) as directory:
+            if keeps_source_layout(self.base):
+                write_native_directory(directory, self.base, metadata=metadata, extra_files=files)
+                write_receipt(directory, self.base)
+                return
             write_model_directory(
                 directory,
                 state_dict=self.base.model.state_dict(),
                 config=self.base.checkpoint.config,
-                metadata=self._metadata(step),
-                extra_files={**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})},
+                metadata=metadata,
+                extra_files=files,
                 source=self.base,
             )
 

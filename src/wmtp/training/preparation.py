@@ -37,6 +37,7 @@ from wmtp.training.checkpoints import CheckpointWriter, carried_files, published
 from wmtp.training.rendezvous import join_processes
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
+from wmtp.training.trunk import set_trunk
 from wmtp.training.value_stage import fit_values
 
 
@@ -114,6 +115,7 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
+    set_trunk(model, recipe.mtp.trunk, len(prior))
     _require_heads(algorithm, len(prior))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}

@@ -2,7 +2,9 @@ import pytest
 
 import wmtp
 from checkpoints import write_mtp_checkpoint
+from native_files import write_native
 from tiny_models import tiny_mtp
+from wmtp.authoring.init import init_metadata
 from wmtp.errors import StorageError, UnknownNameError
 from wmtp.publishing.exports.targets import TARGETS
 from wmtp.publishing.publish import verify_published
@@ -17,7 +19,11 @@ def test_an_unknown_target_is_told_the_known_ones(tmp_path):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_export_is_published_whole_and_says_what_it_was_made_from(tmp_path, target):
-    write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type="linear"))
+    if target == "native":
+        write_native(tmp_path / "mtp", "mellum")
+        init_metadata(tmp_path / "mtp")
+    else:
+        write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type="linear"))
     assert wmtp.export(tmp_path / "mtp", tmp_path / "out", to=target) == tmp_path / "out"
     verify_published(tmp_path / "out")
     written = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))

@@ -1,0 +1,93 @@
+"""Tiny checkpoints of released models with native heads: names, configuration and layout as their makers write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from native_models import EXPERT_FAMILIES, FAMILIES, native
+from tiny_tokenizer import build_tokenizer
+
+_WITH_FC = [
+    (r"heads\.2\.mtp_block\.", "mtp.layers.0."), (r"heads\.2\.eh_proj\.", "mtp.fc."),
+    (r"heads\.2\.enorm\.", "mtp.pre_fc_norm_embedding."), (r"heads\.2\.hnorm\.", "mtp.pre_fc_norm_hidden."),
+    (r"heads\.2\.post_norm\.", "mtp.norm."),
+]  # fmt: skip
+# From the names of our class to the files' names; two layers of trunk, so that a module beside them is layer 2.
+_NAMES: dict[str, list[tuple[str, str]]] = {
+    "qwen3_5": _WITH_FC,
+    "mellum": _WITH_FC,
+    "inkling": [
+        (r"heads\.(\d)\.enorm\.", "model.mtp.layers.{i}.embed_norm."),
+        (r"heads\.(\d)\.hnorm\.", "model.mtp.layers.{i}.hidden_norm."),
+        (r"heads\.(\d)\.eh_proj\.", "model.mtp.layers.{i}.input_proj."),
+        (r"heads\.(\d)\.mtp_block\.", "model.mtp.layers.{i}.transformer_block."),
+    ],
+    "mimo": [
+        (r"heads\.(\d)\.enorm\.", "model.mtp_layers.{i}.token_layernorm."),
+        (r"heads\.(\d)\.hnorm\.", "model.mtp_layers.{i}.hidden_layernorm."),
+        (r"heads\.(\d)\.eh_proj\.", "model.mtp_layers.{i}.input_proj."),
+        (r"heads\.(\d)\.post_norm\.", "model.mtp_layers.{i}.final_layernorm."),
+        (r"heads\.(\d)\.mtp_block\.", "model.mtp_layers.{i}."),
+    ],
+    "ernie": [
+        (r"heads\.(\d)\.enorm\.", "model.mtp_emb_norm.{i}."), (r"heads\.(\d)\.hnorm\.", "model.mtp_hidden_norm.{i}."),
+        (r"heads\.(\d)\.eh_proj\.", "model.mtp_linear_proj.{i}."),
+        (r"heads\.(\d)\.mtp_block\.", "model.mtp_block.{i}."),
+    ],
+    "deepseek": [
+        (r"heads\.2\.(enorm|hnorm|eh_proj|embed_tokens)\.", r"model.layers.2.\1."),
+        (r"heads\.2\.post_norm\.", "model.layers.2.shared_head.norm."),
+        (r"heads\.2\.unembedding\.", "model.layers.2.shared_head.head."), (r"heads\.2\.mtp_block\.", "model.layers.2."),
+    ],
+}  # fmt: skip
+
+
+_NAMES |= {"qwen3_5_moe": _WITH_FC, "qwen3_next": _WITH_FC}
+_NAMES |= {"deepseek_moe": _NAMES["deepseek"], "glm4_moe": _NAMES["deepseek"]}
+
+
+def file_name(family: str, name: str) -> str:
+    """What a tensor of our class is called in the files of a family."""
+    for pattern, text in [*_NAMES[family], (r"trunk\.", "")]:
+        if found := re.match(pattern, name):
+            number = str(int(found[1]) - 2) if "{i}" in text else ""
+            return found.expand(text.replace("{i}", number)) + name[found.end() :]
+    return name
+
+
+def write_native(directory: Path, family: str, *, model: Any = None, **config: Any) -> Any:
+    """Write a family's checkpoint without metadata.json, as its makers would; returns the model that it holds."""
+    model = model or native(family)
+    directory.mkdir()
+    tied = getattr(model.trunk.config, "tie_word_embeddings", False)
+    tensors = {
+        file_name(family, name): value.clone().contiguous()
+        for name, value in model.state_dict().items()
+        if not (tied and name == "trunk.lm_head.weight")
+    }
+    tensors = dict(piece for each in tensors.items() for piece in _by_expert(*each))
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    own = {"architectures": [type(model.trunk).__name__], "torch_dtype": "float32", "unknown_key": {"kept": [1]}}
+    document = model.trunk.config.to_dict() | own | (FAMILIES | EXPERT_FAMILIES)[family][1] | config
+    document.pop("declared_mtp", None)
+    (directory / "config.json").write_text(json.dumps(document, indent=2))
+    build_tokenizer().save_pretrained(directory)
+    return model
+
+
+def _by_expert(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A tensor of all experts as released files have it: one tensor an expert, gate and up apart."""
+    start, _, part = name.rpartition(".")
+    if not start.endswith("mlp.experts"):
+        yield name, value
+        return
+    for number, expert in enumerate(value):
+        names = ("gate_proj", "up_proj") if part == "gate_up_proj" else (part,)
+        for projection, piece in zip(names, expert.chunk(len(names)), strict=True):
+            yield f"{start}.{number}.{projection}.weight", piece.clone().contiguous()
