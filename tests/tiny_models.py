@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig, Qwen2VLConfig
 
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.resblock import ResBlock
@@ -33,6 +33,13 @@ def tiny_config(architecture: str, **changes) -> PretrainedConfig:
     if architecture == "mistral":
         return MistralConfig(**(_LLAMA | {"sliding_window": 4} | changes))
     return LlamaConfig(**(_LLAMA | changes))
+
+
+def qwen2_vl_config() -> Qwen2VLConfig:
+    """A model that sees, whose part for text is as small as the others."""
+    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 4}
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}
+    return Qwen2VLConfig(text_config=_LLAMA | {"rope_parameters": rope}, vision_config=vision)
 
 
 def tiny_mtp(

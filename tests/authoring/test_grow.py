@@ -4,10 +4,19 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaForSequenceClassification,
+    MarianConfig,
+    MarianForCausalLM,
+    Qwen2VLForConditionalGeneration,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
+from wmtp.publishing.export import export_next_token
 
 import wmtp
-from tiny_models import ARCHITECTURES, HEAD_TYPES, VOCAB, tiny_config, tokens
+from tiny_models import ARCHITECTURES, HEAD_TYPES, VOCAB, qwen2_vl_config, tiny_config, tokens
 from tiny_tokenizer import build_tokenizer
 from wmtp.authoring.grow import grow
 from wmtp.authoring.init import init_metadata
@@ -177,3 +186,53 @@ def test_finite_weights_whose_logits_overflow_are_said_to_need_another_dtype(tmp
     save_file(tensors | {"model.norm.weight": torch.full_like(tensors["model.norm.weight"], 3e38)}, path)
     with pytest.raises(CheckpointError, match="own logits are NaN or infinite in float32, though all of its weights"):
         grow(tmp_path / "plain", tmp_path / "mtp", heads=2)
+
+
+def save_seeing(directory):
+    """A model for images and text, whose configuration AutoModelForCausalLM takes for nothing that it knows."""
+    torch.manual_seed(0)
+    model = Qwen2VLForConditionalGeneration(qwen2_vl_config()).eval()
+    model.save_pretrained(directory, save_original_format=False)
+    init_metadata(directory)
+    return model
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_a_model_for_images_and_text_is_grown_loads_again_and_is_exported_as_its_own_class(tmp_path, head_type):
+    source, ids = save_seeing(tmp_path / "plain"), tokens(1, 8)
+    grow(tmp_path / "plain", tmp_path / "mtp", heads=2, head_type=head_type)
+    config = json.loads((tmp_path / "mtp/config.json").read_text())
+    assert config["mtp_config"]["trunk_class"] == "Qwen2VLForConditionalGeneration"
+    export_next_token(tmp_path / "mtp", tmp_path / "back")
+    with torch.no_grad():
+        expected, logits = source(ids).logits, wmtp.load_model(tmp_path / "mtp")(ids).logits
+        assert torch.equal(wmtp.load_model(tmp_path / "back")(ids).logits, expected)
+    assert torch.equal(logits[:, :, 0], expected)
+    assert torch.equal(logits[:, :, 1], expected)
+
+
+def test_what_would_not_load_is_not_written(tmp_path):
+    """Marian ties an unembedding of the decoder's vocabulary, and builds one of the encoder's."""
+    sizes = {"d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
+    config = MarianConfig(**sizes, vocab_size=64, decoder_vocab_size=96, pad_token_id=0, max_position_embeddings=64)
+    MarianForCausalLM(config).save_pretrained(tmp_path / "plain")
+    init_metadata(tmp_path / "plain")
+    with pytest.raises(CheckpointError, match="is not written, as it would not load: ") as caught:
+        grow(tmp_path / "plain", tmp_path / "mtp", heads=2, head_type="linear")
+    assert caught.value.problem.startswith(f"{tmp_path / 'mtp'}: is not written")
+    assert "heads.2.unembedding.weight is [96, 32]" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+def test_what_a_model_raises_when_it_is_asked_is_an_error_that_names_it(tmp_path):
+    """RoBERTa counts positions from 2, so that a sample of as many tokens as it has positions is too long for it."""
+    torch.manual_seed(0)
+    config = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config |= {"vocab_size": 64, "max_position_embeddings": 40, "is_decoder": True}
+    RobertaForCausalLM(RobertaConfig(**config)).save_pretrained(tmp_path / "plain")
+    init_metadata(tmp_path / "plain")
+    with pytest.raises(CheckpointError, match="RobertaForCausalLM: it raised ") as caught:
+        grow(tmp_path / "plain", tmp_path / "mtp", heads=2, head_type="linear")
+    assert "on 40 token ids" in caught.value.problem
+    assert "transformers' own forward pass" in caught.value.hint
+    assert not (tmp_path / "mtp").exists()

@@ -9,11 +9,10 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     OPTConfig,
     PhiConfig,
-    Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
 
-from tiny_models import HEAD_TYPES, around, tiny_config, tiny_mtp, tokens
+from tiny_models import HEAD_TYPES, around, qwen2_vl_config, tiny_config, tiny_mtp, tokens
 from wmtp.errors import CheckpointError
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.parts import find_parts
@@ -26,10 +25,7 @@ both_heads = pytest.mark.parametrize("head_type", HEAD_TYPES)
 
 
 def qwen2_vl():
-    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 4}
-    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}
-    config = Qwen2VLConfig(text_config=_TEXT | {"rope_parameters": rope}, vision_config=vision)
-    return Qwen2VLForConditionalGeneration(config).eval()
+    return Qwen2VLForConditionalGeneration(qwen2_vl_config()).eval()
 
 
 def gemma3():

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 from typing_extensions import Unpack
 
 from wmtp import __version__
+from wmtp.authoring.growth import check_heads, check_loads, check_logits, check_values
 from wmtp.authoring.init import fitting_algorithms
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.comparison.deep import refuse_unfit, unfit_values
-from wmtp.errors import CheckpointError, DataError, WmtpError
+from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.configuration import model_config
-from wmtp.loaders.standardized import URI, load, plan_load
+from wmtp.loaders.standardized import URI, load
 from wmtp.metadata.heads import MTPInfo
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata
 from wmtp.models.heads import HeadType
@@ -105,16 +105,16 @@ def grow(
     loaded = load(source, **options)
     trunk = _causal_lm(loaded)
     find_parts(trunk, with_layers=head_type == "transformer")  # or refuses, before anything is computed
-    _check_values(trunk, loaded)
+    check_values(trunk, loaded)
     ids, sample = _sample(trunk, loaded.tokenizer, sample_text, heads)
     where = f"{loaded.checkpoint.where}: {type(trunk).__name__}"
     with torch.no_grad(), answering_errors(where, f"{ids.shape[1]} token ids"):
-        expected = trunk(ids, use_cache=False).logits
-        _check_logits(expected, ids, loaded)
         config = model_config(loaded.checkpoint, trunk.dtype)
         fields = {"heads": heads, "head_type": head_type, **(head_options or {})}
         model = MTPForCausalLM.around(trunk, config=config, **fields)
-        _check_heads(model, model(ids).logits, expected)
+        expected = trunk(ids, use_cache=False).logits
+        check_logits(expected, ids, loaded)
+        check_heads(model, model(ids).logits, expected)
         output = model(ids, labels=ids)
     _write(model, loaded, destination)
     new = sum(parameter.numel() for parameter in model.heads.parameters())
@@ -140,29 +140,6 @@ def _causal_lm(loaded: LoadResult) -> PreTrainedModel:
     )
 
 
-def _check_values(trunk: PreTrainedModel, loaded: LoadResult) -> None:
-    """Raise CheckpointError naming each tensor with NaN or infinite values: no head that is equal to it can be made."""
-    values = trunk.state_dict()
-    filled = [assignment for assignment in loaded.plan.assignments if not assignment.repeats]
-    faults = [fault for a in filled if (fault := unfit_values(a.source, values[a.names[0]]))]
-    refuse_unfit(faults, where=loaded.checkpoint.where)
-
-
-def _check_logits(logits: Tensor, ids: Tensor, loaded: LoadResult) -> None:
-    if logits.shape[:-1] != ids.shape:
-        raise CheckpointError(
-            f"{loaded.checkpoint.where}: the model answers {list(ids.shape)} token ids with logits of shape"
-            f" {list(logits.shape)}, and not with one row of them a token",
-            hint="heads stand on models that say the next token after each token; name another one",
-        )
-    if not torch.isfinite(logits).all():
-        raise CheckpointError(
-            f"{loaded.checkpoint.where}: the model's own logits are NaN or infinite in {str(logits.dtype)[6:]},"
-            " though all of its weights are finite",
-            hint="load it in a dtype with a larger range: --dtype float32, or bfloat16",
-        )
-
-
 def _sample(trunk: PreTrainedModel, tokenizer: Any, text: str, heads: int) -> tuple[Tensor, str]:
     embeddings: Any = trunk.get_input_embeddings()
     unembedding: Any = trunk.get_output_embeddings()
@@ -185,31 +162,6 @@ def _sample(trunk: PreTrainedModel, tokenizer: Any, text: str, heads: int) -> tu
         f"{num_tokens} random tokens (there is no tokenizer)" if tokenizer is None else f"{num_tokens} tokens of text"
     )
     return ids.to(next(trunk.parameters()).device), said
-
-
-def _check_heads(model: MTPForCausalLM, logits: Tensor, expected: Tensor) -> None:
-    """Refuse a trunk whose structure was read wrongly: then a copy of the next-token head is not equal to it."""
-    for k in range(1, model.num_heads + 1):
-        found = logits[:, :, k - 1].to(expected.dtype)  # some trunks answer in fp32 whatever they compute in
-        if found.shape != expected.shape or not torch.equal(found, expected):
-            difference = _difference(found, expected)
-            raise CheckpointError(
-                f"{type(model.trunk).__name__}: head {k} differs from the model's own logits {difference}",
-                hint=_hint_of(model, k),
-            )
-
-
-def _difference(found: Tensor, expected: Tensor) -> str:
-    if found.shape != expected.shape:
-        return f"in size: {found.shape[-1]} of them, and the model answers with {expected.shape[-1]}"
-    return f"by up to {float((found - expected).abs().max()):.3g}"
-
-
-def _hint_of(model: MTPForCausalLM, k: int) -> str:
-    own = "write a class of your own (docs/extending.md)"
-    if k > 1 and model.head_type == "transformer":
-        return f"its last layer cannot be called again by itself: try '--head-type linear', or {own}"
-    return f"MTPForCausalLM does not fit this architecture: {own}"
 
 
 def _write(model: MTPForCausalLM, loaded: LoadResult, destination: Path) -> None:
@@ -240,17 +192,4 @@ def _write(model: MTPForCausalLM, loaded: LoadResult, destination: Path) -> None
             extra_files=copied_files(loaded),
             source=loaded,
         )
-        _check_loads(directory, destination)
-
-
-def _check_loads(directory: Path, destination: Path) -> None:
-    """Refuse what was written where it would not load: from its headers, before it has its final name."""
-    try:
-        plan_load(directory, cache=False)
-    except WmtpError as error:
-        raise CheckpointError(
-            f"{destination}: is not written, as it would not load: {error.problem}",
-            hint="load the source with the transformers class that its config.json names, or write a class of your own"
-            " (docs/extending.md)",
-            faults=error.faults,
-        ) from error
+        check_loads(directory, destination)

@@ -73,7 +73,7 @@ class MTPForCausalLM(nn.Module):
         """Return a model with a loaded causal LM as its trunk, every head equal to the next-token head.
 
         Args:
-            trunk: Used as it is, not copied.
+            trunk: Used as it is; only what heads are copies of is taken into memory where it was mapped from a file.
             heads: Heads, counting the next-token head.
             head_type: What heads 2..H are.
             config: The whole configuration, where the trunk has a part of it; it gets `mtp_config`. None: the trunk's.
@@ -89,6 +89,9 @@ class MTPForCausalLM(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model._assemble(trunk, config, MTPConfig.of(config))
+        for parameter in model._next_token_part.parameters():
+            # Out of the mapped file: where memory begins decides the last bit with some kernels, and copies are equal.
+            parameter.data = parameter.data.clone()
         model.copy_next_token_head()
         model._ask_for_scaling()
         return model.train(trunk.training)
