@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, Gemma2Config
 
 from checkpoints import write_mtp_checkpoint
 from scoring_cases import DOCUMENTS, LOSS, models_of, rows_of, write_base, write_reference
@@ -94,21 +94,27 @@ def test_a_plain_causal_model_makes_no_logits_of_a_whole_batch(zoo, monkeypatch)
     assert any("labels" in keywords for keywords in called)
 
 
-def test_a_model_that_changes_its_logits_is_called_as_it_is(zoo):
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "head_dim": 8,
-    }
+def small(config_class, **changes):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(0)
-    plain = Gemma2ForCausalLM(
-        Gemma2Config(vocab_size=98, num_key_value_heads=2, final_logit_softcapping=0.5, initializer_range=0.5, **sizes)
+    return AutoModelForCausalLM.from_config(
+        config_class(**sizes, vocab_size=98, initializer_range=0.5, **changes)
     ).eval()
+
+
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [
+        # What is done to logits by numbers is done in the chunks of the loss; BERT's has a layer of its own in between.
+        (lambda: small(Gemma2Config, head_dim=8, num_key_value_heads=2, final_logit_softcapping=0.5), MTPForCausalLM),
+        (lambda: small(BertConfig, is_decoder=True), LogitsModel),
+    ],
+    ids=["gemma2", "bert"],
+)
+def test_a_model_that_changes_its_logits_has_the_losses_of_changed_ones(build, kind):
+    plain, ids = build(), torch.arange(2, 30, dtype=torch.int32)
     model = causal_model(plain)
-    assert isinstance(model, LogitsModel)
-    ids = torch.arange(2, 30, dtype=torch.int32)
+    assert isinstance(model, kind)
     (losses,) = token_losses(model, [ids], torch.device("cpu"))
     torch.testing.assert_close(losses, plain_losses(plain, ids), rtol=1e-4, atol=1e-5)
 

@@ -116,8 +116,8 @@ def sum_without_detaching(ce, weights, valid):
     return torch.where(valid, ce * weights, 0).sum()
 
 
-def hidden_without_gradient(self, ids, rows, whole=MTPForCausalLM._hidden):
-    hidden, per_head = whole(self, ids, rows)
+def hidden_without_gradient(self, ids, rows, num_heads, whole=MTPForCausalLM._hidden):
+    hidden, per_head = whole(self, ids, rows, num_heads)
     return hidden, [per_head[0], *(each.detach() for each in per_head[1:])]
 
 

@@ -89,7 +89,7 @@ class MTPForCausalLM(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model._assemble(trunk, config, MTPConfig.of(config))
-        for parameter in model._next_token_part.parameters():
+        for parameter in model._next_token_part.parameters() if heads > 1 else ():
             # Out of the mapped file: where memory begins decides the last bit with some kernels, and copies are equal.
             parameter.data = parameter.data.clone()
         model.copy_next_token_head()
