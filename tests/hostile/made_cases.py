@@ -227,7 +227,7 @@ CASES = [
     ),
     refused(
         "a quantisation with keys of its own",
-        "MetadataError",
+        "TrustError",
         ("config.json", "quantization_config", "hook"),
         for_up({"dequantise": "fp8_block", "block": [8, 8], "of": UP, "scales": "s"}),
         config(quantization_config={"quant_method": "fp8", "hook": "x"}),
