@@ -53,22 +53,24 @@ def text_class(model: torch.nn.Module) -> type | None:
 
 
 def as_text(directory: Path, model: torch.nn.Module, text: type) -> dict[str, torch.Tensor]:
-    """Let config.json name the text model, and return what its parameters are to be: those of the larger model."""
+    """Let config.json name the text model, and return what its parameters are to be: those of the larger model.
+
+    Which those are is read off the modules: that of the whole text model, or of its body and an unembedding on top.
+    """
     path = directory / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": [text.__name__]}))
     whole = type(model).from_pretrained(directory, dtype="auto")
     own = text._from_config(whole.config.get_text_config())
-    inner = [name for name, module in whole.named_modules() if type(module) is type(own.base_model)]
-    if len(inner) != 1:
-        return {}
-    own_prefix, prefix = f"{own.base_model_prefix}.", f"{inner[0]}."
-    values = whole.state_dict()
-    expected = {}
+    body = own.base_model if own.base_model is not own else own.get_decoder()
+    own_prefix = "" if body is own else next(f"{name}." for name, module in own.named_modules() if module is body)
+    inner = [f"{name}." for name, module in whole.named_modules() if name and type(module) is type(body)]
+    values, expected = whole.state_dict(), {}
     for name in own.state_dict():
-        inside = prefix + name.removeprefix(own_prefix) if name.startswith(own_prefix) else name
-        found = next((each for each in values if f".{each}".endswith(f".{inside}")), None)
-        if found is not None:
-            expected[name] = values[found]
+        if name.startswith(own_prefix) and len(inner) == 1:
+            found = [inner[0] + name.removeprefix(own_prefix)]
+        else:
+            found = [each for each in values if each == name] or [each for each in values if each.endswith(f".{name}")]
+        expected |= {name: values[each] for each in found if each in values and len(found) == 1}
     return expected
 
 
@@ -94,9 +96,9 @@ def run(directory: Path, task: str, model_type: str) -> dict[str, Any]:
     try:
         if task == "trunk":
             text = text_class(model)
-            expected = as_text(directory, model, text) if text and text is not type(model) else {}
-            if not expected:
+            if not text or text is type(model):
                 return {"outcome": "none: transformers has no class of its text model alone"}
+            expected = as_text(directory, model, text)
         else:
             expected = type(model).from_pretrained(directory, dtype="auto").state_dict()
         draft = init_metadata(directory)

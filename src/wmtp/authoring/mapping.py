@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
-from wmtp.authoring.drafting.draft import MappingDraft, trace_mapping
+from wmtp.authoring.drafting.draft import MappingDraft, Traced, trace_mapping
 from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
-from wmtp.load_plan.matching import make_plan, suggested_mapping, unmatched
+from wmtp.load_plan.matching import make_plan, sources_of, suggested_mapping, unmatched
 from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
 from wmtp.load_plan.plan import ParameterSpec
 from wmtp.loaders.base import LoadingStrategy
@@ -21,14 +24,19 @@ from wmtp.loaders.construction import build_model
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
 from wmtp.registry import loading_strategies
 from wmtp.settings.loading import LoadOptions
-from wmtp.untrusted import first_few
+from wmtp.untrusted import first_few, plain
 
 _MAX_SHOWN_BYTES = 600
-_LARGER = "AutoModelForImageTextToText"
+# By what larger models are found, the first that knows the architecture.
+_LARGER = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForSpeechSeq2Seq", "AutoModel")
 
 
 def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
-    """Compare the tensors with the parameters of the drafted class, and draft the mapping that they need."""
+    """Compare the tensors with the parameters of the drafted class, and draft the mapping that they need.
+
+    Raises:
+        PlanError: If the tensors fit the class as they are, but are not what transformers would make of them.
+    """
     metadata = checkpoint.metadata
     if metadata.loading_strategy.custom_module_file is not None:
         notes.append(
@@ -39,6 +47,8 @@ def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
     try:
         draft = needed_mapping(checkpoint)
     except PlanError as error:
+        if _fits_as_it_is(checkpoint):
+            raise  # written, it would load values that transformers would not
         notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
         return metadata
     except WmtpError as error:
@@ -87,32 +97,72 @@ def _built(checkpoint: Checkpoint) -> tuple[nn.Module, list[ParameterSpec]]:
 
 def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]) -> MappingDraft:
     """The mapping under which the checkpoint would load; raises PlanError where none is found."""
-    traced, untraceable = trace_mapping(checkpoint, model, specs, _whole(checkpoint, model))
-    if traced is not None:
-        return traced
+    whole = _whole(checkpoint, model)
+    traced = trace_mapping(checkpoint, model, specs, whole)
+    if traced.draft is not None:
+        return traced.draft
     mapping = suggested_mapping(checkpoint, specs)
-    if mapping is not None:
-        return MappingDraft(mapping)
+    if mapping is None:
+        raise _refusal(checkpoint, model, specs, traced)
+    _refuse_unfaithful(checkpoint, model, mapping, traced)
+    return MappingDraft(mapping)
+
+
+def _refusal(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], traced: Traced) -> PlanError:
     try:
         make_plan(checkpoint, specs, model_class=type(model).__qualname__, keep_stored_dtype=True)
     except PlanError as error:
-        raise PlanError(error.problem, error.hint, [*first_few(untraceable), *error.faults]) from error
-    return MappingDraft({})
+        return PlanError(error.problem, error.hint, [*first_few(traced.untraceable), *error.faults])
+    raise AssertionError("what fits has a mapping")
 
 
-def _whole(checkpoint: Checkpoint, model: nn.Module) -> nn.Module | None:
-    """The larger model that the files are of, where the class is of its text model alone."""
+def _refuse_unfaithful(checkpoint: Checkpoint, model: nn.Module, mapping: dict[str, Any], traced: Traced) -> None:
+    """Raise PlanError where names alone would fill parameters with what transformers would change first."""
+    sources = sources_of(StateDictMapping.model_validate(mapping), checkpoint.tensors, where=checkpoint.where)
+    taken = {source.name for source, _ in sources.values() if isinstance(source, TensorInfo)}
+    if wrong := sorted(taken & traced.changed):
+        raise PlanError(
+            f"{checkpoint.where}: names and shapes of the tensors fit {type(model).__name__}, but transformers does more"
+            f" with {len(wrong):,} of them than to take them as they are",
+            hint="write the mapping that says what it does (docs/metadata_format.md), or save the model again with"
+            " save_pretrained of this class, and draft for those files",
+            faults=first_few(traced.untraceable or [f"{plain(name)} is changed" for name in wrong]),
+        )
+
+
+def _fits_as_it_is(checkpoint: Checkpoint) -> bool:
+    return not unmatched(checkpoint, _built(checkpoint)[1], checkpoint.metadata.loading_strategy.state_dict_mapping)
+
+
+def _whole(checkpoint: Checkpoint, model: nn.Module) -> PreTrainedModel | None:
+    """The larger model that the files are of, where the class is of its text model alone.
+
+    Raises:
+        PlanError: If it cannot be built: what the files become is not known then.
+    """
     architecture = checkpoint.metadata.base_architecture
     if not isinstance(model, PreTrainedModel) or architecture not in CONFIG_MAPPING:
         return None
     if isinstance(model.config, CONFIG_MAPPING[architecture]):
         return None
-    strategy = checkpoint.metadata.loading_strategy.model_copy(update={"transformers_class": _LARGER})
+    larger = next((name for name in _LARGER if _is_of(architecture, name)), _LARGER[-1])
+    strategy = checkpoint.metadata.loading_strategy.model_copy(update={"transformers_class": larger})
     metadata = checkpoint.metadata.model_copy(update={"loading_strategy": strategy})
     try:
-        return _built(replace(checkpoint, metadata=metadata))[0]
-    except WmtpError:
-        return None  # without it, the class itself may tell enough
+        whole = _built(replace(checkpoint, metadata=metadata))[0]
+    except WmtpError as error:
+        raise PlanError(
+            f"{checkpoint.where}: {type(model).__name__} is a part of a model of {plain(architecture)}, and what"
+            " transformers makes of its files is not known, as the larger model could not be built",
+            hint=f"load the larger model, or mend what keeps it from being built: {error.problem}",
+            faults=error.faults,
+        ) from error
+    assert isinstance(whole, PreTrainedModel)
+    return whole
+
+
+def _is_of(architecture: str, auto: str) -> bool:
+    return CONFIG_MAPPING[architecture] in getattr(transformers, auto)._model_mapping
 
 
 def _mapped(metadata: ModelMetadata, mapping: StateDictMapping) -> ModelMetadata:

@@ -98,17 +98,21 @@ def _match(
             assignments.append(Assignment(names, source, dtype, rules, repeats=name != stored[0]))
     spare = [source for name, (source, _) in sources.items() if name not in owners]
     unexpected = {tensor.name: tensor for tensor in spare if isinstance(tensor, TensorInfo)}
-    strange = [
-        (name, source) for name, (source, _) in sources.items() if isinstance(source, Made) and name not in owners
-    ]
     field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
     kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
+    strange = {name: source for name, (source, _) in sources.items() if isinstance(source, Made) and name not in owners}
+    filling = {tensor.name for a in assignments if isinstance(a.source, Made) for tensor in a.source.tensors}
+    made_of_spare = {tensor.name for made in strange.values() for tensor in made.tensors} - filling
     left, unused = split_by_globs(
-        [(name,) for name in unexpected], mapping.allow_unexpected, field=f"{field}.allow_unexpected"
+        [(name,) for name in (*unexpected, *sorted(made_of_spare))],
+        mapping.allow_unexpected,
+        field=f"{field}.allow_unexpected",
     )
+    # A rule for the layers of a model would also make those behind the last, of which this class has none.
+    odd = [(name, made) for name, made in strange.items() if not {each.name for each in made.tensors} <= set(left)]
     compared = (Misfit(a.source, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
     unfit = [misfit for misfit in compared if misfit.is_one]
-    faults = Faults(absent, [unexpected[name] for name in unused], unfit, strange)
+    faults = Faults(absent, [unexpected[name] for name in unused if name in unexpected], unfit, odd)
     return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
 
 

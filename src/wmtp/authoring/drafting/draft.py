@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,21 @@ Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Traced:
+    """What was traced of a checkpoint.
+
+    Attributes:
+        draft: None where there is no mapping under which it loads as transformers would load it.
+        untraceable: What transformers does that no mapping can say.
+        changed: Stored tensors that transformers takes for no parameter as they are.
+    """
+
+    draft: MappingDraft | None = None
+    untraceable: tuple[str, ...] = ()
+    changed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class MappingDraft:
     """A mapping under which a checkpoint loads.
 
@@ -41,8 +56,8 @@ class MappingDraft:
 
 
 def trace_mapping(
-    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], whole: nn.Module | None = None
-) -> tuple[MappingDraft | None, list[str]]:
+    checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec], whole: PreTrainedModel | None = None
+) -> Traced:
     """Draft the mapping that does what transformers would do.
 
     Args:
@@ -51,30 +66,20 @@ def trace_mapping(
         specs: The parameters of the model.
         whole: The larger model whose files they are, where the class is of its text model alone.
 
-    Returns:
-        The draft, or None where there is none under which the checkpoint loads; and what transformers does that no
-        mapping can say.
     """
     if not isinstance(model, PreTrainedModel):
-        return None, []
+        return Traced()
     stored = stored_expressions(checkpoint.tensors, quantisation_of(checkpoint.config))
     few = representatives(stored)
-    untraceable: list[str] = []
     # A few layers tell of all, unless names or shapes follow no rule.
     attempts = [(stored, True), (stored, False)]
+    trace = Trace()
     for traced, generalise in [(few, True), *attempts] if len(few) < len(stored) else attempts:
-        for trace in _traces(model, whole, traced):
-            untraceable = trace.untraceable
-            fields = _fields(trace, traced, generalise=generalise)
-            if fields is not None and (draft := _proven(checkpoint, model, specs, fields, trace)):
-                return draft, []
-    return None, untraceable
-
-
-def _traces(model: PreTrainedModel, whole: nn.Module | None, stored: Mapping[str, Expression]) -> Iterator[Trace]:
-    yield trace_conversion(model, stored)
-    if isinstance(whole, PreTrainedModel) and (trace := trace_part(model, whole, stored)):
-        yield trace
+        trace = trace_part(model, whole, traced) if whole is not None else trace_conversion(model, traced)
+        fields = _fields(trace, traced, generalise=generalise)
+        if fields is not None and (draft := _proven(checkpoint, model, specs, fields, trace)):
+            return Traced(draft)
+    return Traced(None, tuple(trace.untraceable), frozenset(trace.changed))
 
 
 def _fields(trace: Trace, stored: Mapping[str, Expression], *, generalise: bool) -> Fields | None:
@@ -98,7 +103,9 @@ def _proven(
             return MappingDraft(fields)
         if faults.missing or faults.unfit:
             return None
-        unused = leave_unused(checkpoint, model, faults.unexpected, trace.elsewhere)
+        # A rule for the layers of the class may hold for those of prediction heads too, behind the last.
+        unexpected = [*faults.unexpected, *(tensor for _, made in faults.strange for tensor in made.tensors)]
+        unused = leave_unused(checkpoint, model, unexpected, trace.elsewhere)
         fields = {**fields, "allow_unexpected": unused.globs}
         if unused.refused or unmatched(checkpoint, specs, StateDictMapping.model_validate(fields)):
             return None

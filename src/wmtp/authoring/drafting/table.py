@@ -18,7 +18,7 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
-from wmtp.authoring.drafting.expressions import Expression, Untraceable
+from wmtp.authoring.drafting.expressions import Expression, Stored, Untraceable, stored_in
 from wmtp.authoring.drafting.recording import Recorded
 from wmtp.untrusted import plain
 
@@ -34,11 +34,13 @@ class Trace:
         made: What each parameter is made of.
         untraceable: Why others are not known, a sentence each.
         elsewhere: Stored tensors that are for other parts of a larger model.
+        changed: Stored tensors that become no parameter as they are.
     """
 
     made: dict[str, Expression] = field(default_factory=dict)
     untraceable: list[str] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
 
 
 def trace_conversion(model: PreTrainedModel, stored: Mapping[str, Expression]) -> Trace:
@@ -55,6 +57,7 @@ def trace_conversion(model: PreTrainedModel, stored: Mapping[str, Expression]) -
     }
     parameters = model.state_dict()
     jobs: dict[str, WeightConverter | WeightRenaming] = {}
+    trace = Trace()
     for name in sorted(stored, key=dot_natural_key):
         target, pattern = _renamed(name, transforms, model, parameters)
         if target not in parameters:
@@ -65,9 +68,10 @@ def trace_conversion(model: PreTrainedModel, stored: Mapping[str, Expression]) -
             job = jobs.get(target) or jobs.setdefault(target, deepcopy(converters[pattern]))
         tensor = Recorded.of(stored[name], torch.float32)
         job.add_tensor(target, name, name if pattern is None else pattern, tensor)  # type: ignore[arg-type]
-    trace = Trace()
+        trace.changed.update(stored_in(stored[name]))
     for target, job in jobs.items():
         _convert(job, target, model, trace)
+    trace.changed -= {made.name for made in trace.made.values() if isinstance(made, Stored)}
     return trace
 
 
