@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from wmtp.authoring.meta_release import declare, find_release, refuse_undeclared_heads
 from wmtp.authoring.pickles.confined import Job, Reply, SourceFile, part_name, run_confined
 from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.report import ConversionReport
@@ -43,7 +44,8 @@ def convert(
 
     Args:
         source: A directory with one weights file (`.bin`, `.pt`, `.pth`, `.ckpt`), with shards and their index, or
-            with tensor-parallel shards (`consolidated.NN.pth`), which are merged. It is left as it is.
+            with tensor-parallel shards (`consolidated.NN.pth`), which are merged. It is left as it is. Where
+            params.json says how many tokens are predicted, config.json and metadata.json are made from it.
         destination: A directory that does not exist yet, outside the source.
         key: The entry that holds the tensors, where several could.
         memory_limit_bytes: What opening may take beyond Python and torch; None: twice what is opened at once, and
@@ -53,7 +55,7 @@ def convert(
 
     Raises:
         TrustError: If a pickle asks for anything that weights do not need. Nothing in it is run.
-        FormatError: If a file is no pickle of weights, or does not fit its index.
+        FormatError: If a file is no pickle of weights, or does not fit its index or params.json.
         CheckpointError: If it is not clear what to convert, or a limit was reached.
         WmtpError: For what else fails; nothing stands at the destination then.
     """
@@ -63,6 +65,7 @@ def convert(
     check_beginnings(store, weights)
     metadata = read_metadata(store) if store.has(METADATA_FILE) else None
     required = metadata.loading_strategy.required_files if metadata else ()
+    release = find_release(store, weights)
     copied = files_to_copy(store, weights, required)
     limits = _limits(store, weights, memory_limit_bytes, time_limit_seconds)
     with publish_directory(destination) as directory:
@@ -73,6 +76,10 @@ def convert(
         copy_files(store, copied, directory)
         if metadata is not None:
             write_metadata(directory, _with_weights(metadata, weights, written[0]))
+        if release is not None:
+            declare(directory, release, reply.same)
+        else:
+            refuse_undeclared_heads(store, [tensor.name for tensor in reply.tensors])
     gone = {*weights.files, weights.index, *copied, METADATA_FILE}
     return ConversionReport(
         path=str(destination),
@@ -86,6 +93,7 @@ def convert(
         copied=tuple(copied),
         left_out=tuple(info.name for info in store.list_files() if info.name not in gone),
         with_metadata=metadata is not None,
+        num_heads=release.params.n_future_tokens if release is not None else None,
         network_cut=reply.network_cut,
         writes_confined=reply.writes_confined,
         memory_limited=reply.memory_limited,

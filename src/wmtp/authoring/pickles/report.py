@@ -24,6 +24,8 @@ class ConversionReport:
         copied: Files that went along unchanged.
         left_out: Files of the source that did not.
         with_metadata: metadata.json was carried over.
+        num_heads: Heads, counting the next-token head, of a release whose params.json says it: config.json and
+            metadata.json were made from that. None: it was not so.
         network_cut: The process that opened the pickles had no network.
         writes_confined: It could write its own files only, and run no program.
         memory_limited: Its memory was limited.
@@ -42,6 +44,7 @@ class ConversionReport:
     copied: tuple[str, ...]
     left_out: tuple[str, ...]
     with_metadata: bool
+    num_heads: int | None
     network_cut: bool
     writes_confined: bool
     memory_limited: bool
@@ -51,7 +54,7 @@ class ConversionReport:
     @property
     def next_step(self) -> str:
         """What to do with the new directory."""
-        return f"wmtp {'validate' if self.with_metadata else 'init'} {self.path}"
+        return f"wmtp {'validate' if self.with_metadata or self.num_heads else 'init'} {self.path}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -71,9 +74,14 @@ class ConversionReport:
             *first_few([f"dropped, as no tensor of the model: {plain(entry)}" for entry in self.dropped]),
             f"copied: {_listed(self.copied) or 'nothing'}",
             *([f"left out: {_listed(self.left_out)}"] if self.left_out else []),
-            "metadata.json was carried over" if self.with_metadata else "there was no metadata.json to carry over",
+            self._declared(),
             f"next: {self.next_step}",
         ]
+
+    def _declared(self) -> str:
+        if self.num_heads is not None:
+            return f"config.json and metadata.json were made from params.json: {self.num_heads} heads"
+        return "metadata.json was carried over" if self.with_metadata else "there was no metadata.json to carry over"
 
 
 def _listed(names: tuple[str, ...]) -> str:

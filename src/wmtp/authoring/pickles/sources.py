@@ -9,6 +9,7 @@ from typing import Any
 
 from wmtp.checkpoint.headers import SINGLE_FILE
 from wmtp.checkpoint.index import INDEX_FILE
+from wmtp.checkpoint.meta_release import PARAMS_FILE, read_params
 from wmtp.errors import CheckpointError, FormatError, NotFoundError
 from wmtp.storage.store import FileInfo, Store
 from wmtp.untrusted import (
@@ -23,7 +24,6 @@ from wmtp.untrusted import (
 )
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-PARAMS_FILE = "params.json"
 _INDEX_FILE = "pytorch_model.bin.index.json"
 _PARALLEL = re.compile(r"consolidated\.(\d\d)\.pth")
 _OTHER_PICKLES = (".pkl", ".pickle", ".joblib")
@@ -138,7 +138,7 @@ def merge_sizes(store: Store) -> dict[str, int]:
     where = f"{store.uri / PARAMS_FILE}"
     if not store.has(PARAMS_FILE):
         raise NotFoundError(f"{where}: no such file, and it says how to merge shards", hint="copy it beside the shards")
-    document = parse_json_object(store.read_bytes(PARAMS_FILE, max_bytes=1 << 20), where=where, error=FormatError)
+    document = read_params(store)
     keys = ("dim", "vocab_size", "n_heads", "n_kv_heads")
     # LLaMA 2's files say -1 where the tokenizer is to be asked.
     sizes = {key: value for key in keys if type(value := document.get(key)) is int and value > 0}

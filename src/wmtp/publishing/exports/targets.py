@@ -72,6 +72,10 @@ TARGETS = {
         ' --speculative-config \'{{"method": "medusa", "model": "{path}", "num_speculative_tokens": HEADS}}\', with'
         " num_heads in {path}/config.json as HEADS",
     ),
+    "meta": ExportTarget(
+        f"{_HERE}.meta:prepare_meta",
+        "it has the layout of Meta's multi-token release, which Meta's own code loads; 'wmtp convert {path} DST' reads it",
+    ),
 }
 
 
@@ -85,7 +89,8 @@ def export(
         directory: A directory that does not exist yet.
         to: `transformers`: the trunk as a plain next-token model. `native`: native heads with their trunk, under the
             names and with the configuration of the checkpoint that they came from. `medusa`: the heads as Medusa's own
-            code, TGI and TensorRT-LLM read them. `vllm-medusa`: as vLLM does.
+            code, TGI and TensorRT-LLM read them. `vllm-medusa`: as vLLM does. `meta`: a llama with heads of the type
+            `transformer` as Meta's multi-token release has them, `consolidated.pth` and `params.json`.
         drop_heads: With `native`: leave out the heads, and what declares them.
         **options: As in `wmtp.load`.
 
