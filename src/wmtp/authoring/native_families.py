@@ -6,6 +6,7 @@ families, and which hidden state, order and first embedding they take, stands in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -91,6 +92,7 @@ DRAFTING: Mapping[str, Drafting] = {
     "deepseek_v3": Drafting(_DEEPSEEK),
     "glm4_moe": Drafting(_DEEPSEEK, recycled="before_norm"),
 }
+_HEAD = re.compile(r"heads\.(\d+)\.")
 _HIDDEN = {"after the final norm": "after_norm", "before the final norm": "before_norm"}
 
 
@@ -110,3 +112,23 @@ def conventions_of(family: HeadFamily, drafting: Drafting) -> dict[str, Any]:
         "unembedding": "shared",
     }
     return conventions | ({"bare_embedding": True} if drafting.bare_embedding else {})
+
+
+def released_name(drafting: Drafting, name: str, depth: int) -> str:
+    """Return what a parameter of `NativeMTPForCausalLM` is called in the files of a family.
+
+    Args:
+        drafting: Of the family.
+        name: In the class's state_dict.
+        depth: Layers of the trunk.
+    """
+    found = _HEAD.match(name)
+    if found is None:
+        return name.removeprefix("trunk.")
+    k = int(found[1])
+    for pattern, part in drafting.parts:
+        start = part.replace("{k}", str(k))
+        if name.startswith(start):
+            text = pattern.removeprefix("^").replace("\\", "")
+            return text.replace("{i}", str(k - 2)).replace("{n}", str(depth + k - 2)) + name.removeprefix(start)
+    return name
