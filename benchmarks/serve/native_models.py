@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from wmtp.authoring.native_families import DRAFTING, conventions_of, released_name
-from wmtp.checkpoint.families import FAMILIES
+from wmtp.checkpoint.families import family_named
 from wmtp.models.native import NativeMTPForCausalLM
 from wmtp.publishing.publish import publish_directory
 from wmtp.publishing.write import stored_once, write_json, write_shard
@@ -46,6 +46,7 @@ class Family:
         architecture: The class that config.json names.
         config: What config.json has beside the sizes.
         dtype: In which a server's kernels compute it on a CPU.
+        packing: Whether documents in one row are kept apart.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Family:
     architecture: str
     config: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    packing: bool = True
 
 
 QWEN3_5 = Family(
@@ -62,7 +64,7 @@ QWEN3_5 = Family(
         "linear_num_value_heads": 2, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
         "mtp_num_hidden_layers": 1,
     },
-    "bfloat16",
+    dtype="bfloat16", packing=False,
 )  # fmt: skip
 MIMO = Family("mimo", "qwen2", "MiMoForCausalLM", {"num_nextn_predict_layers": 1})
 DEEPSEEK = Family(
@@ -97,7 +99,7 @@ def write_family(family: Family, directory: Path, tokenizer: PreTrainedTokenizer
     """Write a fresh model, without metadata.json, as its makers would."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family.model_type, vocab_size=len(tokenizer), **(_SIZES | dict(family.config)))
-    found, drafting = next(each for each in FAMILIES if each.name == family.name), DRAFTING[family.name]
+    found, drafting = family_named(family.name), DRAFTING[family.name]
     conventions = {**conventions_of(found, drafting), "block_like": [config.num_hidden_layers - 1]}
     config.declared_mtp = {
         "kind": "sequential", "head_type": "deepseek", "n_future_tokens": 2, "conventions": conventions,

@@ -107,7 +107,7 @@ def run_again(model: NativeMTPForCausalLM, tokens: Sequence[int], num_rows: int,
         num_drafts: How often the module runs.
     """
     norm = model.trunk.get_submodule(model._final_norm)
-    like = model._like(model.conventions.block_like[0])
+    like = model.layer(model.conventions.block_like[0])
     rows = Rows(None, None, None)
     drafts: list[int] = []
     embedding = hidden = torch.empty(0)

@@ -92,6 +92,30 @@ DRAFTING: Mapping[str, Drafting] = {
     "deepseek_v3": Drafting(_DEEPSEEK),
     "glm4_moe": Drafting(_DEEPSEEK, recycled="before_norm"),
 }
+
+
+@dataclass(frozen=True)
+class Grown:
+    """How a model without modules becomes one of a family.
+
+    Attributes:
+        family: Whose layout it gets.
+        count: The key of config.json that says how many modules there are.
+        architecture: The class that config.json has to name; None: the one that it names.
+        is_untied: Whether the unembedding has to stand in the files as a tensor of its own.
+    """
+
+    family: str
+    count: str
+    architecture: str | None = None
+    is_untied: bool = False
+
+
+# By the model type of the trunk. Families whose blocks hold experts are not among them.
+GROWN: Mapping[str, Grown] = {
+    "qwen2": Grown("mimo", "num_nextn_predict_layers", "MiMoForCausalLM", is_untied=True),
+    "qwen3_5_text": Grown("qwen3_5", "mtp_num_hidden_layers"),
+}
 _HEAD = re.compile(r"heads\.(\d+)\.")
 _HIDDEN = {"after the final norm": "after_norm", "before the final norm": "before_norm"}
 
