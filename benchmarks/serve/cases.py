@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from native_models import DEEPSEEK, ERNIE, GLM, MELLUM, MIMO, QWEN3_5, Family, write_family
 from wmtp.demo.zoo import EXHIBITS, stdlib_sources, train_tokenizer, write_exhibit
 
 NUM_HEADS = 4
@@ -24,10 +25,11 @@ NUM_HEADS = 4
 # word for ever, and then any heads are right.
 _FILES = ("abc.py", "bisect.py", "colorsys.py", "copy.py", "keyword.py")
 _STEPS = 250
+_PIECE = 150  # characters: about 64 tokens
 _RECIPE = """\
 run: {{name: {name}, seed: 42}}
 data:
-  train: {{files: {files}, format: text, max_length: 64, packing: true}}
+  train: {{files: {files}, max_length: 64, packing: {packing}}}
 train:
   algo: baseline-mtp
   learning_rate: 4.0e-3
@@ -119,13 +121,25 @@ def trained(directory: Path, heads: Heads) -> Path:
     if not grown.exists():
         wmtp("grow", plain(directory), grown, "--heads", str(NUM_HEADS), *heads.options)
     if not final.exists():
-        files = json.dumps([str(path) for path in training_files()])
-        recipe, config = directory / f"{heads.name}.recipe.yaml", directory / f"{heads.name}.config.yaml"
-        recipe.write_text(_RECIPE.format(name=heads.name, files=files, steps=_STEPS))
-        paths = {"models": {"base": str(grown)}, "output_dir": str(directory / "runs")}
-        config.write_text(json.dumps({"paths": paths, "devices": {"device": "cpu", "dtype": "float32"}}))
-        wmtp("train", "--config", config, "--recipe", recipe)
+        train(grown, directory, heads.name)
     return final
+
+
+def train(model: Path, directory: Path, name: str, *, packing: bool = True) -> None:
+    """Train all of a checkpoint for a little; the run's directory is `runs/<name>`.
+
+    Args:
+        model: The checkpoint.
+        directory: Below which everything is.
+        name: Of the run.
+        packing: False for a trunk whose documents would see each other; each piece of the text is then a row.
+    """
+    files = json.dumps([str(path) for path in training_files()] if packing else [str(_in_pieces(directory))])
+    recipe, config = directory / f"{name}.recipe.yaml", directory / f"{name}.config.yaml"
+    recipe.write_text(_RECIPE.format(name=name, files=files, steps=_STEPS, packing=json.dumps(packing)))
+    paths = {"models": {"base": str(model)}, "output_dir": str(directory / "runs")}
+    config.write_text(json.dumps({"paths": paths, "devices": {"device": "cpu", "dtype": "float32"}}))
+    wmtp("train", "--config", config, "--recipe", recipe)
 
 
 def exported(model: Path, directory: Path, to: str) -> Path:
@@ -133,6 +147,14 @@ def exported(model: Path, directory: Path, to: str) -> Path:
     if not directory.exists():
         wmtp("export", model, directory, "--to", to)
     return directory
+
+
+def _in_pieces(directory: Path) -> Path:
+    path = directory / "pieces.jsonl"
+    text = "".join(file.read_text(encoding="utf-8") for file in training_files())
+    pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+    path.write_text("".join(json.dumps({"text": piece}) + "\n" for piece in pieces), encoding="utf-8")
+    return path
 
 
 def medusa(directory: Path, *, heads: Heads, to: str = "vllm-medusa") -> Served:
@@ -154,6 +176,19 @@ def wrecked_medusa(directory: Path, *, heads: Heads) -> Served:
     return Served(served.target, {**served.speculative, "model": str(wrecked)}, served.model)
 
 
+def native(directory: Path, *, family: Family, num_drafts: int = 1, engine: str = "vllm") -> Served:
+    """Train a model with native heads, and export it in the layout of its family."""
+    fresh, final = directory / f"{family.name}-released", directory / "runs" / family.name / "final"
+    if not fresh.exists():
+        write_family(family, fresh, train_tokenizer(stdlib_sources()))
+        wmtp("init", fresh)
+    if not final.exists():
+        train(fresh, directory, family.name, packing=family.packing)
+    target = exported(final, directory / f"{family.name}-native", "native")
+    wmtp("validate", target, "--for", engine)
+    return Served(target, {"method": "mtp", "num_speculative_tokens": num_drafts}, final, family.dtype, engine)
+
+
 _LINEAR = Heads("linear", ("--head-type", "linear"))
 _BLOCKS = Heads("resblock", ("--head-type", "resblock", "--num-blocks", "2"))
 _SHARED = Heads("shared", ("--head-type", "resblock", "--shared-unembedding"))
@@ -165,4 +200,10 @@ CASES = (
     Case(
         "control: `linear` heads, the last in the first's place", partial(wrecked_medusa, heads=_LINEAR), wrecked=True
     ),
+    Case("native, Qwen3.5", partial(native, family=QWEN3_5)),
+    Case("native, MiMo-7B", partial(native, family=MIMO)),
+    Case("native, DeepSeek-V3", partial(native, family=DEEPSEEK)),
+    Case("native, GLM-4-MoE", partial(native, family=GLM)),
+    Case("native, ERNIE 4.5", partial(native, family=ERNIE)),
+    Case("native, Mellum", partial(native, family=MELLUM, engine="transformers")),
 )

@@ -138,7 +138,11 @@ def main() -> None:
     served = {case: case.make(args.directory.absolute()) for case in CASES if args.only in case.name}
     prompts = read_prompts(next(iter(served.values())).model)
     answers: dict[str, Answer] = {}
-    for name, engine in {"vllm": (args.server, _HERE / "vllm_engine.py")}.items():
+    engines = {
+        "vllm": (args.server, _HERE / "vllm_engine.py"),
+        "transformers": (sys.executable, _HERE / "transformers_engine.py"),
+    }
+    for name, engine in engines.items():
         cases = [(case, each) for case, each in served.items() if each.engine == name]
         jobs = {job.name: job for case, each in cases for job in jobs_of(case, each, prompts)}
         answers |= answered(engine, list(jobs.values()), args.directory)

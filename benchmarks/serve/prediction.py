@@ -13,6 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from wmtp.models.calls import recorded_calls
+from wmtp.models.native import NativeMTPForCausalLM
+from wmtp.models.native_module import embedded
+from wmtp.models.targets import Rows
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -80,5 +85,43 @@ def predicted_counts(
         best = model(torch.tensor([tokens])).logits[0].argmax(-1)  # seq future
         num_differing += int((best[len(prompt) - 1 : -1, 0] != torch.tensor(continuation)).sum())
         drafts = best[:, 1 : num_drafts + 1].tolist()
+        if best.shape[1] <= num_drafts:
+            assert isinstance(model, NativeMTPForCausalLM)
+            ends = range(len(prompt), len(tokens) - num_drafts)
+            drafts[len(prompt) - 1 : -num_drafts - 1] = [run_again(model, tokens, end, num_drafts) for end in ends]
         counts += count_rounds(drafts, tokens, len(prompt), len(continuation) - num_drafts)
     return counts, num_differing
+
+
+@torch.no_grad()
+def run_again(model: NativeMTPForCausalLM, tokens: Sequence[int], num_rows: int, num_drafts: int) -> list[int]:
+    """Return what a server drafts that runs the only module again, on its own drafts and its own output.
+
+    The further runs see what the first one left of earlier tokens: each is one more row of the same sequence. Training
+    with `recursion` lets each run see its own states instead, so its logits are not these.
+
+    Args:
+        model: With one native module.
+        tokens: Known ones, with at least `num_drafts` more than rows.
+        num_rows: Rows whose hidden states the trunk has; the last of them has the next token beside it.
+        num_drafts: How often the module runs.
+    """
+    norm = model.trunk.get_submodule(model._final_norm)
+    like = model.layer(model.conventions.block_like[0])
+    rows = Rows(None, None, None)
+    drafts: list[int] = []
+    embedding = hidden = torch.empty(0)
+    for number in range(num_drafts):
+        ids = torch.tensor([tokens[: num_rows + number]])
+        with recorded_calls(norm, like) as calls:  # masks and positions of so many rows
+            after = model._run_body(ids, rows)
+        if number == 0:
+            hidden = after if model.conventions.hidden == "after_norm" else calls[norm][0][0]
+            known = torch.tensor([tokens[: num_rows + 1]])
+            embedding = model._embedding(2, known, rows)[:, :-1]
+        output, passed = model._run(2, embedding, hidden, calls[like])
+        draft = model.logits(2, model.change.of_hidden(output[:, -1])).argmax(-1)
+        drafts.append(int(draft))
+        vector = embedded(model.trunk.get_input_embeddings(), draft[None], bare=model.conventions.bare_embedding)
+        embedding, hidden = torch.cat([embedding, vector], 1), torch.cat([hidden, passed[:, -1:]], 1)
+    return drafts

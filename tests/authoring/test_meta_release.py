@@ -97,7 +97,10 @@ def test_an_embedding_that_is_the_unembedding_too_is_stored_once_and_tied(tmp_pa
             "n_layers is 5 and n_future_tokens is 3, which is layers: 3 and extra_heads: 2; the weights have layers: 2"
             " and extra_heads: 2",
         ),
-        ({"n_future_tokens": None}, "n_future_tokens is missing, and the weights have 'extra_heads.0.attention.wq.weight'"),
+        (
+            {"n_future_tokens": None},
+            "n_future_tokens is missing, and the weights have 'extra_heads.0.attention.wq.weight'",
+        ),
     ],
 )
 def test_a_field_that_is_wrong_is_named_with_its_file(tmp_path, changes, said):

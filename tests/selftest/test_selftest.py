@@ -7,29 +7,20 @@ import torch
 from torch import nn
 
 from checkpoints import write_mtp_checkpoint
+from subjects import make_subject
 from tiny_models import VOCAB, tiny_mtp
 from tiny_tokenizer import build_tokenizer, write_code_file
 from wmtp.algorithms import critic_advantage, rho1_selection, running, weighting
 from wmtp.algorithms.critic_wmtp import CriticWMTP
-from wmtp.data.example import Example
 from wmtp.errors import DataError
 from wmtp.models import losses, targets
-from wmtp.models.adapter import trainable
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.targets import Rows
 from wmtp.models.value_head import WithValueHead
 from wmtp.selftest import gradient_oracles, model_oracles, oracles
 from wmtp.selftest.oracles import Finding
 from wmtp.selftest.run import ORACLES, run_selftest
-from wmtp.selftest.subject import Subject, with_made_up_scores
 from wmtp.training import trainer
-
-
-def make_subject(directory, model=None):
-    made = torch.Generator().manual_seed(3)
-    drawn = [torch.randint(0, VOCAB, (n,), generator=made, dtype=torch.int32) for n in (4, 30, 17, 9, 24, 2, 13, 21)]
-    examples = [Example(ids, (index % 2) * (len(ids) // 3)) for index, ids in enumerate(drawn)]
-    return Subject(trainable(model or tiny_mtp()).eval(), with_made_up_scores(examples), str(directory))
 
 
 class GRUWithLogits(nn.Module):

@@ -6,6 +6,7 @@ families, and which hidden state, order and first embedding they take, stands in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -91,6 +92,31 @@ DRAFTING: Mapping[str, Drafting] = {
     "deepseek_v3": Drafting(_DEEPSEEK),
     "glm4_moe": Drafting(_DEEPSEEK, recycled="before_norm"),
 }
+
+
+@dataclass(frozen=True)
+class Grown:
+    """How a model without modules becomes one of a family.
+
+    Attributes:
+        family: Whose layout it gets.
+        count: The key of config.json that says how many modules there are.
+        architecture: The class that config.json has to name; None: the one that it names.
+        is_untied: Whether the unembedding has to stand in the files as a tensor of its own.
+    """
+
+    family: str
+    count: str
+    architecture: str | None = None
+    is_untied: bool = False
+
+
+# By the model type of the trunk. Families whose blocks hold experts are not among them.
+GROWN: Mapping[str, Grown] = {
+    "qwen2": Grown("mimo", "num_nextn_predict_layers", "MiMoForCausalLM", is_untied=True),
+    "qwen3_5_text": Grown("qwen3_5", "mtp_num_hidden_layers"),
+}
+_HEAD = re.compile(r"heads\.(\d+)\.")
 _HIDDEN = {"after the final norm": "after_norm", "before the final norm": "before_norm"}
 
 
@@ -110,3 +136,23 @@ def conventions_of(family: HeadFamily, drafting: Drafting) -> dict[str, Any]:
         "unembedding": "shared",
     }
     return conventions | ({"bare_embedding": True} if drafting.bare_embedding else {})
+
+
+def released_name(drafting: Drafting, name: str, depth: int) -> str:
+    """Return what a parameter of `NativeMTPForCausalLM` is called in the files of a family.
+
+    Args:
+        drafting: Of the family.
+        name: In the class's state_dict.
+        depth: Layers of the trunk.
+    """
+    found = _HEAD.match(name)
+    if found is None:
+        return name.removeprefix("trunk.")
+    k = int(found[1])
+    for pattern, part in drafting.parts:
+        start = part.replace("{k}", str(k))
+        if name.startswith(start):
+            text = pattern.removeprefix("^").replace("\\", "")
+            return text.replace("{i}", str(k - 2)).replace("{n}", str(depth + k - 2)) + name.removeprefix(start)
+    return name

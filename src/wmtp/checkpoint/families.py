@@ -184,3 +184,8 @@ def family_of(config: Mapping[str, Any]) -> HeadFamily | None:
             return family
     model_type = config.get("model_type")
     return next((family for family in FAMILIES if model_type in family.model_types), None)
+
+
+def family_named(name: str) -> HeadFamily:
+    """Return the family of a name."""
+    return next(family for family in FAMILIES if family.name == name)

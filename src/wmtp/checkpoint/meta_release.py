@@ -136,7 +136,17 @@ def stored_shapes(params: MetaParams, *, width: int, vocab_size: int) -> dict[st
         vocab_size: Rows of embedding and unembedding.
     """
     dim, keys = params.dim, params.key_width
-    shapes = [(dim, dim), (keys, dim), (keys, dim), (dim, dim), (width, dim), (dim, width), (width, dim), (dim,), (dim,)]
+    shapes = [
+        (dim, dim),
+        (keys, dim),
+        (keys, dim),
+        (dim, dim),
+        (width, dim),
+        (dim, width),
+        (width, dim),
+        (dim,),
+        (dim,),
+    ]
     layers = [f"layers.{i}" for i in range(params.num_trunk_layers)]
     layers += [f"extra_heads.{j}" for j in range(params.n_future_tokens - 1)]
     stored: dict[str, tuple[int, ...]] = {EMBEDDING: (vocab_size, dim)}

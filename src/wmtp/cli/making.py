@@ -21,6 +21,7 @@ class HeadType(StrEnum):
     LINEAR = "linear"
     TRANSFORMER = "transformer"
     RESBLOCK = "resblock"
+    DEEPSEEK = "deepseek"
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]

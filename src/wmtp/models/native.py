@@ -73,14 +73,19 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         self.change = declared_change(config)
         norm = trunk.get_submodule(self._final_norm)
         std = getattr(config.get_text_config(), "initializer_range", None) or 0.02
-        layers = [self._like(number) for number in self.conventions.block_like]
+        layers = [self.layer(number) for number in self.conventions.block_like]
         self.heads = nn.ModuleDict(
             {str(k): NativeModule(trunk, layer, norm, self.conventions, std) for k, layer in enumerate(layers, 2)}
         )
         if self.conventions.final_norm == "shared":
             self.shared_post_norm = fresh_copy(norm, std)
 
-    def _like(self, number: int) -> nn.Module:
+    def layer(self, number: int) -> nn.Module:
+        """Return a layer of the trunk, from 0.
+
+        Raises:
+            CheckpointError: If it has fewer.
+        """
         layers = cast("nn.ModuleList", self.trunk.get_submodule(self._parts.layers))
         if number >= len(layers):
             raise CheckpointError(
@@ -116,7 +121,7 @@ class NativeMTPForCausalLM(MTPForCausalLM):
     @override
     def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
         norm = self.trunk.get_submodule(self._final_norm)
-        like = [self._like(number) for number in self.conventions.block_like]
+        like = [self.layer(number) for number in self.conventions.block_like]
         with recorded_calls(norm, *like) as calls:
             hidden = self._run_body(input_ids, rows)
         passed = hidden if self.conventions.hidden == "after_norm" else calls[norm][0][0]

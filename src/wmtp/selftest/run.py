@@ -22,7 +22,7 @@ from wmtp.errors import DataError
 from wmtp.loaders.standardized import load
 from wmtp.models.adapter import trainable
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.selftest import gradient_oracles, model_oracles, oracles
+from wmtp.selftest import gradient_oracles, model_oracles, native_oracles, oracles
 from wmtp.selftest.model_oracles import NUM_PADDING
 from wmtp.selftest.oracles import Finding
 from wmtp.selftest.subject import NUM_DOCUMENTS, Subject, with_made_up_scores
@@ -46,6 +46,8 @@ ORACLES: tuple[Oracle, ...] = (
     gradient_oracles.loss_reaches_every_part,
     gradient_oracles.value_head_and_trunk_are_apart,
     model_oracles.backends_agree,
+    native_oracles.native_heads_read_what_is_known,
+    native_oracles.native_modules_are_those_of_transformers,
 )
 
 # Documents longer than this prove nothing more, and take longer. With padding they stay within 32 positions.
