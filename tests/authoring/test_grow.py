@@ -13,7 +13,6 @@ from transformers import (
     RobertaConfig,
     RobertaForCausalLM,
 )
-from wmtp.publishing.export import export_next_token
 
 import wmtp
 from tiny_models import ARCHITECTURES, HEAD_TYPES, VOCAB, qwen2_vl_config, tiny_config, tokens
@@ -203,7 +202,7 @@ def test_a_model_for_images_and_text_is_grown_loads_again_and_is_exported_as_its
     grow(tmp_path / "plain", tmp_path / "mtp", heads=2, head_type=head_type)
     config = json.loads((tmp_path / "mtp/config.json").read_text())
     assert config["mtp_config"]["trunk_class"] == "Qwen2VLForConditionalGeneration"
-    export_next_token(tmp_path / "mtp", tmp_path / "back")
+    wmtp.export(str(tmp_path / "mtp"), tmp_path / "back", to="transformers")
     with torch.no_grad():
         expected, logits = source(ids).logits, wmtp.load_model(tmp_path / "mtp")(ids).logits
         assert torch.equal(wmtp.load_model(tmp_path / "back")(ids).logits, expected)
