@@ -244,3 +244,12 @@ def test_what_cannot_be_read_is_refused_with_its_own_error(tmp_path, write):
     with pytest.raises(StorageError, match="a symbolic link to"):
         diff_checkpoints(a, b)
     assert diff_checkpoints(a, b, allow_symlinks=True).tensors == ()
+
+
+def test_the_order_of_required_files_is_no_difference_and_another_name_is(tmp_path, write):
+    a, b = (write(name, {"w": torch.ones(1)}) for name in "ab")
+    for place, names in ((a, ["config.json", "x.json"]), (b, ["x.json", "config.json"])):
+        (place / "metadata.json").write_text(json.dumps({"loading_strategy": {"required_files": names}}))
+    assert diff_checkpoints(a, b).fields == ()
+    (b / "metadata.json").write_text('{"loading_strategy": {"required_files": ["config.json", "y.json"]}}')
+    assert [found.field for found in diff_checkpoints(a, b).fields] == ["loading_strategy.required_files.1"]

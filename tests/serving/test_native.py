@@ -192,7 +192,7 @@ def test_a_plain_model_would_be_served_plainly(tmp_path, refusal):
     for program, label in (("vllm", "vLLM 0.32.0"), ("llama.cpp", "llama.cpp (August 2026)")):
         assert refusal(plain, program) == (
             f"{tmp_path}: no prediction heads: {label} would serve it plainly and cannot draft\n"
-            f"hint: leave speculative decoding off, or make and train heads: wmtp grow {tmp_path} NEW"
+            f"hint: leave speculative decoding off, or make and train heads: wmtp grow {tmp_path} NEW --heads 4"
         )
 
 

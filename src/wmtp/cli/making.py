@@ -129,7 +129,8 @@ def export(  # noqa: PLR0913  each option of the contract is one
 
     written = export_model(source, destination, to=to, drop_heads=drop_heads, **options)
     out.result({"path": str(written), "to": to}, [f"wrote {written}"])
-    out.say(TARGETS[to].next_step.format(source=source, path=written))
+    said = TARGETS["transformers" if drop_heads else to]  # without its heads it is what that target writes
+    out.say(said.next_step.format(source=source, path=written))
 
 
 def _escaped(line: str) -> str:

@@ -48,7 +48,7 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         declared = declared_heads(config)
         conventions = _conventions(declared)
         config = _trunk_config(config, conventions.trunk_type)
-        self._assemble_native(build_trunk(config, conventions.trunk_class), config, declared)
+        self._assemble_native(build_trunk(config, conventions.trunk_class, "metadata.json: mtp.conventions."), config, declared)
 
     @classmethod
     def on_trunk(cls, trunk: PreTrainedModel, declared: MTPInfo) -> NativeMTPForCausalLM:
@@ -89,9 +89,9 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         layers = cast("nn.ModuleList", self.trunk.get_submodule(self._parts.layers))
         if number >= len(layers):
             raise CheckpointError(
-                f"mtp.conventions.block_like names layer {number} of {type(self.trunk).__name__}, which has"
+                f"metadata.json: mtp.conventions.block_like names layer {number} of {type(self.trunk).__name__}, which has"
                 f" {len(layers)}, numbered from 0",
-                hint="name in metadata.json a layer of the trunk that is of the same kind as the module's block",
+                hint="name a layer of the trunk that is of the same kind as the module's block",
             )
         return layers[number]
 
@@ -176,7 +176,7 @@ def _conventions(declared: MTPInfo) -> SequentialConventions:
     if declared.kind != "sequential" or declared.conventions is None:
         lacking = "kind is not 'sequential'" if declared.kind != "sequential" else "conventions is missing"
         raise CheckpointError(
-            f"mtp.{lacking} in metadata.json: how native modules compute is declared, and never guessed", hint=_HINT
+            f"metadata.json: mtp.{lacking}: how native modules compute is declared, and never guessed", hint=_HINT
         )
     return declared.conventions
 

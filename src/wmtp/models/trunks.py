@@ -9,12 +9,13 @@ from wmtp.errors import CheckpointError
 from wmtp.untrusted import did_you_mean, show
 
 
-def build_trunk(config: PretrainedConfig, name: str | None) -> PreTrainedModel:
+def build_trunk(config: PretrainedConfig, name: str | None, declared: str = "mtp_config: ") -> PreTrainedModel:
     """Return a causal LM of this configuration.
 
     Args:
         config: Of the causal LM, or of a model of which it is the part that reads text.
         name: Its class, as transformers exports it. None: the one that AutoModelForCausalLM takes.
+        declared: Where the name stands, as a refusal says it.
 
     Raises:
         CheckpointError: If transformers has no such class, or it has another kind of configuration.
@@ -25,7 +26,7 @@ def build_trunk(config: PretrainedConfig, name: str | None) -> PreTrainedModel:
     if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
         candidates = [known for known in dir(transformers) if "For" in known]
         raise CheckpointError(
-            f"mtp_config: trunk_class is {show(name)}, which is no model class of transformers"
+            f"{declared}trunk_class is {show(name)}, which is no model class of transformers"
             f" {transformers.__version__}",
             hint="name the class of the model that the heads were grown on" + did_you_mean(name, candidates),
         )
@@ -33,7 +34,7 @@ def build_trunk(config: PretrainedConfig, name: str | None) -> PreTrainedModel:
         if found.config_class is not None and isinstance(own, found.config_class):
             return found._from_config(own)
     raise CheckpointError(
-        f"mtp_config: trunk_class is {show(name)}, and config.json has the model_type {show(config.model_type)}",
+        f"{declared}trunk_class is {show(name)}, and config.json has the model_type {show(config.model_type)}",
         hint="name the class of the model that the heads were grown on",
     )
 

@@ -98,7 +98,8 @@ def _headless(
         return CheckpointError(f"{problem}: {program.label} refuses to draft, or drafts garbage", hint)
     zero = f"; {next(iter(counts))} is 0, and asked to draft it {program.on_zero}" if counts else ""
     problem = f"{where}: no prediction heads: {program.label} would serve it plainly and cannot draft{zero}"
-    return CheckpointError(problem, f"leave speculative decoding off, or make and train heads: wmtp grow {where} NEW")
+    hint = f"leave speculative decoding off, or make and train heads: wmtp grow {where} NEW --heads 4"
+    return CheckpointError(problem, hint)
 
 
 def _own_class(store: Store) -> str | None:

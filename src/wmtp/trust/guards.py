@@ -45,8 +45,9 @@ def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
     except WmtpError as error:
         if where.rpartition("/")[0] in error.problem:
             raise
-        # Classes of ours know what is wrong, but not in which file it stands.
-        raise type(error)(f"{where}: {error.problem}", error.hint, error.faults) from error
+        # Classes of ours know what is wrong and whether metadata.json says it, but not where the files are.
+        place = where.rpartition("/")[0] + "/" if error.problem.startswith("metadata.json: ") else f"{where}: "
+        raise type(error)(f"{place}{error.problem}", error.hint, error.faults) from error
     except BaseException as error:  # libraries raise every kind; those written in Rust a BaseException of their own
         raise CheckpointError(
             f"{where}: {what} cannot be built: {_shown(error)}",

@@ -91,3 +91,12 @@ def test_a_model_without_a_trunk_is_refused_by_name(tmp_path):
             extra_files={},
         )
     assert not (tmp_path / "plain").exists()
+
+
+def test_a_plain_model_is_told_that_it_needs_no_export(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        export_module(
+            tiny_mtp().trunk, tmp_path / "plain", config={}, metadata=mtp_metadata(tiny_mtp()), extra_files={}
+        )
+    assert "LlamaForCausalLM has no trunk that can stand alone" in str(caught.value)
+    assert caught.value.hint.startswith("nothing has to be exported: the checkpoint has no heads")

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import transformers
 from torch import nn
+from transformers import PreTrainedModel
 
 from wmtp import __version__
 from wmtp.checkpoint.configuration import CONFIG_FILE
@@ -81,8 +83,7 @@ def _writer(
 ) -> Writer:
     if not isinstance(model, MTPForCausalLM):
         raise CheckpointError(
-            f"{type(model).__name__} has no trunk that can stand alone as a next-token model",
-            hint="export models of the built-in class MTPForCausalLM; a class of your own knows its own parts",
+            f"{type(model).__name__} has no trunk that can stand alone as a next-token model", hint=_hint(model)
         )
     plain = {key: value for key, value in config.items() if key != "mtp_config"}
     strategy = LoadingStrategy(
@@ -98,3 +99,9 @@ def _writer(
         extra_files=extra_files,
         source=source,
     )
+
+
+def _hint(model: nn.Module) -> str:
+    if isinstance(model, PreTrainedModel) and hasattr(transformers, type(model).__name__):
+        return "nothing has to be exported: the checkpoint has no heads, and from_pretrained loads it as it stands"
+    return "export models of the built-in class MTPForCausalLM; a class of your own knows its own parts"
