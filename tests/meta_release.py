@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everyone knows it by
+import torch.nn.functional as F
 from torch import Tensor
 
 PARAMS = {

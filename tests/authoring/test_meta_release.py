@@ -114,8 +114,7 @@ def test_an_embedding_that_is_the_unembedding_too_is_stored_once_and_tied(tmp_pa
         ({"vocab_size": 32000}, "vocab_size is 32000, and 'tok_embeddings.weight' has 24 rows"),
         (
             {"n_layers": 5},
-            "n_layers is 5 and n_future_tokens is 3, which is layers: 3 and extra_heads: 2; the weights have layers: 2"
-            " and extra_heads: 2",
+            "n_layers is 5 and n_future_tokens is 3: layers: 3, extra_heads: 2; the weights have layers: 2, extra_heads: 2",
         ),
     ],
 )
@@ -160,7 +159,7 @@ def test_model_parallel_shards_are_refused_by_name_before_they_are_opened(tmp_pa
     with pytest.raises(CheckpointError) as refused:
         convert(source, tmp_path / "made")
     assert refused.value.problem.startswith(
-        f"{source}: 'consolidated.00.pth', 'consolidated.01.pth' are 2 files, and {source}/params.json has n_future_tokens"
+        f"{source}: 'consolidated.00.pth', 'consolidated.01.pth' are 2 files, and {source}/params.json has n_future_to"
     )
 
 

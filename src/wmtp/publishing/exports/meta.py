@@ -5,7 +5,6 @@ The layout is that of `checkpoint.meta_release`: what leads from it to our names
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
