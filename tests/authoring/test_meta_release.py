@@ -98,11 +98,16 @@ def test_an_embedding_that_is_the_unembedding_too_is_stored_once_and_tied(tmp_pa
     assert model.trunk.lm_head.weight is model.trunk.model.embed_tokens.weight
 
 
+def _counts(layers):
+    return f"layers: {layers}, extra_heads: 2"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"n_heads": "4"}, "n_heads is '4': input should be a valid integer"),
         ({"n_layers": True}, "n_layers is true: input should be a valid integer"),
+        ({"n_layers": 5}, f"n_layers is 5 and n_future_tokens is 3: {_counts(3)}; the weights have {_counts(2)}"),
         ({"n_layers": 10**9}, "n_layers is 1000000000: input should be less than or equal to 4096"),
         ({"rope_theta": 0.0}, "rope_theta is 0.0: input should be greater than 0"),
         ({"dim": None}, "dim is missing"),
@@ -112,10 +117,6 @@ def test_an_embedding_that_is_the_unembedding_too_is_stored_once_and_tied(tmp_pa
         ({"use_scaled_rope": True}, "use_scaled_rope is not a known field"),
         ({"dim": 64}, "dim is 64, and 'tok_embeddings.weight' has 32 columns"),
         ({"vocab_size": 32000}, "vocab_size is 32000, and 'tok_embeddings.weight' has 24 rows"),
-        (
-            {"n_layers": 5},
-            "n_layers is 5 and n_future_tokens is 3: layers: 3, extra_heads: 2; the weights have layers: 2, extra_heads: 2",
-        ),
     ],
 )
 def test_a_field_that_is_wrong_is_named_with_its_file(tmp_path, changes, said):

@@ -1,4 +1,4 @@
-"""Declaring Meta's multi-token release once its pickle is safetensors: config.json and metadata.json from params.json."""
+"""Declaring Meta's multi-token release once its pickle is converted: two files are made from params.json."""
 
 from __future__ import annotations
 
