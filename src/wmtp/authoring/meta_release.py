@@ -1,4 +1,4 @@
-"""Declaring Meta's multi-token release once its pickle is safetensors: config.json and metadata.json from params.json."""
+"""Declaring Meta's multi-token release once its pickle is converted: two files are made from params.json."""
 
 from __future__ import annotations
 
@@ -173,11 +173,9 @@ def _count_faults(said: MetaParams, tensors: Mapping[str, TensorInfo]) -> list[s
     wanted = Counter(layers=said.num_trunk_layers, extra_heads=said.n_future_tokens - 1)
     if found == wanted:
         return []
-    return [
-        f"n_layers is {said.n_layers} and n_future_tokens is {said.n_future_tokens}, which is layers:"
-        f" {wanted['layers']} and extra_heads: {wanted['extra_heads']}; the weights have layers: {found['layers']} and"
-        f" extra_heads: {found['extra_heads']}"
-    ]
+    made, stored = (f"layers: {each['layers']}, extra_heads: {each['extra_heads']}" for each in (wanted, found))
+    counts = f"n_layers is {said.n_layers} and n_future_tokens is {said.n_future_tokens}"
+    return [f"{counts}: {made}; the weights have {stored}"]
 
 
 def _check_shapes(

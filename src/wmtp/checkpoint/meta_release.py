@@ -29,16 +29,17 @@ _ENDS = {
     EMBEDDING: (r"^tok_embeddings\.", "trunk.model.embed_tokens."),
     UNEMBEDDING: (r"^output\.", "trunk.lm_head."),
 }
+# Meta's name, ours, and the dimensions: of hidden states, of keys, and the width of feed-forward layers.
 _LAYER = {
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
+    "attention.wq": ("self_attn.q_proj", ("dim", "dim")),
+    "attention.wk": ("self_attn.k_proj", ("keys", "dim")),
+    "attention.wv": ("self_attn.v_proj", ("keys", "dim")),
+    "attention.wo": ("self_attn.o_proj", ("dim", "dim")),
+    "feed_forward.w1": ("mlp.gate_proj", ("width", "dim")),
+    "feed_forward.w2": ("mlp.down_proj", ("dim", "width")),
+    "feed_forward.w3": ("mlp.up_proj", ("width", "dim")),
+    "attention_norm": ("input_layernorm", ("dim",)),
+    "ffn_norm": ("post_attention_layernorm", ("dim",)),
 }
 
 Size = Annotated[int, Field(ge=1, le=1 << 24)]
@@ -135,23 +136,14 @@ def stored_shapes(params: MetaParams, *, width: int, vocab_size: int) -> dict[st
         width: Of the feed-forward layers.
         vocab_size: Rows of embedding and unembedding.
     """
-    dim, keys = params.dim, params.key_width
-    shapes = [
-        (dim, dim),
-        (keys, dim),
-        (keys, dim),
-        (dim, dim),
-        (width, dim),
-        (dim, width),
-        (width, dim),
-        (dim,),
-        (dim,),
-    ]
+    dim = params.dim
+    sizes = {"dim": dim, "keys": params.key_width, "width": width}
+    shapes = {part: tuple(sizes[each] for each in dimensions) for part, (_, dimensions) in _LAYER.items()}
     layers = [f"layers.{i}" for i in range(params.num_trunk_layers)]
     layers += [f"extra_heads.{j}" for j in range(params.n_future_tokens - 1)]
     stored: dict[str, tuple[int, ...]] = {EMBEDDING: (vocab_size, dim)}
     for layer in layers:
-        stored |= {f"{layer}.{part}.weight": shape for part, shape in zip(_LAYER, shapes, strict=True)}
+        stored |= {f"{layer}.{part}.weight": shape for part, shape in shapes.items()}
     return {**stored, "norm.weight": (dim,), UNEMBEDDING: (vocab_size, dim)}
 
 
@@ -166,7 +158,7 @@ def mapping(params: MetaParams, *, absent: str | None = None, unused: tuple[str,
     transforms = dict(rule for name, rule in _ENDS.items() if name != absent)
     transforms |= {r"^norm\.": "trunk.model.norm.", r"^layers\.": "trunk.model.layers."}
     transforms |= {rf"^extra_heads\.{j}\.": f"heads.{j + 2}.layer." for j in range(params.n_future_tokens - 1)}
-    transforms |= {rf"\.{re.escape(part)}\.": f".{own}." for part, own in _LAYER.items()}
+    transforms |= {rf"\.{re.escape(part)}\.": f".{own}." for part, (own, _) in _LAYER.items()}
     fields = {"key_transforms": transforms, "tensors": _rotary_rows(params), "allow_unexpected": list(unused)}
     return StateDictMapping.model_validate(fields)
 

@@ -23,7 +23,8 @@ def test_an_export_is_published_whole_and_says_what_it_was_made_from(tmp_path, t
         write_native(tmp_path / "mtp", "mellum")
         init_metadata(tmp_path / "mtp")
     else:
-        write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type="linear"))
+        head_type = "transformer" if target == "meta" else "linear"
+        write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type=head_type))
     assert wmtp.export(tmp_path / "mtp", tmp_path / "out", to=target) == tmp_path / "out"
     verify_published(tmp_path / "out")
     written = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))

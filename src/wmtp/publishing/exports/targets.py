@@ -74,7 +74,7 @@ TARGETS = {
     ),
     "meta": ExportTarget(
         f"{_HERE}.meta:prepare_meta",
-        "it has the layout of Meta's multi-token release, which Meta's own code loads; 'wmtp convert {path} DST' reads it",
+        "it has the layout of Meta's multi-token release, which Meta's own code loads, and 'wmtp convert {path} DST'",
     ),
 }
 
