@@ -91,8 +91,8 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         layers = cast("nn.ModuleList", self.trunk.get_submodule(self._parts.layers))
         if number >= len(layers):
             raise CheckpointError(
-                f"metadata.json: mtp.conventions.block_like names layer {number} of {type(self.trunk).__name__}, which has"
-                f" {len(layers)}, numbered from 0",
+                f"metadata.json: mtp.conventions.block_like names layer {number} of {type(self.trunk).__name__}, which"
+                f" has {len(layers)}, numbered from 0",
                 hint="name a layer of the trunk that is of the same kind as the module's block",
             )
         return layers[number]
