@@ -191,7 +191,10 @@ def test_an_unembedding_of_its_own_makes_a_modules_logits():
         (None, "mtp in metadata.json is null, and native modules need it"),
         ({"n_future_tokens": 2, "kind": "sequential"}, "metadata.json: mtp.conventions is missing: how"),
         ({"n_future_tokens": 2}, "metadata.json: mtp.kind is not 'sequential'"),
-        (declared("mellum", block_like=[7]), "metadata.json: mtp.conventions.block_like names layer 7 of MellumForCausalLM, which has 2"),
+        (
+            declared("mellum", block_like=[7]),
+            "metadata.json: mtp.conventions.block_like names layer 7 of MellumForCausalLM, which has 2",
+        ),
     ],
 )
 def test_a_declaration_without_conventions_is_refused_by_name(changed, message):

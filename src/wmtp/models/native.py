@@ -48,7 +48,9 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         declared = declared_heads(config)
         conventions = _conventions(declared)
         config = _trunk_config(config, conventions.trunk_type)
-        self._assemble_native(build_trunk(config, conventions.trunk_class, "metadata.json: mtp.conventions."), config, declared)
+        self._assemble_native(
+            build_trunk(config, conventions.trunk_class, "metadata.json: mtp.conventions."), config, declared
+        )
 
     @classmethod
     def on_trunk(cls, trunk: PreTrainedModel, declared: MTPInfo) -> NativeMTPForCausalLM:
