@@ -252,4 +252,4 @@ def test_the_order_of_required_files_is_no_difference_and_another_name_is(tmp_pa
         (place / "metadata.json").write_text(json.dumps({"loading_strategy": {"required_files": names}}))
     assert diff_checkpoints(a, b).fields == ()
     (b / "metadata.json").write_text('{"loading_strategy": {"required_files": ["config.json", "y.json"]}}')
-    assert [found.field for found in diff_checkpoints(a, b).fields] == ["loading_strategy.required_files.1"]
+    assert [found.path for found in diff_checkpoints(a, b).fields] == ["loading_strategy.required_files.1"]
