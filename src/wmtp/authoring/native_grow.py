@@ -107,7 +107,8 @@ def _declared(grown: Grown, trunk: PreTrainedModel) -> MTPInfo:
 
 def _begin(model: NativeMTPForCausalLM) -> None:
     """Give the module values to be trained from: those of the layer that its block is like, behind an identity."""
-    [module], [like] = model.heads.values(), model.conventions.block_like
+    module: Any = model.heads[str(NUM_HEADS)]
+    [like] = model.conventions.block_like
     module.mtp_block.load_state_dict(model.layer(like).state_dict())
     weight: Any = module.eh_proj.weight  # [dim, 2 dim], for hidden and embedding in the declared order
     dim = weight.shape[0]
