@@ -16,6 +16,7 @@ from wmtp.authoring.init import draft_metadata
 from wmtp.authoring.native_families import DRAFTING, GROWN, Grown, conventions_of, released_name
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.families import family_named
+from wmtp.checkpoint.native_heads import with_count
 from wmtp.errors import CheckpointError
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import write_metadata
@@ -149,7 +150,7 @@ def _tensors(model: NativeMTPForCausalLM, grown: Grown) -> dict[str, Tensor]:
 
 
 def _config(config: Mapping[str, Any], grown: Grown) -> dict[str, Any]:
-    changed = dict(config)
+    changed = with_count(config, 1)
     nested = changed.get("text_config")
     own = {grown.count: 1}
     changed = changed | ({"text_config": {**nested, **own}} if isinstance(nested, dict) else own)
