@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from native_models import DEEPSEEK, ERNIE, GLM, MELLUM, MIMO, QWEN3_5, Family, write_family
+from native_models import ERNIE, MELLUM, MIMO, QWEN3_5, Family, write_family
 from wmtp.demo.zoo import EXHIBITS, stdlib_sources, train_tokenizer, write_exhibit
 
 NUM_HEADS = 4
@@ -202,8 +202,6 @@ CASES = (
     ),
     Case("native, Qwen3.5", partial(native, family=QWEN3_5)),
     Case("native, MiMo-7B", partial(native, family=MIMO)),
-    Case("native, DeepSeek-V3", partial(native, family=DEEPSEEK)),
-    Case("native, GLM-4-MoE", partial(native, family=GLM)),
     Case("native, ERNIE 4.5", partial(native, family=ERNIE)),
     Case("native, Mellum", partial(native, family=MELLUM, engine="transformers")),
 )

@@ -1,7 +1,6 @@
 """Small models with native heads, in the layout of their families: random, as `wmtp init` and a server find them.
 
-Sizes are those that vLLM's kernels take on a CPU: heads of 128 for the linear attention of Qwen3.5, 512 + 64 for the
-latent attention of DeepSeek.
+Sizes are those that vLLM's kernels take on a CPU: heads of 128 for the linear attention of Qwen3.5.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ _SIZES = {
     "pad_token_id": 0,
     "tie_word_embeddings": False,
 }
-_EXPERTS = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,6 @@ QWEN3_5 = Family(
     dtype="bfloat16", packing=False,
 )  # fmt: skip
 MIMO = Family("mimo", "qwen2", "MiMoForCausalLM", {"num_nextn_predict_layers": 1})
-DEEPSEEK = Family(
-    "deepseek_v3", "deepseek_v3", "DeepseekV3ForCausalLM",
-    {
-        **_EXPERTS, "moe_intermediate_size": 64, "first_k_dense_replace": 3, "q_lora_rank": 64, "kv_lora_rank": 512,
-        "qk_rope_head_dim": 64, "qk_nope_head_dim": 64, "v_head_dim": 64, "head_dim": 64,
-        "topk_method": "noaux_tc", "num_nextn_predict_layers": 1,
-    },
-)  # fmt: skip
-GLM = Family(
-    "glm4_moe", "glm4_moe", "Glm4MoeForCausalLM",
-    {**_EXPERTS, "moe_intermediate_size": 64, "first_k_dense_replace": 3, "num_nextn_predict_layers": 1},
-)  # fmt: skip
 ERNIE = Family(
     "ernie4_5_moe", "ernie4_5_moe", "Ernie4_5_MoeForCausalLM",
     {

@@ -17,6 +17,7 @@ from wmtp.authoring.init import draft_metadata
 from wmtp.authoring.native_families import DRAFTING, GROWN, Grown, conventions_of, released_name
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.checkpoint.families import family_named
+from wmtp.checkpoint.native_heads import with_count
 from wmtp.errors import CheckpointError
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import write_metadata
@@ -108,8 +109,8 @@ def _declared(grown: Grown, trunk: PreTrainedModel) -> MTPInfo:
 
 def _begin(model: NativeMTPForCausalLM) -> None:
     """Give the module values to be trained from: those of the layer that its block is like, behind an identity."""
-    heads: Any = model.heads
-    [module], [like] = heads.values(), model.conventions.block_like
+    module: Any = model.heads[str(NUM_HEADS)]
+    [like] = model.conventions.block_like
     module.mtp_block.load_state_dict(model.layer(like).state_dict())
     weight: Any = module.eh_proj.weight  # [dim, 2 dim], for hidden and embedding in the declared order
     dim = weight.shape[0]
@@ -150,7 +151,7 @@ def _tensors(model: NativeMTPForCausalLM, grown: Grown) -> dict[str, Tensor]:
 
 
 def _config(config: Mapping[str, Any], grown: Grown) -> dict[str, Any]:
-    changed = dict(config)
+    changed = with_count(config, 1)
     nested = changed.get("text_config")
     own = {grown.count: 1}
     changed = changed | ({"text_config": {**nested, **own}} if isinstance(nested, dict) else own)
