@@ -71,6 +71,11 @@ def test_ordinary_values_and_zeros_that_mean_none_are_not_impossible():
     assert impossible_values(config | {"bos_token_id": 99, "sliding_window": None, "tie": False}, []) == []
 
 
+@pytest.mark.parametrize("key", ["num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers"])
+def test_no_native_heads_are_a_number_of_them(key):
+    assert impossible_values({key: 0, "text_config": {key: 0}}, []) == []
+
+
 def test_sizes_that_the_tensors_contradict_are_named_and_equal_ones_are_not():
     tensors = [tensor("wte.weight", 12, 4), tensor("h.0.w", 4), tensor("h.1.w", 4)]
     assert other_sizes({"vocab_size": 12, "n_embd": 4, "n_layer": 2}, tensors) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import traceback
 import warnings
@@ -16,6 +17,7 @@ from transformers.utils import logging
 import wmtp
 from sweep.exceptions import EXCEPTIONS
 from sweep.tiny import tiny
+from wmtp.authoring.grow import grow
 from wmtp.authoring.init import draft_metadata, init_metadata
 from wmtp.errors import WmtpError
 from wmtp.metadata.file import dump_metadata
@@ -70,7 +72,8 @@ def as_text(directory: Path, model: torch.nn.Module, text: type) -> dict[str, to
             found = [inner[0] + name.removeprefix(own_prefix)]
         else:
             found = [each for each in values if each == name] or [each for each in values if each.endswith(f".{name}")]
-        expected |= {name: values[each] for each in found if each in values and len(found) == 1}
+        if len(found) == 1 and found[0] in values:
+            expected[name] = values[found[0]]
     return expected
 
 
@@ -117,11 +120,38 @@ def again(directory: Path) -> dict[str, Any]:
     return {"same": text == (directory / "metadata.json").read_text()}
 
 
+def grown(directory: Path) -> dict[str, Any]:
+    """Give it heads of both types that stand on any model, and load what was written."""
+    if not (directory / "metadata.json").exists():
+        return {}
+    return {head_type: _grown(directory, head_type) for head_type in ("linear", "transformer")}
+
+
+def _grown(directory: Path, head_type: str) -> str:
+    destination = directory.parent / f"{directory.name}-{head_type}"
+    try:
+        grow(str(directory), destination, heads=3, head_type=head_type)
+        trunk = wmtp.load_model(directory).state_dict()
+        found = wmtp.load_model(destination).trunk.state_dict()
+    except WmtpError as error:
+        return f"refused: {error.problem}; {'; '.join(error.faults[:2])}; {error.hint}"
+    except Exception as error:  # noqa: BLE001  a fault, and a row too
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return f"crashed: {type(error).__name__}: {str(error)[:300]} ({where.filename}:{where.lineno})"
+    finally:
+        shutil.rmtree(destination, ignore_errors=True)
+    same = found.keys() == trunk.keys() and all(torch.equal(found[name], trunk[name]) for name in trunk)
+    return "equal" if same else "differs"
+
+
+MODES = {"again": again, "grow": grown}
+
+
 def main() -> None:
     root, mode, task, *model_types = sys.argv[1:]
     for model_type in model_types:
         directory = Path(root) / task / model_type
-        result = run(directory, task, model_type) if mode == "first" else again(directory)
+        result = run(directory, task, model_type) if mode == "first" else MODES[mode](directory)
         sys.stdout.write(json.dumps({"task": task, "type": model_type, **result}) + "\n")
         sys.stdout.flush()
 

@@ -73,6 +73,5 @@ NEEDS_MORE = {
         "dory",
         "dbrx",
         "gemma4_assistant",
-        "gemma4_unified_assistant",
     ),
 }

@@ -23,6 +23,7 @@ from sweep.exceptions import NEEDS_MORE, NOT_BUILT, WRONG_IN_TRANSFORMERS
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent.parent
+DOCUMENT = TESTS.parent / "docs" / "models.md"
 OFFERED = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "reward": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -65,5 +66,19 @@ def test_what_transformers_offers_loads_by_its_draft_bit_by_bit(tmp_path, task):
     assert loaded >= ENOUGH[task] * built, summary
     unknown = {name for name, outcome in outcomes.items() if outcome.startswith("not built")} - NOT_BUILT - NEEDS_MORE
     assert unknown == set(), summary
-    documented = (TESTS.parent / "docs" / "models.md").read_text()
-    assert f"| {task} | {len(rows)} | {built} | {loaded} |" in documented
+    assert f"| {task} | {len(rows)} | {built} | {loaded} |" in DOCUMENT.read_text()
+    if task == "causal":
+        assert_grown(list(_rows(tmp_path, "grow", task, "0")))
+
+
+def assert_grown(rows: list[dict]) -> None:
+    """Heads stand on a model and it loads again bit by bit, or a refusal says why not."""
+    for head_type in ("linear", "transformer"):
+        outcomes = {row["type"]: row[head_type] for row in rows if head_type in row}
+        counts = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
+        refused = "\n".join(f"{name}: {outcome}" for name, outcome in outcomes.items() if outcome != "equal")
+        sys.stdout.write(f"grow, {head_type}: {dict(counts)}\n{refused}\n")
+        assert counts.keys() <= {"equal", "refused"}, refused
+        silent = sum("it raised" in outcome for outcome in outcomes.values())
+        row = f"| {head_type} | {len(outcomes)} | {counts['equal']} | {silent} | {counts['refused'] - silent} |"
+        assert row in DOCUMENT.read_text()

@@ -11,12 +11,11 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
-from wmtp.authoring.drafting.draft import MappingDraft, Traced, trace_mapping
+from wmtp.authoring.drafting.draft import MappingDraft, Traced, taken_as_they_are, trace_mapping
 from wmtp.checkpoint.contents import Checkpoint
-from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import PlanError, WmtpError
 from wmtp.load_plan.bounds import Bounds
-from wmtp.load_plan.matching import make_plan, sources_of, suggested_mapping, unmatched
+from wmtp.load_plan.matching import make_plan, suggested_mapping, unmatched
 from wmtp.load_plan.parameters import parameter_slots, parameter_specs, target_dtype
 from wmtp.load_plan.plan import ParameterSpec
 from wmtp.loaders.base import LoadingStrategy
@@ -118,12 +117,10 @@ def _refusal(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[Parameter
 
 def _refuse_unfaithful(checkpoint: Checkpoint, model: nn.Module, mapping: dict[str, Any], traced: Traced) -> None:
     """Raise PlanError where names alone would fill parameters with what transformers would change first."""
-    sources = sources_of(StateDictMapping.model_validate(mapping), checkpoint.tensors, where=checkpoint.where)
-    taken = {source.name for source, _ in sources.values() if isinstance(source, TensorInfo)}
-    if wrong := sorted(taken & traced.changed):
+    if wrong := sorted(taken_as_they_are(checkpoint, mapping) & traced.changed):
         raise PlanError(
-            f"{checkpoint.where}: names and shapes of the tensors fit {type(model).__name__}, but transformers does more"
-            f" with {len(wrong):,} of them than to take them as they are",
+            f"{checkpoint.where}: names and shapes of the tensors fit {type(model).__name__}, but transformers does"
+            f" more with {len(wrong):,} of them than to take them as they are",
             hint="write the mapping that says what it does (docs/metadata_format.md), or save the model again with"
             " save_pretrained of this class, and draft for those files",
             faults=first_few(traced.untraceable or [f"{plain(name)} is changed" for name in wrong]),

@@ -69,7 +69,9 @@ def _body(trunk: PreTrainedModel) -> nn.Module:
 
 
 def _decoder_layers(trunk: PreTrainedModel, body: str) -> str:
-    expected = trunk.config.get_text_config(decoder=True).num_hidden_layers
+    expected = getattr(trunk.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if expected is None:
+        refuse_layer(trunk, "its configuration does not say how many decoder layers it has")
     found: list[str] = []
     for name, module in trunk.get_submodule(body).named_modules(prefix=body):
         # Lists inside a layer (experts, say) may happen to have the same length.

@@ -7,8 +7,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import ConversionOps, WeightConverter
 
 import wmtp
+from wmtp.authoring.drafting.expressions import Stored
+from wmtp.authoring.drafting.part import trace_part
 from wmtp.authoring.init import init_metadata
 from wmtp.authoring.upgrade import upgrade_metadata, write_upgrade
 from wmtp.errors import PlanError
@@ -131,6 +135,36 @@ def test_layers_behind_the_last_are_prediction_heads_and_no_glob_fits_a_layer_th
     assert drafted(tmp_path)[0] == {"allow_unexpected": ["model.layers.2.*"]}
 
 
+def with_experts_behind(directory):
+    """A model of two layers, and a third one with experts, as files have it that hold native heads."""
+    model_class = written(directory, "qwen3_moe", **QWEN_MOE)
+    tensors = load_file(directory / "model.safetensors")
+    behind = {n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n}
+    rewritten(directory, lambda name, tensor: {name: tensor, **behind})
+    return model_class, behind
+
+
+def test_one_rule_for_all_layers_stays_where_it_fits_those_of_dropped_heads_too(tmp_path):
+    model_class, behind = with_experts_behind(tmp_path)
+    mapping, notes = drafted(tmp_path)
+    assert mapping["allow_unexpected"] == ["model.layers.2.*"]
+    assert list(mapping["tensors"]) == [
+        f"model.layers.{{i}}.mlp.experts.{each}" for each in ("down_proj", "gate_up_proj")
+    ]
+    assert any(f"({len(behind)} tensors) are prediction heads, which this class drops" in note for note in notes)
+    assert_equal_to_transformers(tmp_path, model_class)
+    assert sorted(wmtp.plan_load(tmp_path).left_unused) == sorted(behind)
+
+
+def test_what_a_rule_makes_for_no_parameter_is_left_only_where_all_of_it_may_be(tmp_path):
+    with_experts_behind(tmp_path)
+    drafted(tmp_path)
+    path = tmp_path / "metadata.json"
+    path.write_text(path.read_text().replace("model.layers.2.*", "model.layers.2.*[!2].down_proj.weight"))
+    with pytest.raises(PlanError, match=r"no parameter model\.layers\.2\.mlp\.experts\.down_proj, which the rule for"):
+        wmtp.plan_load(tmp_path)
+
+
 def test_a_text_model_loads_from_the_files_of_one_that_sees(tmp_path):
     text = {**SIZES, "layer_types": ["full_attention"] * 2, "model_type": "qwen3_5_text"}
     vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
@@ -141,6 +175,50 @@ def test_a_text_model_loads_from_the_files_of_one_that_sees(tmp_path):
     assert mapping == {"key_transforms": {r"\.language_model\.": "."}, "allow_unexpected": ["model.visual.*"]}
     assert any("are parts of a larger model, which this class does not build" in note for note in notes)
     assert_equal_to_transformers(tmp_path, transformers.Qwen3_5ForCausalLM)
+
+
+def test_the_vision_model_of_a_larger_one_is_not_taken_for_its_text_model(tmp_path):
+    text = {**SIZES, "num_local_experts": 2, "layer_types": ["full_attention"] * 2, "intermediate_size_mlp": 64}
+    vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+    sizes = {"image_size": 16, "patch_size": 8, "projector_input_dim": 64, "projector_output_dim": 64}
+    config = transformers.Llama4Config(text_config=text, vision_config={**vision, **sizes, "vision_output_dim": 64})
+    transformers.Llama4ForConditionalGeneration(config).bfloat16().save_pretrained(tmp_path)
+    rewritten(tmp_path, lambda name, tensor: {name: tensor}, architectures=["Llama4ForCausalLM"])
+    unused = ["multi_modal_projector.*", "vision_model.*"]
+    assert drafted(tmp_path)[0] == {"remove_prefix": "language_model.", "allow_unexpected": unused}
+    whole = transformers.Llama4ForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16).language_model
+    found, expected = wmtp.load_model(tmp_path).state_dict(), whole.state_dict()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def test_what_the_larger_model_would_make_otherwise_is_no_part_of_a_draft(tmp_path):
+    model = written(tmp_path, "mixtral", num_local_experts=2).from_pretrained(tmp_path)
+    stored = {n: Stored(n, tuple(t.shape)) for n, t in load_file(tmp_path / "model.safetensors").items()}
+    other = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SIZES))
+    trace = trace_part(model, other, stored)
+    assert "has no one part that is MixtralForCausalLM or its body" in trace.untraceable[0]
+    assert "model.layers.0.mlp.experts.down_proj is made otherwise" in " ".join(trace.untraceable)
+    assert "model.layers.0.self_attn.q_proj.weight" in trace.made
+    assert "model.layers.0.mlp.experts.down_proj" not in trace.made
+
+
+class Doubled(ConversionOps):
+    """What no operation of metadata.json says."""
+
+    def convert(self, input_dict, *, target_patterns, **_):
+        return {target_patterns[0]: next(iter(input_dict.values()))[0] * 2}
+
+
+def test_values_that_transformers_changes_are_not_loaded_by_their_names_alone(tmp_path):
+    written(tmp_path, "olmo")
+    converter = WeightConverter("self_attn.o_proj.weight", "self_attn.o_proj.weight", operations=[Doubled()])
+    register_checkpoint_conversion_mapping("OlmoForCausalLM", [converter])
+    try:
+        with pytest.raises(PlanError, match="transformers does more with 2 of them than to take them as they are"):
+            init_metadata(tmp_path)
+    finally:
+        register_checkpoint_conversion_mapping("OlmoForCausalLM", [], overwrite=True)
+    assert not (tmp_path / "metadata.json").exists()
 
 
 def test_what_is_left_over_and_not_known_is_not_left_unused(tmp_path):

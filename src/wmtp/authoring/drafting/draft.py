@@ -19,8 +19,9 @@ from wmtp.authoring.drafting.table import Trace, trace_conversion
 from wmtp.authoring.drafting.unused import leave_unused
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.checkpoint.quantisation import quantisation_of
+from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import PlanError
-from wmtp.load_plan.matching import unmatched
+from wmtp.load_plan.matching import sources_of, unmatched
 from wmtp.load_plan.plan import ParameterSpec
 from wmtp.metadata.schema import StateDictMapping
 
@@ -99,6 +100,8 @@ def _proven(
     """Hold fields to the checkpoint as loading does, and let be unused what may be."""
     try:
         faults = unmatched(checkpoint, specs, StateDictMapping.model_validate(fields))
+        if taken_as_they_are(checkpoint, fields) & trace.changed:
+            return None
         if not faults:
             return MappingDraft(fields)
         if faults.missing or faults.unfit:
@@ -112,3 +115,13 @@ def _proven(
         return MappingDraft(fields, tuple(unused.notes))
     except (PlanError, ValidationError):
         return None
+
+
+def taken_as_they_are(checkpoint: Checkpoint, fields: Fields) -> set[str]:
+    """Return the names of the stored tensors that a mapping only renames.
+
+    Raises:
+        PlanError: If it does not fit the tensors.
+    """
+    sources = sources_of(StateDictMapping.model_validate(fields), checkpoint.tensors, where=checkpoint.where)
+    return {source.name for source, _ in sources.values() if isinstance(source, TensorInfo)}

@@ -16,8 +16,8 @@ _TELLING_PARTS = 2  # of a parameter's name: module and kind, such as `q_proj.we
 def trace_part(model: PreTrainedModel, whole: PreTrainedModel, stored: Mapping[str, Expression]) -> Trace:
     """Return what parameters of a model are made of, where a larger model has it as a part.
 
-    Where no part of the larger model is surely this one, it is what transformers makes of the files for the model alone,
-    as far as it makes the same of them for the larger one.
+    Where no part of the larger model is surely this one, it is what transformers makes of the files for the model
+    alone, as far as it makes the same of them for the larger one.
 
     Args:
         model: The class that is to be filled.
@@ -26,7 +26,14 @@ def trace_part(model: PreTrainedModel, whole: PreTrainedModel, stored: Mapping[s
     """
     found = trace_conversion(whole, stored)
     place = _place(model, whole)
-    return _agreed(trace_conversion(model, stored), found) if place is None else _cut_out(found, model, *place)
+    if place is not None:
+        return _cut_out(found, model, *place)
+    trace = _agreed(trace_conversion(model, stored), found)
+    names = (
+        f"{type(whole).__name__}, which the files are of, has no one part that is {type(model).__name__} or its body"
+    )
+    trace.untraceable.insert(0, names)
+    return trace
 
 
 def _place(model: PreTrainedModel, whole: PreTrainedModel) -> tuple[str, str] | None:
