@@ -198,7 +198,7 @@ CASES = [
         "a rule for a parameter that the class does not have",
         "PlanError",
         ("unexpected", "nowhere", PLACE),
-        mapping(tensors={"nowhere": {"rearrange": "a b -> a b", "of": UP}}, allow_missing=[UP], allow_unexpected=["*"]),
+        mapping(tensors={"nowhere": {"rearrange": "a b -> a b", "of": UP}}, allow_missing=[UP]),
     ),
     refused(
         "a made parameter of another shape",
