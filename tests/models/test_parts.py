@@ -4,6 +4,8 @@ from transformers import (
     AutoModelForCausalLM,
     BartConfig,
     BloomConfig,
+    BltConfig,
+    BltForCausalLM,
     FalconConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -133,3 +135,11 @@ def test_a_trunk_class_that_does_not_fit_is_named(name, message):
     config.mtp_config = {"n_future_tokens": 2, "head_type": "linear", "trunk_class": name}
     with pytest.raises(CheckpointError, match=f"mtp_config: trunk_class is '{name}', {message}"):
         MTPForCausalLM(config)
+
+
+def test_layers_that_a_configuration_does_not_count_are_not_looked_for():
+    with torch.device("meta"):
+        trunk = BltForCausalLM(BltConfig())
+    with pytest.raises(CheckpointError, match="its configuration does not say how many decoder layers it has"):
+        find_parts(trunk)
+    assert find_parts(trunk, with_layers=False).body == "model"

@@ -103,7 +103,7 @@ def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterS
     mapping = suggested_mapping(checkpoint, specs)
     if mapping is None:
         raise _refusal(checkpoint, model, specs, traced)
-    _refuse_unfaithful(checkpoint, model, mapping, traced)
+    _refuse_unfaithful(checkpoint, specs, mapping, traced)
     return MappingDraft(mapping)
 
 
@@ -115,11 +115,13 @@ def _refusal(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[Parameter
     raise AssertionError("what fits has a mapping")
 
 
-def _refuse_unfaithful(checkpoint: Checkpoint, model: nn.Module, mapping: dict[str, Any], traced: Traced) -> None:
+def _refuse_unfaithful(
+    checkpoint: Checkpoint, specs: Sequence[ParameterSpec], mapping: dict[str, Any], traced: Traced
+) -> None:
     """Raise PlanError where names alone would fill parameters with what transformers would change first."""
-    if wrong := sorted(taken_as_they_are(checkpoint, mapping) & traced.changed):
+    if wrong := sorted(taken_as_they_are(checkpoint, specs, mapping) & traced.changed):
         raise PlanError(
-            f"{checkpoint.where}: names and shapes of the tensors fit {type(model).__name__}, but transformers does"
+            f"{checkpoint.where}: names and shapes of the tensors fit the class, but transformers does"
             f" more with {len(wrong):,} of them than to take them as they are",
             hint="write the mapping that says what it does (docs/metadata_format.md), or save the model again with"
             " save_pretrained of this class, and draft for those files",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,24 +96,32 @@ def _match(
             names = (stored[0], *(other for other in spec.names if other != stored[0]))
             dtype = first.dtype if keep_stored_dtype and first.dtype in FLOATING else spec.dtype
             assignments.append(Assignment(names, source, dtype, rules, repeats=name != stored[0]))
-    spare = [source for name, (source, _) in sources.items() if name not in owners]
-    unexpected = {tensor.name: tensor for tensor in spare if isinstance(tensor, TensorInfo)}
     field = f"{checkpoint.where}/metadata.json: loading_strategy.state_dict_mapping"
     kept, absent = split_by_globs(missing, mapping.allow_missing, field=f"{field}.allow_missing")
-    strange = {name: source for name, (source, _) in sources.items() if isinstance(source, Made) and name not in owners}
-    filling = {tensor.name for a in assignments if isinstance(a.source, Made) for tensor in a.source.tensors}
-    made_of_spare = {tensor.name for made in strange.values() for tensor in made.tensors} - filling
-    left, unused = split_by_globs(
-        [(name,) for name in (*unexpected, *sorted(made_of_spare))],
-        mapping.allow_unexpected,
-        field=f"{field}.allow_unexpected",
-    )
-    # A rule for the layers of a model would also make those behind the last, of which this class has none.
-    odd = [(name, made) for name, made in strange.items() if not {each.name for each in made.tensors} <= set(left)]
+    spare = {name: source for name, (source, _) in sources.items() if name not in owners}
+    filling = [a.source for a in assignments if isinstance(a.source, Made)]
+    left, unexpected, strange = _left_over(spare, filling, mapping, field=f"{field}.allow_unexpected")
     compared = (Misfit(a.source, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
     unfit = [misfit for misfit in compared if misfit.is_one]
-    faults = Faults(absent, [unexpected[name] for name in unused if name in unexpected], unfit, odd)
+    faults = Faults(absent, unexpected, unfit, strange)
     return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
+
+
+def _left_over(
+    spare: Mapping[str, TensorInfo | Made], filling: Sequence[Made], mapping: StateDictMapping, *, field: str
+) -> tuple[list[str], list[TensorInfo], list[tuple[str, Made]]]:
+    """Of what is for no parameter, return the tensors that may be left, the others, and what rules make of others."""
+    whole = {source.name: source for source in spare.values() if isinstance(source, TensorInfo)}
+    made = {name: source for name, source in spare.items() if isinstance(source, Made)}
+    # A rule for the layers of a class would also make those behind the last, which files hold and the class has not.
+    rules, used = {each.rule for each in filling}, {tensor.name for each in filling for tensor in each.tensors}
+    parts = {tensor.name for each in made.values() if each.rule in rules for tensor in each.tensors} - used
+    left, refused = split_by_globs(
+        [(name,) for name in (*whole, *sorted(parts))], mapping.allow_unexpected, field=field
+    )
+    may_be_left = parts.intersection(left)
+    strange = [(name, each) for name, each in made.items() if not may_be_left.issuperset(t.name for t in each.tensors)]
+    return left, [whole[name] for name in refused if name in whole], strange
 
 
 def sources_of(

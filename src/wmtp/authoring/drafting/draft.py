@@ -24,6 +24,7 @@ from wmtp.errors import PlanError
 from wmtp.load_plan.matching import sources_of, unmatched
 from wmtp.load_plan.plan import ParameterSpec
 from wmtp.metadata.schema import StateDictMapping
+from wmtp.untrusted import plain
 
 Fields = dict[str, Any]
 
@@ -80,7 +81,18 @@ def trace_mapping(
         fields = _fields(trace, traced, generalise=generalise)
         if fields is not None and (draft := _proven(checkpoint, model, specs, fields, trace)):
             return Traced(draft)
-    return Traced(None, tuple(trace.untraceable), frozenset(trace.changed))
+    return Traced(None, (*_lacking(model, specs, trace, whole), *trace.untraceable), frozenset(trace.changed))
+
+
+def _lacking(
+    model: nn.Module, specs: Sequence[ParameterSpec], trace: Trace, whole: PreTrainedModel | None
+) -> tuple[str, ...]:
+    """What keeps a part of a larger model from being filled with what that one has, in a sentence."""
+    lacking = [spec.names[0] for spec in specs if trace.made.keys().isdisjoint(spec.names)]
+    if whole is None or not lacking:
+        return ()
+    names = f"{type(whole).__name__} has nothing in these files for {len(lacking):,} of the parameters of"
+    return (f"{names} {type(model).__name__}, such as {plain(lacking[0])}",)
 
 
 def _fields(trace: Trace, stored: Mapping[str, Expression], *, generalise: bool) -> Fields | None:
@@ -100,7 +112,7 @@ def _proven(
     """Hold fields to the checkpoint as loading does, and let be unused what may be."""
     try:
         faults = unmatched(checkpoint, specs, StateDictMapping.model_validate(fields))
-        if taken_as_they_are(checkpoint, fields) & trace.changed:
+        if taken_as_they_are(checkpoint, specs, fields) & trace.changed:
             return None
         if not faults:
             return MappingDraft(fields)
@@ -117,11 +129,12 @@ def _proven(
         return None
 
 
-def taken_as_they_are(checkpoint: Checkpoint, fields: Fields) -> set[str]:
-    """Return the names of the stored tensors that a mapping only renames.
+def taken_as_they_are(checkpoint: Checkpoint, specs: Sequence[ParameterSpec], fields: Fields) -> set[str]:
+    """Return the names of the stored tensors that a mapping takes for parameters without more than renaming them.
 
     Raises:
         PlanError: If it does not fit the tensors.
     """
     sources = sources_of(StateDictMapping.model_validate(fields), checkpoint.tensors, where=checkpoint.where)
-    return {source.name for source, _ in sources.values() if isinstance(source, TensorInfo)}
+    held = (sources[name][0] for spec in specs for name in spec.names if name in sources)
+    return {source.name for source in held if isinstance(source, TensorInfo)}
