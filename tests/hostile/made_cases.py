@@ -198,7 +198,7 @@ CASES = [
         "a rule for a parameter that the class does not have",
         "PlanError",
         ("unexpected", "nowhere", PLACE),
-        mapping(tensors={"nowhere": {"rearrange": "a b -> a b", "of": UP}}, allow_missing=[UP]),
+        mapping(tensors={"nowhere": {"rearrange": "a b -> a b", "of": UP}}, allow_missing=[UP], allow_unexpected=["*"]),
     ),
     refused(
         "a made parameter of another shape",
