@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from native_threads import lasting_threads
 from wmtp.errors import TrainingError
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
@@ -16,5 +17,4 @@ config, recipe = (Path(name).read_bytes() for name in sys.argv[1:])
 try:
     train(Config.model_validate_json(config), Recipe.model_validate_json(recipe))
 except TrainingError as error:
-    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    sys.stdout.write(json.dumps({"problem": error.problem, "threads": [name for name in threads if "gloo" in name]}))
+    sys.stdout.write(json.dumps({"problem": error.problem, "threads": lasting_threads("gloo")}))

@@ -280,7 +280,8 @@ def test_two_processes_that_stop_on_nan_leave_no_thread_that_could_abort_them(tm
     for file, settings in zip(files, (make_config(tmp_path, base), recipe), strict=True):
         file.write_text(settings.model_dump_json(exclude_unset=True))
     command = [sys.executable, str(Path(__file__).with_name("failing_process.py")), *map(str, files)]
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(Path(__file__).parents[1])}
+    shared = os.environ | {"WORLD_SIZE": "2", **places}
     ranks = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for env in ranks]
     told = [json.loads(process.communicate()[0]) for process in started]

@@ -8,11 +8,7 @@ from pathlib import Path
 import torch
 from test_trainer import make_trainer, parameters_after
 
-
-def native_threads():
-    """Names of this process's threads, those that Python does not know included; on Linux."""
-    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-
+from native_threads import lasting_threads
 
 directory, algorithm = Path(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -24,4 +20,4 @@ if trainer.is_world_process_zero():
     torch.save(parameters, directory / "parameters.pt")
     (directory / "logs.json").write_text(json.dumps(logs))
 trainer.end()
-(directory / f"threads-{os.environ['RANK']}.txt").write_text("\n".join(sorted(native_threads())))
+(directory / f"threads-{os.environ['RANK']}.txt").write_text("\n".join(lasting_threads("gloo")))
