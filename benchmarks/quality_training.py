@@ -20,7 +20,7 @@ from wmtp.algorithms.weighting import head_prior
 from wmtp.data.rows import RowDataset
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.targets import shift
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 from wmtp.training.trainer import WMTPTrainer
 from wmtp.training.value_stage import fit_values
 
