@@ -27,8 +27,7 @@ from wmtp.training.run import TrainResult, train
 Tell = Callable[[str], None]
 
 _NUM_FUNCTIONS = 1200
-# On the zoo's fresh trunk a value head then explains 0.35 to 0.39 of the reward at the end of functions, whatever the
-# seed, and 0.05 is asked for. On the baseline's it would be 0.06 after 300 steps and nothing after 30: such a trunk
+# The zoo's fresh trunk is taken. On the baseline's a value head would explain 0.06 after 300 steps and nothing after 30: it
 # has learned what comes next, and lets go of a docstring that it has passed.
 _VALUE_STEPS = 80
 # A quarter of the files is more than so many steps read.
