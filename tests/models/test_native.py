@@ -192,6 +192,10 @@ def test_an_unembedding_of_its_own_makes_a_modules_logits():
         ({"n_future_tokens": 2, "kind": "sequential"}, "metadata.json: mtp.conventions is missing: how"),
         ({"n_future_tokens": 2}, "metadata.json: mtp.kind is not 'sequential'"),
         (
+            declared("mellum", head_type="linear"),
+            "metadata.json: mtp.head_type is 'linear', and native modules are 'deepseek'",
+        ),
+        (
             declared("mellum", block_like=[7]),
             "metadata.json: mtp.conventions.block_like names layer 7 of MellumForCausalLM, which has 2",
         ),

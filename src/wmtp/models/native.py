@@ -23,6 +23,7 @@ from wmtp.models.targets import Rows
 from wmtp.models.trunks import build_trunk
 from wmtp.untrusted import did_you_mean, show
 
+_HEAD_TYPE = "deepseek"
 _HINT = "'wmtp init' drafts mtp with its conventions for the families it knows; docs/native_heads.md explains each"
 
 
@@ -175,6 +176,11 @@ def declared_heads(config: PretrainedConfig) -> MTPInfo:
 
 
 def _conventions(declared: MTPInfo) -> SequentialConventions:
+    if declared.head_type not in (None, _HEAD_TYPE):
+        raise CheckpointError(
+            f"metadata.json: mtp.head_type is {show(declared.head_type)}, and native modules are {_HEAD_TYPE!r}",
+            hint=f"set it to {_HEAD_TYPE!r}; heads of other types are those of MTPForCausalLM",
+        )
     if declared.kind != "sequential" or declared.conventions is None:
         lacking = "kind is not 'sequential'" if declared.kind != "sequential" else "conventions is missing"
         raise CheckpointError(
