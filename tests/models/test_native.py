@@ -188,12 +188,25 @@ def test_an_unembedding_of_its_own_makes_a_modules_logits():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (None, "mtp in metadata.json is null, and native modules need it"),
+        (None, "metadata.json: mtp is null, and native modules need it"),
         ({"n_future_tokens": 2, "kind": "sequential"}, "metadata.json: mtp.conventions is missing: how"),
         ({"n_future_tokens": 2}, "metadata.json: mtp.kind is not 'sequential'"),
         (
             declared("mellum", head_type="linear"),
             "metadata.json: mtp.head_type is 'linear', and native modules are 'deepseek'",
+        ),
+        (
+            declared("mellum", trunk_class="LlamaForCausalLM"),
+            "metadata.json: mtp.conventions.trunk_class is 'LlamaForCausalLM', and the configuration is of the model_type"
+            " 'mellum'",
+        ),
+        (
+            declared("mellum", trunk_class="MellumForCausalLn"),
+            "metadata.json: mtp.conventions.trunk_class is 'MellumForCausalLn', which is no model class",
+        ),
+        (
+            declared("mellum", trunk_type="melum"),
+            "metadata.json: mtp.conventions.trunk_type is 'melum', which transformers does not know",
         ),
         (
             declared("mellum", block_like=[7]),

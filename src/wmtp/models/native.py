@@ -167,12 +167,12 @@ def declared_heads(config: PretrainedConfig) -> MTPInfo:
     """
     found = getattr(config, "declared_mtp", None)
     if not isinstance(found, dict):
-        raise CheckpointError(f"mtp in metadata.json is {show(found)}, and native modules need it", hint=_HINT)
+        raise CheckpointError(f"metadata.json: mtp is {show(found)}, and native modules need it", hint=_HINT)
     try:
         return MTPInfo.model_validate(found)
     except ValidationError as error:
         faults = model_faults(error, MTPInfo)
-        raise faults_error(faults, where="mtp", error=CheckpointError, hint=_HINT) from error
+        raise faults_error(faults, where="metadata.json: mtp", error=CheckpointError, hint=_HINT) from error
 
 
 def _conventions(declared: MTPInfo) -> SequentialConventions:
@@ -195,7 +195,7 @@ def _trunk_config(config: PretrainedConfig, trunk_type: str | None) -> Pretraine
         return config
     if trunk_type not in CONFIG_MAPPING:
         raise CheckpointError(
-            f"mtp.conventions.trunk_type in metadata.json is {show(trunk_type)}, which transformers does not know",
+            f"metadata.json: mtp.conventions.trunk_type is {show(trunk_type)}, which transformers does not know",
             hint="name one of transformers' model types" + did_you_mean(trunk_type, CONFIG_MAPPING.keys()),
         )
     values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "declared_mtp")}
