@@ -197,8 +197,7 @@ def test_an_unembedding_of_its_own_makes_a_modules_logits():
         ),
         (
             declared("mellum", trunk_class="LlamaForCausalLM"),
-            "metadata.json: mtp.conventions.trunk_class is 'LlamaForCausalLM', and the configuration is of the model_type"
-            " 'mellum'",
+            "mtp.conventions.trunk_class is 'LlamaForCausalLM', and the configuration is of the model_type 'mellum'",
         ),
         (
             declared("mellum", trunk_class="MellumForCausalLn"),
