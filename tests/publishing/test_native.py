@@ -148,7 +148,7 @@ def test_a_count_that_is_not_the_declared_one_is_refused(tmp_path):
     write_native(tmp_path / "m", "mellum")
     init_metadata(tmp_path / "m")
     change_config(tmp_path / "m", num_nextn_predict_layers=2)
-    with pytest.raises(CheckpointError, match=r"num_nextn_predict_layers is 2, but .*block_like.* declares 1 native"):
+    with pytest.raises(CheckpointError, match=r"layers is 2, but .*block_like.* declares 1 native module\n"):
         wmtp.load_model(tmp_path / "m")
 
 
