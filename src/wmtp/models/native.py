@@ -83,6 +83,11 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         if self.conventions.final_norm == "shared":
             self.shared_post_norm = fresh_copy(norm, std)
 
+    @property
+    def trunk_type(self) -> str | None:  # type: ignore[override]
+        """The trunk's model type in transformers, where config.json's own is not known there."""
+        return self.conventions.trunk_type
+
     def layer(self, number: int) -> nn.Module:
         """Return a layer of the trunk, from 0.
 
