@@ -31,7 +31,7 @@ class ExportTarget:
 
     Attributes:
         function: `module:name` of what prepares an export, by `prepare`'s contract.
-        next_step: What to do with it, for a person; with `{source}`, `{path}`, and `{loader}`: its class in transformers.
+        next_step: What to do with it, for a person; with `{source}`, `{path}` and `{loader}`, a class.
         without_heads: The same as `function`, of the model without its heads; None: the form has no such thing.
     """
 
