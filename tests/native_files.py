@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, Qwen3_5Config
 
 from native_models import EXPERT_FAMILIES, FAMILIES, native
 from tiny_tokenizer import build_tokenizer
@@ -91,3 +93,22 @@ def _by_expert(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         names = ("gate_proj", "up_proj") if part == "gate_up_proj" else (part,)
         for projection, piece in zip(names, expert.chunk(len(names)), strict=True):
             yield f"{start}.{number}.{projection}.weight", piece.clone().contiguous()
+
+
+def write_vision_language(directory: Path) -> Any:
+    """A Qwen3.5 that sees, with a module; returns the model of its text."""
+    text = native("qwen3_5")
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen3_5Config(text_config=text.trunk.config.to_dict(), vision_config=vision)
+    torch.manual_seed(0)
+    made = AutoModelForImageTextToText.from_config(config)
+    made.model.language_model.load_state_dict(text.trunk.model.state_dict())
+    made.lm_head.load_state_dict(text.trunk.lm_head.state_dict())
+    write_native(directory, "qwen3_5", model=text)
+    modules = {name: value for name, value in load_file(directory / "model.safetensors").items() if "mtp." in name}
+    save_file(made.state_dict() | modules, directory / "model.safetensors")
+    document = config.to_dict() | {"architectures": ["Qwen3_5ForConditionalGeneration"]}
+    document["text_config"]["mtp_num_hidden_layers"] = 1
+    document["text_config"].pop("declared_mtp", None)
+    (directory / "config.json").write_text(json.dumps(document))
+    return text

@@ -33,6 +33,7 @@ _COMMON = {
     "hidden": "after_norm", "concatenation": "embedding_hidden", "first_embedding": "kept", "recycled": "after_norm",
     "input_norms": True, "final_norm": "own", "embedding": "shared", "unembedding": "shared",
 }  # fmt: skip
+_FURTHER = ("block_like", "bare_embedding", "trunk_class", "trunk_type")
 
 # model_type, what config.json says beside the sizes, conventions beside the common ones.
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -120,7 +121,7 @@ _ALL = FAMILIES | EXPERT_FAMILIES
 def declared(family: str, **changes: Any) -> dict[str, Any]:
     """What metadata.json declares under `mtp`; a change that is no field of it is one of the conventions."""
     conventions = _COMMON | _ALL[family][2]
-    conventions |= {key: value for key, value in changes.items() if key in (*_COMMON, "block_like", "bare_embedding")}
+    conventions |= {key: value for key, value in changes.items() if key in (*_COMMON, *_FURTHER)}
     others = {key: value for key, value in changes.items() if key not in conventions}
     heads = 1 + others.get("recursion", len(conventions["block_like"]))
     return {

@@ -1,6 +1,6 @@
 import pytest
 
-from wmtp.wording import file_count, size
+from wmtp.wording import counted, file_count, size
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,7 @@ def test_more_than_terabytes_are_still_terabytes():
 @pytest.mark.parametrize(("count", "words"), [(0, "0 files"), (1, "1 file"), (1_234, "1,234 files")])
 def test_files_are_counted_in_the_right_number(count, words):
     assert file_count(count) == words
+
+
+def test_things_are_counted_in_the_right_number():
+    assert [counted(number, "module") for number in (0, 1, 2)] == ["0 modules", "1 module", "2 modules"]

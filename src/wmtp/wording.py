@@ -13,6 +13,11 @@ def size(num_bytes: int) -> str:
     return f"{num_bytes} bytes" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: `1 head`, `4 heads`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def file_count(num_files: int) -> str:
     """Return a number of files in words."""
-    return f"{num_files:,} file{'s' * (num_files != 1)}"
+    return counted(num_files, "file")

@@ -1,13 +1,9 @@
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, Qwen3_5Config
 
 import wmtp
 from checkpoints import change_config, change_tensors
-from native_files import write_native
+from native_files import write_native, write_vision_language
 from native_models import EXPERT_FAMILIES, FAMILIES, declared, native
 from tiny_models import VOCAB, tokens
 from wmtp.authoring.init import init_metadata
@@ -54,24 +50,6 @@ def test_a_trunk_of_a_type_that_transformers_does_not_know_is_built_as_the_decla
     assert (drafted.base_architecture, drafted.mtp.conventions.trunk_type) == ("mimo", "qwen2")
     with torch.no_grad():
         assert torch.equal(wmtp.load_model(tmp_path / "m")(ids).logits, model(ids).logits)
-
-
-def write_vision_language(directory):
-    text = native("qwen3_5")
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
-    config = Qwen3_5Config(text_config=text.trunk.config.to_dict(), vision_config=vision)
-    torch.manual_seed(0)
-    made = AutoModelForImageTextToText.from_config(config)
-    made.model.language_model.load_state_dict(text.trunk.model.state_dict())
-    made.lm_head.load_state_dict(text.trunk.lm_head.state_dict())
-    write_native(directory, "qwen3_5", model=text)
-    modules = {name: value for name, value in load_file(directory / "model.safetensors").items() if "mtp." in name}
-    save_file(made.state_dict() | modules, directory / "model.safetensors")
-    document = config.to_dict() | {"architectures": ["Qwen3_5ForConditionalGeneration"]}
-    document["text_config"]["mtp_num_hidden_layers"] = 1
-    document["text_config"].pop("declared_mtp", None)
-    (directory / "config.json").write_text(json.dumps(document))
-    return text
 
 
 def test_a_vision_language_checkpoint_keeps_its_vision_and_trains_as_text(tmp_path):

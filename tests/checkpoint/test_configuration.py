@@ -189,6 +189,17 @@ def test_what_only_looks_like_a_number_of_heads_is_not_one(found, shown):
     assert error.problem.endswith(f"mtp.n_future_tokens is 1, but config.json has n_future_tokens {shown}")
 
 
+def test_a_contradicted_type_of_heads_is_refused_with_both_fields():
+    config = {"mtp_config": {"n_future_tokens": 4, "head_type": "resblock"}}
+    error = contradiction(config, mtp={"n_future_tokens": 4, "head_type": "linear"})
+    assert error.problem == (
+        "models/a/metadata.json: mtp.head_type is 'linear', but config.json has mtp_config.head_type 'resblock'"
+    )
+    accept(config, mtp={"n_future_tokens": 4, "head_type": "resblock"})
+    accept(config, mtp={"n_future_tokens": 4})
+    accept({"mtp_config": {"n_future_tokens": 4}}, mtp={"n_future_tokens": 4, "head_type": "linear"})
+
+
 def test_all_contradictions_are_named_at_once():
     error = contradiction({"model_type": "gpt2", "n_future_tokens": 2, "mtp_config": {"n_future_tokens": 3}}, horizon=4)
     assert [fault.split(": ", 1)[1] for fault in (error.problem, *error.faults)] == [

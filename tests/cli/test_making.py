@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3_5ForConditionalGeneration
 
 import wmtp as library
+from native_files import write_vision_language
 
 
 def test_init_writes_a_draft_that_validates_and_says_what_to_check(wmtp, llama):
@@ -95,6 +96,23 @@ def test_heads_are_exported_for_servers_and_the_next_step_is_said(wmtp, llama, t
     assert result.stdout == f"wrote {tmp_path / 'heads'}\n"
     assert f"export the trunk too (wmtp export {tmp_path / 'grown'} TRUNK)" in result.stderr
     assert (tmp_path / "heads" / file).is_file()
+
+
+def test_an_export_of_a_trunk_names_the_class_that_loads_it(wmtp, tmp_path):
+    write_vision_language(tmp_path / "m")
+    assert wmtp("init", tmp_path / "m").exit_code == 0
+    for words, name in ((("--to", "native", "--drop-heads"), "dropped"), ((), "plain")):
+        result = wmtp("export", tmp_path / "m", tmp_path / name, *words)
+        assert "it loads with Qwen3_5ForConditionalGeneration.from_pretrained, as head 1 alone" in result.stderr
+        model, report = Qwen3_5ForConditionalGeneration.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert not report["missing_keys"]
+        assert model.lm_head.weight.shape == (64, 32)
+
+
+def test_heads_are_dropped_only_from_a_form_of_both_and_the_hint_says_which(wmtp, tmp_path):
+    result = wmtp("export", tmp_path / "m", tmp_path / "made", "--to", "medusa", "--drop-heads")
+    assert result.exit_code == 1
+    assert "use --drop-heads with --to native; the trunk alone is also what" in result.stderr
 
 
 def test_an_unknown_reader_is_wrong_usage(wmtp, llama, tmp_path):

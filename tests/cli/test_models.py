@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import write_custom
+from checkpoints import change_tensors, write_custom
 from made_models import MAPPINGS, declare, save_model
+from native_files import write_native
 from tiny_tokenizer import build_tokenizer
 from wmtp.manifest import digest_file
 from wmtp.publishing.publish import publish_directory
@@ -98,9 +99,35 @@ def test_what_is_made_of_what_is_shown_before_and_after_loading(wmtp, tmp_path):
     save_model(tmp_path, "mixtral")
     stored = "model.layers.{i}.block_sparse_moe.experts.{e}"
     down = "model.layers.{i}.mlp.experts.down_proj"
-    assert f"  made        {down} of {stored}.w2.weight\n" in wmtp("inspect", tmp_path).stdout
+    assert f"  made        {down} of {stored}.w2.weight by stack\n" in wmtp("inspect", tmp_path).stdout
     assert f"\n{down}: 2 parameters made of 8 tensors\n" in wmtp("validate", "--deep", tmp_path).stdout
     assert f"\ntensors '{down}': 2 parameters made of 8 tensors\n" in wmtp("load", tmp_path).stdout
+
+
+def test_native_heads_are_shown_by_kind_layout_and_conventions(wmtp, tmp_path):
+    write_native(tmp_path / "m", "mellum")
+    assert wmtp("init", tmp_path / "m").exit_code == 0
+    shown = wmtp("inspect", tmp_path / "m").stdout
+    assert "  heads       sequential of the type deepseek: 1 native module after the trunk's next-token head\n" in shown
+    assert " tensors in mtp.fc, mtp.layers.0, mtp.norm, mtp.pre_fc_norm_embedding, mtp.pre_fc_norm_hidden\n" in shown
+    assert "  conventions hidden after_norm, concatenation embedding_hidden, first_embedding kept, " in shown
+    assert "input_norms true" in shown
+    facts = json.loads(wmtp("inspect", tmp_path / "m", "--json").stdout)
+    assert [(head["head"], head["begins"][0]) for head in facts["heads"]] == [(2, "mtp.fc")]
+    change_tensors(tmp_path / "m", lambda held: held.pop("mtp.fc.weight"))
+    assert wmtp("inspect", tmp_path / "m").exit_code == 0  # what does not fit is for validate to say
+    assert "head 2, which is declared, lacks its heads.2.eh_proj" in wmtp("validate", tmp_path / "m").stderr
+
+
+def test_values_in_fewer_bits_are_shown_with_what_they_become(wmtp, tmp_path):
+    save_model(tmp_path, "llama")
+    name = "model.layers.{i}.mlp.up_proj.weight"
+    rule = {"dequantise": "fp8_block", "block": [16, 16], "of": name, "scales": f"{name}_scale_inv"}
+    declare(tmp_path, "llama", {"tensors": {name: rule}})
+    change_tensors(tmp_path, lambda held: held.update({"w": torch.zeros(2).to(torch.float8_e4m3fn)}))
+    shown = wmtp("inspect", tmp_path).stdout
+    assert f"  made        {name} of {name}, {name}_scale_inv by dequantise\n" in shown
+    assert "  F8_E4M3     1 tensor, 2 parameters, loaded as BF16\n" in shown
 
 
 def test_a_rule_for_what_is_no_parameter_is_refused_with_what_it_would_make(wmtp, tmp_path):

@@ -75,6 +75,16 @@ def test_every_rule_that_matches_no_tensor_is_named():
     assert len(refusal([], **mapping)) == 5
 
 
+def test_a_part_of_a_declared_head_that_is_gone_is_named():
+    rules = {r"^mtp\.fc\.": "heads.2.eh_proj.", r"^mtp\.layers\.0\.": "heads.2.mtp_block."}
+    with pytest.raises(PlanError) as caught:
+        map_names(StateDictMapping(key_transforms=rules), ["mtp.layers.0.mlp.w"], where="models/a")
+    assert caught.value.faults == (
+        r"key_transforms '^mtp\\.fc\\.' matches no tensor: head 2, which is declared, lacks its heads.2.eh_proj",
+    )
+    assert caught.value.hint.startswith("take the checkpoint that still has them, or see")
+
+
 def test_two_long_rules_that_look_alike_in_print_are_still_two():
     (fault,) = refusal(["w"], key_transforms={"x" * 250 + "|w": "w", "x" * 250 + "|z": "z"})
     assert fault == f"key_transforms '{'x' * 196}... matches no tensor"

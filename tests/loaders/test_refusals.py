@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import wmtp
-from checkpoints import change_metadata, change_tensors, write_llama_checkpoint
+from checkpoints import change_metadata, change_tensors, write_llama_checkpoint, write_mtp_checkpoint
+from tiny_models import tiny_mtp
 from wmtp.errors import (
     CheckpointError,
     IncompatibleModelError,
@@ -91,6 +92,16 @@ def test_a_config_that_cannot_build_the_model_is_refused_by_file(place, saved):
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"config\.json: .*no-such-activation"):
         place.load_model(directory)
+
+
+def test_what_a_class_of_ours_refuses_names_the_file_even_of_a_directory_with_one_letter(tmp_path, monkeypatch):
+    write_mtp_checkpoint(tmp_path / "m", tiny_mtp())
+    document = json.loads((tmp_path / "m" / "metadata.json").read_text())
+    document["mtp"] = {"n_future_tokens": 3, "kind": "sequential"}
+    (tmp_path / "m" / "metadata.json").write_text(json.dumps(document))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^m/metadata.json: mtp.kind is 'sequential'"):
+        wmtp.plan_load("m")
 
 
 def test_a_model_that_does_not_declare_the_algorithm_is_refused(place, saved):

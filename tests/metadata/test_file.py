@@ -207,3 +207,14 @@ def test_the_json_schema_describes_every_field_and_refuses_unknown_ones():
         schema["properties"]
     )
     assert set(schema["required"]) == set(DOCUMENT)
+
+
+def test_rules_that_are_empty_are_not_written():
+    metadata = parse_metadata(json.dumps(DOCUMENT).encode(), where="x")
+    strategy = json.loads(dump_metadata(metadata))["loading_strategy"]
+    assert strategy["state_dict_mapping"] == {"remove_prefix": "base_model."}
+    assert next(iter(strategy)) == "loader_type"
+    empty = {**DOCUMENT, "loading_strategy": {**DOCUMENT["loading_strategy"], "state_dict_mapping": {}}}
+    plain = parse_metadata(json.dumps(empty).encode(), where="x")
+    assert "state_dict_mapping" not in json.loads(dump_metadata(plain))["loading_strategy"]
+    assert parse_metadata(dump_metadata(plain).encode(), where="x") == plain

@@ -184,6 +184,16 @@ def test_heads_beyond_the_horizon_are_not_called_when_there_are_labels(head_type
         assert model(ids).logits.shape[2] == 4
 
 
+def test_heads_that_are_declared_to_be_sequential_are_not_those_of_mtp_config():
+    config = tiny_config("llama")
+    config.mtp_config = {"n_future_tokens": 3, "head_type": "linear"}
+    config.declared_mtp = {"kind": "sequential", "n_future_tokens": 3}
+    with pytest.raises(CheckpointError, match=r"^metadata.json: mtp.kind is 'sequential', and the heads of mtp_config"):
+        MTPForCausalLM(config)
+    config.declared_mtp = {"kind": "parallel_heads", "n_future_tokens": 3}
+    assert MTPForCausalLM(config).num_heads == 3
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [

@@ -1,6 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers.models.ernie4_5_moe.modeling_ernie4_5_moe import (
+    Ernie4_5_MoeDecoderLayer,
+    Ernie4_5_MoeRMSNorm,
+    Ernie4_5_MoeRotaryEmbedding,
+)
+from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeDecoderLayer, Glm4MoeRMSNorm, Glm4MoeRotaryEmbedding
 
 from native_models import FAMILIES, declared, native, oracle
 from tiny_models import tokens
@@ -40,6 +46,41 @@ def test_modules_are_bit_equal_to_those_of_transformers(family):
         for k, expected in enumerate(expected_logits(model, ids), 2):
             assert float(expected.std()) > 0.1
             assert torch.equal(logits[:, :, k - 1], expected)
+
+
+# ERNIE-4.5 and GLM-4-MoE have no module in transformers of this form: composed here of transformers' decoder layer and
+# norm, by what docs/native_heads.md says of the two families.
+@pytest.mark.parametrize(
+    ("family", "layer", "norm", "rotary"),
+    [
+        ("ernie", Ernie4_5_MoeDecoderLayer, Ernie4_5_MoeRMSNorm, Ernie4_5_MoeRotaryEmbedding),
+        ("glm4_moe", Glm4MoeDecoderLayer, Glm4MoeRMSNorm, Glm4MoeRotaryEmbedding),
+    ],
+)
+def test_modules_without_their_like_in_transformers_are_its_decoder_layer_between_norms(family, layer, norm, rotary):
+    model, ids = native(family), tokens(2, 12)
+    trunk, held, config = model.trunk, model.heads["2"].state_dict(), model.trunk.config
+    block = layer(config, 1).eval()
+    block.load_state_dict({name.removeprefix("mtp_block."): v for name, v in held.items() if "mtp_block" in name})
+
+    def normed(part, values):
+        made = norm(config.hidden_size, config.rms_norm_eps)
+        made.load_state_dict({"weight": held[f"{part}.weight"]})
+        return made(values)
+
+    with torch.no_grad():
+        hidden = trunk.model(ids, use_cache=False).last_hidden_state  # after the final norm
+        embeds = trunk.model.embed_tokens(F.pad(ids[:, 1:], (0, 1)))
+        embeds[:, 0] = 0  # zeroed beside the first position
+        both = torch.cat([normed("enorm", embeds), normed("hnorm", hidden)], dim=-1)
+        positions = torch.arange(12).unsqueeze(0)
+        mask = torch.full((12, 12), torch.finfo(torch.float32).min).triu(1)[None, None]
+        around = {"position_embeddings": rotary(config)(hidden, positions), "attention_mask": mask}
+        output = block(F.linear(both, held["eh_proj.weight"]), position_ids=positions, **around)
+        output = output[0] if isinstance(output, tuple) else output
+        expected = trunk.lm_head(normed("post_norm", output) if family == "glm4_moe" else output)
+        torch.testing.assert_close(model(ids).logits[:, :, 1], expected, rtol=1e-4, atol=1e-4)
+        assert float(expected.std()) > 0.1
 
 
 def test_a_module_with_experts_is_bit_equal_to_that_of_transformers():
@@ -188,9 +229,25 @@ def test_an_unembedding_of_its_own_makes_a_modules_logits():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (None, "mtp in metadata.json is null, and native modules need it"),
+        (None, "metadata.json: mtp is null, and native modules need it"),
         ({"n_future_tokens": 2, "kind": "sequential"}, "metadata.json: mtp.conventions is missing: how"),
         ({"n_future_tokens": 2}, "metadata.json: mtp.kind is not 'sequential'"),
+        (
+            declared("mellum", head_type="linear"),
+            "metadata.json: mtp.head_type is 'linear', and native modules are 'deepseek'",
+        ),
+        (
+            declared("mellum", trunk_class="LlamaForCausalLM"),
+            "mtp.conventions.trunk_class is 'LlamaForCausalLM', and the configuration is of the model_type 'mellum'",
+        ),
+        (
+            declared("mellum", trunk_class="MellumForCausalLn"),
+            "metadata.json: mtp.conventions.trunk_class is 'MellumForCausalLn', which is no model class",
+        ),
+        (
+            declared("mellum", trunk_type="melum"),
+            "metadata.json: mtp.conventions.trunk_type is 'melum', which transformers does not know",
+        ),
         (
             declared("mellum", block_like=[7]),
             "metadata.json: mtp.conventions.block_like names layer 7 of MellumForCausalLM, which has 2",

@@ -127,13 +127,13 @@ def test_heads_stand_on_the_part_of_a_model_that_reads_text(build, recorded, hea
     [
         ("LlamaForCausalLMM", "which is no model class of transformers"),
         ("AutoModel", "which is no model class of transformers"),
-        ("GPT2LMHeadModel", "and config.json has the model_type 'llama'"),
+        ("GPT2LMHeadModel", "and the configuration is of the model_type 'llama'"),
     ],
 )
 def test_a_trunk_class_that_does_not_fit_is_named(name, message):
     config = tiny_config("llama")
     config.mtp_config = {"n_future_tokens": 2, "head_type": "linear", "trunk_class": name}
-    with pytest.raises(CheckpointError, match=f"mtp_config: trunk_class is '{name}', {message}"):
+    with pytest.raises(CheckpointError, match=f"mtp_config.trunk_class is '{name}', {message}"):
         MTPForCausalLM(config)
 
 

@@ -75,4 +75,5 @@ def test_only_vllm_has_medusa(program, tmp_path, refusal):
 
 def test_the_form_of_the_reference_is_told_from_that_of_vllm(tmp_path, refusal):
     served.write_config(tmp_path, medusa_num_heads=2, medusa_num_layers=1, base_model_name_or_path="x")
-    assert "medusa_num_heads is 2: these are Medusa heads in the reference's form" in refusal(tmp_path)
+    assert "medusa_num_heads is 2: these are Medusa heads in the reference's form" in (said := refusal(tmp_path))
+    assert "wmtp export SRC DST --to vllm-medusa" in said

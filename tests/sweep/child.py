@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file
 from transformers.utils import logging
 
 import wmtp
@@ -21,6 +22,7 @@ from wmtp.authoring.grow import grow
 from wmtp.authoring.init import draft_metadata, init_metadata
 from wmtp.errors import WmtpError
 from wmtp.metadata.file import dump_metadata
+from wmtp.publishing.write import write_model_directory
 from wmtp.storage.opening import open_store
 
 logging.set_verbosity_error()
@@ -144,7 +146,67 @@ def _grown(directory: Path, head_type: str) -> str:
     return "equal" if same else "differs"
 
 
-MODES = {"again": again, "grow": grown}
+def files_with_a_draft(directory: Path, task: str, model_type: str) -> Path:
+    build(directory, task, model_type)
+    init_metadata(directory)
+    return directory
+
+
+def written(directory: Path) -> dict[str, Any]:
+    """Write what was loaded in the layout of its files, as it is and with one parameter changed."""
+    if not (directory / "metadata.json").exists():
+        return {}
+    destination = directory.parent / f"{directory.name}-written"
+    try:
+        return {
+            "same": comes_back(directory, destination),
+            "changed": changed_only_where_it_is_stored(directory, destination),
+        }
+    except Exception as error:  # noqa: BLE001  a fault, and a row too
+        return {"same": f"crashed: {type(error).__name__}: {str(error)[:300]}", "changed": ""}
+
+
+def comes_back(directory: Path, destination: Path) -> str:
+    """Whether the tensors of a checkpoint that was loaded and written are those of its files, byte for byte."""
+    loaded = wmtp.load(directory, mmap=False)
+    differing = sorted(_differing(loaded, directory, destination) - set(loaded.receipt.left_unused))
+    return f"differs: {differing[:3]}" if differing else "equal"
+
+
+def changed_only_where_it_is_stored(directory: Path, destination: Path) -> str:
+    """Whether a change of one parameter changes the tensors that hold it, and no others."""
+    loaded = wmtp.load(directory, mmap=False)
+    made = [each for each in loaded.plan.assignments if len(each.tensors) > 1] or loaded.plan.assignments
+    with torch.no_grad():
+        loaded.model.state_dict()[made[-1].names[0]].add_(1)
+    differing = _differing(loaded, directory, destination) - set(loaded.receipt.left_unused)
+    expected = {tensor.name for tensor in made[-1].tensors}
+    return "equal" if differing == expected else f"differs: {sorted(differing ^ expected)[:3]}"
+
+
+def _differing(loaded: Any, directory: Path, destination: Path) -> set[str]:
+    destination.mkdir()
+    try:
+        write_model_directory(
+            destination,
+            state_dict=loaded.model.state_dict(),
+            config=loaded.checkpoint.config,
+            metadata=loaded.metadata,
+            extra_files={},
+            source=loaded,
+        )
+        before, after = load_file(directory / "model.safetensors"), load_file(destination / "model.safetensors")
+    finally:
+        shutil.rmtree(destination)
+    alike = {name for name in before.keys() & after.keys() if _is_same(before[name], after[name])}
+    return (before.keys() | after.keys()) - alike
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+
+
+MODES = {"again": again, "grow": grown, "write": written}
 
 
 def main() -> None:

@@ -67,8 +67,18 @@ def test_what_transformers_offers_loads_by_its_draft_bit_by_bit(tmp_path, task):
     unknown = {name for name, outcome in outcomes.items() if outcome.startswith("not built")} - NOT_BUILT - NEEDS_MORE
     assert unknown == set(), summary
     assert f"| {task} | {len(rows)} | {built} | {loaded} |" in DOCUMENT.read_text()
+    if task in ("causal", "reward"):
+        assert_written(list(_rows(tmp_path, "write", task, "0")))
     if task == "causal":
         assert_grown(list(_rows(tmp_path, "grow", task, "0")))
+
+
+def assert_written(rows: list[dict]) -> None:
+    """What is loaded and written comes back, and a change of a parameter stays where it is stored."""
+    for kind in ("same", "changed"):
+        wrong = [f"{row['type']}: {row[kind]}" for row in rows if row.get(kind, "equal") != "equal"]
+        sys.stdout.write(f"written, {kind}: {len(rows) - len(wrong)} of {len(rows)}\n" + "\n".join(wrong) + "\n")
+        assert wrong == []
 
 
 def assert_grown(rows: list[dict]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from wmtp.errors import TrainingError
 
 LINES = ["def total(values): return sum(values)", "while True: print('again and again')"]
 RECIPE = """
-run: {{name: {name}}}
+run: {{name: {name}, export_next_token: {export}}}
 data: {{train: {{files: [data.jsonl], max_length: 48, packing: {packing}}}}}
 mtp: {mtp}
 train: {{algo: {algo}, learning_rate: 1e-2, max_steps: 2, per_device_train_batch_size: 4,
@@ -41,8 +42,11 @@ def base(tmp_path):
     return tmp_path / "base"
 
 
-def run(tmp_path, base, *, name="run", algo="baseline-mtp", packing="true", **mtp):
-    text = RECIPE.format(name=name, algo=algo, packing=packing, mtp=json.dumps(mtp)) + SECTIONS[algo]
+def run(tmp_path, base, *, name="run", algo="baseline-mtp", packing="true", export=False, **mtp):
+    text = (
+        RECIPE.format(name=name, export=json.dumps(export), algo=algo, packing=packing, mtp=json.dumps(mtp))
+        + SECTIONS[algo]
+    )
     (tmp_path / "recipe.yaml").write_text(text)
     models = {"base": [str(base)]}
     if algo == "rho1-wmtp":
@@ -84,6 +88,20 @@ def test_a_trained_checkpoint_is_read_by_transformers_with_its_modules_and_can_b
     assert torch.equal(main.lm_head.weight, again.model.trunk.lm_head.weight)
     config = json.loads((base / "config.json").read_text())
     assert json.loads((first.run_directory / "final" / "config.json").read_text()) == config
+
+
+def test_a_trunk_of_a_type_that_transformers_does_not_know_is_exported_as_the_declared_one(tmp_path, base):
+    shutil.rmtree(base)
+    write_native(base, "mimo", model=native("mimo", config={"vocab_size": 128}), model_type="mimo", vocab_size=128)
+    init_metadata(base)
+    result = run(tmp_path, base, export=True)
+    assert wmtp.load_metadata(result.next_token_checkpoint).base_architecture == "qwen2"
+    ids = tokens(1, 20)
+    for plain in (
+        wmtp.load_model(result.next_token_checkpoint),
+        AutoModelForCausalLM.from_pretrained(result.next_token_checkpoint),
+    ):
+        assert torch.equal(plain(ids).logits, result.model(ids).logits[:, :, 0])
 
 
 def test_a_frozen_trunk_is_stored_byte_for_byte_and_the_log_says_so(tmp_path, base, caplog):

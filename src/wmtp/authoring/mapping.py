@@ -48,7 +48,9 @@ def with_mapping(checkpoint: Checkpoint, notes: list[str]) -> ModelMetadata:
     except PlanError as error:
         if _fits_as_it_is(checkpoint):
             raise  # written, it would load values that transformers would not
-        notes.append(f"state_dict_mapping: empty, and the checkpoint does not load: {_in_one_line(error)}")
+        is_empty = metadata.loading_strategy.state_dict_mapping == StateDictMapping()
+        drafted = "empty" if is_empty else "by the names of the family"
+        notes.append(f"state_dict_mapping: {drafted}, and the checkpoint does not load: {_in_one_line(error)}")
         return metadata
     except WmtpError as error:
         notes.append(f"state_dict_mapping: empty; the model could not be built to compare it: {error.problem}")

@@ -58,8 +58,9 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
         return None
     like = [_like(drafting, config, renamed, i) for i in range(modules)]
     notes.append(
-        f"mtp.conventions: those of {family.name}, by model_type; no load shows a wrong one, only how often the heads"
-        " are right: see that before you train them"
+        f"mtp.conventions: how the modules compute, by what is known of {family.name} models. None of it stands in the"
+        " files, so that no check finds a wrong one: the heads would load, and predict badly. 'wmtp selftest --model'"
+        " compares with transformers' own modules where it has them; docs/native_heads.md explains each field"
     )
     conventions = {**conventions_of(family, drafting), "block_like": like}
     if drafting.trunk_type is not None and config.get("model_type") not in CONFIG_MAPPING:

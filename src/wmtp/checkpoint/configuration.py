@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from wmtp.checkpoint.quantisation import without_quantisation
@@ -50,25 +51,33 @@ def check_declaration(metadata: ModelMetadata, config: dict[str, Any], *, where:
     """Refuse a metadata.json that config.json contradicts.
 
     Raises:
-        MetadataError: If architecture or number of heads differ, naming both values; all faults at once.
+        MetadataError: If architecture, number or type of heads differ, naming both values; all faults at once.
     """
     faults = []
     model_type = config.get("model_type")
     if model_type is not None and model_type != metadata.base_architecture:
         declared = show(metadata.base_architecture)
         faults.append(f"base_architecture is {declared}, but config.json has model_type {show(model_type)}")
-    if metadata.loading_strategy.transformers_class is None and metadata.num_heads is not None:
-        declared = f"{_heads_field(metadata)} is {metadata.num_heads}"
-        faults += [
-            f"{declared}, but config.json has {field} {show(found)}"
-            for field, found in _declared_heads(config)
-            if type(found) is not int or found != metadata.num_heads  # True == 1, but is no number of heads
-        ]
+    if metadata.loading_strategy.transformers_class is None:
+        faults += _faults_of_heads(metadata, config)
     if faults:
         first, *others = [f"{where}/metadata.json: {fault}" for fault in faults]
         raise MetadataError(
             first, hint="correct the one that is wrong, or load the checkpoint these weights came from", faults=others
         )
+
+
+def _faults_of_heads(metadata: ModelMetadata, config: dict[str, Any]) -> Iterator[str]:
+    nested = config.get("mtp_config")
+    nested = nested if isinstance(nested, dict) else {}
+    if metadata.num_heads is not None:
+        for field, found in _declared_heads(config, nested):
+            if type(found) is not int or found != metadata.num_heads:  # True == 1, but is no number of heads
+                declared = f"{_heads_field(metadata)} is {metadata.num_heads}"
+                yield f"{declared}, but config.json has {field} {show(found)}"
+    declared_type, found = metadata.mtp and metadata.mtp.head_type, nested.get("head_type")
+    if None not in (declared_type, found) and found != declared_type:
+        yield f"mtp.head_type is {show(declared_type)}, but config.json has mtp_config.head_type {show(found)}"
 
 
 def _heads_field(metadata: ModelMetadata) -> str:
@@ -77,9 +86,8 @@ def _heads_field(metadata: ModelMetadata) -> str:
     return "horizon" if metadata.horizon is not None else "n_heads"
 
 
-def _declared_heads(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    nested = config.get("mtp_config")
-    places = [("", config), ("mtp_config.", nested if isinstance(nested, dict) else {})]
+def _declared_heads(config: dict[str, Any], nested: dict[str, Any]) -> list[tuple[str, Any]]:
+    places = [("", config), ("mtp_config.", nested)]
     return [
         (start + field, place[field])
         for start, place in places

@@ -13,6 +13,7 @@ from typing import Any
 from wmtp.errors import CheckpointError
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import show
+from wmtp.wording import counted
 
 COUNTS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
 _NESTED = ("text_config", "mtp_config")
@@ -78,7 +79,7 @@ def _check_counts(counts: Mapping[str, Any], modules: int, where: str) -> None:
         if type(found) is not int or found != modules:
             raise CheckpointError(
                 f"{where}/config.json: {field} is {show(found)}, but mtp.conventions.block_like in metadata.json"
-                f" declares {modules} native modules",
+                f" declares {counted(modules, 'native module')}",
                 hint="correct the one that is wrong, or load the checkpoint these weights came from",
             )
 

@@ -12,7 +12,7 @@ import typer
 from wmtp.cli.options import AsJSON
 from wmtp.cli.output import Output, table
 from wmtp.untrusted import plain
-from wmtp.wording import size
+from wmtp.wording import counted, size
 
 if TYPE_CHECKING:
     from wmtp.storage.cache import Entry, VerifiedCache
@@ -65,7 +65,7 @@ def ls(ctx: typer.Context, as_json: AsJSON = False) -> None:
         {"cache": str(cache.root), "size_bytes": num_bytes, "checkpoints": checkpoints},
         table(rows, ("CHECKPOINT", "FILES", "SIZE", "LAST USED")),
     )
-    out.say(f"{cache.root}: {_counted(len(checkpoints), 'checkpoint')}, {size(num_bytes)}")
+    out.say(f"{cache.root}: {counted(len(checkpoints), 'checkpoint')}, {size(num_bytes)}")
 
 
 @cache_app.command("verify")
@@ -160,11 +160,6 @@ def _tell_removed(out: Output, cache: VerifiedCache, removed: Removed) -> None:
     checkpoints = _by_checkpoint(removed.entries)
     facts = {"cache": str(cache.root), "removed": checkpoints, "freed_bytes": removed.num_bytes}
     lines = [
-        f"removed {_counted(c['num_files'], 'file')}, {size(c['size_bytes'])}, of {plain(c['uri'])}"
-        for c in checkpoints
+        f"removed {counted(c['num_files'], 'file')}, {size(c['size_bytes'])}, of {plain(c['uri'])}" for c in checkpoints
     ]
     out.result(facts, [*lines, f"{size(removed.num_bytes)} freed in {cache.root}"])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

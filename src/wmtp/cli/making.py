@@ -130,7 +130,15 @@ def export(  # noqa: PLR0913  each option of the contract is one
     written = export_model(source, destination, to=to, drop_heads=drop_heads, **options)
     out.result({"path": str(written), "to": to}, [f"wrote {written}"])
     said = TARGETS["transformers" if drop_heads else to]  # without its heads it is what that target writes
-    out.say(said.next_step.format(source=source, path=written))
+    out.say(said.next_step.format(source=source, path=written, loader=_loader(written)))
+
+
+def _loader(written: Path) -> str:
+    """Return the class of transformers that an export is declared to load with; empty where it declares none."""
+    from wmtp.metadata.file import METADATA_FILE, load_metadata
+
+    has_metadata = (written / METADATA_FILE).is_file()
+    return load_metadata(written).loading_strategy.transformers_class or "" if has_metadata else ""
 
 
 def _escaped(line: str) -> str:

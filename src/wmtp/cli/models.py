@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wmtp.cli.inspected import inspected
 from wmtp.cli.options import URI, AllowSymlinks, AsJSON, takes_load_options
 from wmtp.cli.output import Output, table
 from wmtp.settings.loading import LoadKeywords
-from wmtp.untrusted import first_few, plain
+from wmtp.untrusted import plain
 from wmtp.wording import size
 
 if TYPE_CHECKING:
     from wmtp.checkpoint.tensors import TensorInfo
+    from wmtp.load_plan.heads import StoredHead
     from wmtp.metadata.schema import ModelMetadata
     from wmtp.storage.store import FileInfo, Store
 
@@ -118,7 +119,9 @@ def inspect(
     }
     if tensors:
         facts["tensors"] = [{"name": t.name, "dtype": t.dtype, "shape": t.shape, "file": t.file} for t in found]
-    out.result(facts, _inspected(facts, metadata, found if tensors else []))
+    heads = _stored_heads(metadata, found, str(store.uri))
+    facts["heads"] = [{"head": h.number, "num_tensors": h.num_tensors, "begins": list(h.begins)} for h in heads]
+    out.result(facts, inspected(facts, metadata, heads, found if tensors else []))
 
 
 def _dtypes(tensors: list[TensorInfo]) -> dict[str, dict[str, int]]:
@@ -131,32 +134,15 @@ def _dtypes(tensors: list[TensorInfo]) -> dict[str, dict[str, int]]:
     }
 
 
-def _inspected(facts: dict[str, Any], metadata: ModelMetadata, tensors: list[TensorInfo]) -> Iterator[str]:
-    from wmtp.metadata.operations import tensor_names
+def _stored_heads(metadata: ModelMetadata, tensors: list[TensorInfo], where: str) -> list[StoredHead]:
+    """Return where the files hold heads; nothing where the mapping does not fit them, which is `validate`'s to say."""
+    from wmtp.errors import PlanError
+    from wmtp.load_plan.heads import stored_heads
 
-    strategy = metadata.loading_strategy
-    code = f" from {plain(strategy.custom_module_file)}" if strategy.custom_module_file else ""
-    yield plain(facts["uri"])
-    yield f"  type        {metadata.wmtp_type}, made by {metadata.training_algorithm}"
-    yield f"  class       {strategy.model_class_name or strategy.transformers_class}{code} ({strategy.loader_type})"
-    yield f"  model       {metadata.base_architecture}, {_counted(metadata.num_heads)}"
-    yield f"  algorithms  {', '.join(metadata.algorithm_compatibility) or 'none'}"
-    for target, rule in strategy.state_dict_mapping.tensors.items():
-        names = first_few([plain(name) for name in tensor_names(rule)])
-        yield f"  made        {plain(target)} of {', '.join(names)}"
-    yield f"  tensors     {facts['num_tensors']}, {facts['num_parameters']:,} parameters, {size(facts['tensor_bytes'])}"
-    for dtype, counts in facts["dtypes"].items():
-        yield f"  {dtype:<11} {counts['num_tensors']} tensors, {counts['num_parameters']:,} parameters"
-    yield ""
-    yield from table([(plain(f["name"]), size(f["size_bytes"])) for f in facts["files"]], ("FILE", "SIZE"))
-    if tensors:
-        yield ""
-        rows = [(plain(t.name), t.dtype, list(t.shape), plain(t.file)) for t in tensors]
-        yield from table(rows, ("TENSOR", "DTYPE", "SHAPE", "FILE"))
-
-
-def _counted(num_heads: int | None) -> str:
-    return "number of heads not declared" if num_heads is None else f"{num_heads} head{'s' * (num_heads > 1)}"
+    try:
+        return stored_heads(metadata.loading_strategy.state_dict_mapping, [t.name for t in tensors], where=where)
+    except PlanError:
+        return []
 
 
 @takes_load_options

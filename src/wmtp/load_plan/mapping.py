@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from wmtp.errors import PlanError
@@ -13,6 +14,7 @@ from wmtp.untrusted import first_few, show
 
 _MAX_NAME_BYTES = 512
 _MAX_NAMED_RULES = 4
+_HEAD_PART = re.compile(r"heads\.\d{1,3}\.\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,30 @@ def map_names(mapping: StateDictMapping, names: Collection[str], *, where: str) 
         used.update(applied if len(name) <= _MAX_NAME_BYTES else range(len(rules)))
         mapped[original] = MappedName(name, tuple(rules[position][0] for position in applied))
     unused = [label for position, (label, _) in enumerate(rules) if position not in used]
-    faults = [f"{label} matches no tensor" for label in unused] + _name_faults(mapped)
+    parts = {f"key_transforms {show(pattern)}": part for pattern, part in _parts_of_heads(mapping)}
+    faults = [f"{label} matches no tensor{_of_head(parts.get(label))}" for label in unused] + _name_faults(mapped)
     if faults:
+        or_else = "take the checkpoint that still has them, or " if parts.keys() & set(unused) else ""
         raise PlanError(
             f"{where}/metadata.json: loading_strategy.state_dict_mapping does not fit the tensors",
-            hint="see the tensors' names with 'wmtp inspect --tensors', then mend the mapping in metadata.json",
+            hint=f"{or_else}see the tensors' names with 'wmtp inspect --tensors', then mend the mapping in"
+            " metadata.json",
             faults=first_few(faults),
         )
     return mapped
+
+
+def _parts_of_heads(mapping: StateDictMapping) -> Iterator[tuple[str, str]]:
+    """Yield patterns that stand for one part of a prediction head, with the name of that part."""
+    for pattern, replacement in mapping.key_transforms.items():
+        if found := _HEAD_PART.match(replacement):
+            yield pattern, found[0]
+
+
+def _of_head(part: str | None) -> str:
+    if part is None:
+        return ""
+    return f": head {part.split('.')[1]}, which is declared, lacks its {part}"
 
 
 Rename = Callable[[str], str | None]

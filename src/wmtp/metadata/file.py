@@ -79,8 +79,9 @@ def parse_metadata(data: bytes, *, where: str) -> ModelMetadata:
 
 
 def dump_metadata(metadata: ModelMetadata) -> str:
-    """Return the text of a metadata.json: fields in the order of the format, absent ones left out."""
+    """Return the text of a metadata.json: fields in the order of the format, absent ones and empty rules left out."""
     document = metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["loading_strategy"] = metadata.loading_strategy.model_dump(mode="json", exclude_defaults=True)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.manifest import SHA256, FileDigests, RelativeName, refuse_twins
 from wmtp.metadata.heads import MTPInfo, PositiveInt
-from wmtp.metadata.operations import TensorRules
+from wmtp.metadata.tensor_rules import TensorRules
 from wmtp.metadata.transforms import MAX_RULE_BYTES, transform_fault
 from wmtp.registry import Registry, algorithms, loading_strategies
 from wmtp.untrusted import show

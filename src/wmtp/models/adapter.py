@@ -21,6 +21,7 @@ from wmtp.errors import TrainingError
 from wmtp.models.losses import CHUNK_ROWS, Backend
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.output import MTPOutput, Wanted
+from wmtp.models.packing import packing_refusal
 from wmtp.models.targets import IGNORE, Rows
 
 _PROBE_TOKENS = 8
@@ -205,11 +206,7 @@ def check_packing(model: MTPForCausalLM | ForeignModel) -> None:
             hint="look for NaN or Inf among its weights: 'wmtp validate --deep'",
         )
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
-        raise TrainingError(
-            f"{type(unwrapped(model)).__name__}: documents packed into one row see each other",
-            hint="set data.train.packing: false in the recipe, and data.validation.packing where that is given; this"
-            " architecture takes no bounds from position_ids",
-        )
+        raise packing_refusal(type(unwrapped(model)).__name__, "it takes no bounds from position_ids")
 
 
 @contextmanager

@@ -59,8 +59,10 @@ class MTPConfig(StrictModel):
         """Return the `mtp_config` of a transformers configuration.
 
         Raises:
-            CheckpointError: If there is none, or it is malformed.
+            CheckpointError: If there is none, or it is malformed; or if metadata.json, whose `mtp` the loader left on
+                the configuration as `declared_mtp`, declares heads one after the other.
         """
+        _refuse_sequential(getattr(config, "declared_mtp", None))
         found = getattr(config, "mtp_config", None)
         if isinstance(found, MTPConfig):
             return found
@@ -72,6 +74,15 @@ class MTPConfig(StrictModel):
         except ValidationError as error:
             faults = model_faults(error, cls)
             raise faults_error(faults, where="mtp_config", error=CheckpointError, hint=hint) from error
+
+
+def _refuse_sequential(declared: Any) -> None:
+    if isinstance(declared, dict) and declared.get("kind") == "sequential":
+        raise CheckpointError(
+            "metadata.json: mtp.kind is 'sequential', and the heads of mtp_config in config.json are parallel ones",
+            hint='set "kind": "parallel_heads", without conventions; native modules are loaded by the class'
+            " NativeMTPForCausalLM",
+        )
 
 
 class LinearHead(nn.Module):

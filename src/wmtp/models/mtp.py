@@ -17,6 +17,7 @@ from wmtp.models.logits import declared_change
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
 from wmtp.models.parts import find_parts, refuse_layer, watched
+from wmtp.models.recomputing import Recomputing
 from wmtp.models.resblock import ResBlockHead
 from wmtp.models.targets import Rows
 from wmtp.models.trunks import build_trunk, recorded_class
@@ -30,7 +31,7 @@ _HEADS: dict[str, Callable[[nn.Module, float, MTPConfig], Head]] = {
 }
 
 
-class MTPForCausalLM(nn.Module):
+class MTPForCausalLM(Recomputing):
     """A causal LM whose own next-token head is head 1, with heads 2..H beside it.
 
     A `linear` head is an unembedding of its own on the final hidden state; a `resblock` head has residual blocks before
@@ -47,6 +48,7 @@ class MTPForCausalLM(nn.Module):
         change: What is done to logits after the unembedding.
         loss_backend: How cross-entropy is computed; see `per_head_cross_entropy`.
         horizon: Heads that answer to labels; those beyond are not computed then. None: all.
+        trunk_type: The trunk's model type in transformers, where config.json's own is not known there.
 
     Raises:
         CheckpointError: If `mtp_config` is absent or malformed, or if the causal LM cannot be a trunk.
@@ -54,6 +56,7 @@ class MTPForCausalLM(nn.Module):
 
     loss_backend: Backend = "auto"
     horizon: int | None = None
+    trunk_type: str | None = None
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
@@ -240,22 +243,3 @@ class MTPForCausalLM(nn.Module):
         for name in self._path or ():
             answered = self.trunk.get_submodule(name)(answered)
         return answered
-
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> None:
-        """Recompute decoder layers in the backward pass, those of the heads too; `Trainer` calls this."""
-        self.trunk.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
-        for layer in self._checkpointing_layers():
-            like: Any = self.trunk.get_submodule(self._parts.last_layer)
-            layer.gradient_checkpointing = like.gradient_checkpointing
-            layer._gradient_checkpointing_func = like._gradient_checkpointing_func
-
-    def activation_checkpointing_disable(self) -> None:
-        """Keep activations for the backward pass again."""
-        self.trunk.activation_checkpointing_disable()
-        for layer in self._checkpointing_layers():
-            layer.gradient_checkpointing = False
-
-    def _checkpointing_layers(self) -> list[Any]:
-        return [layer for layer in self.heads.modules() if hasattr(layer, "gradient_checkpointing")]

@@ -23,6 +23,7 @@ from wmtp.models.targets import Rows
 from wmtp.models.trunks import build_trunk
 from wmtp.untrusted import did_you_mean, show
 
+_HEAD_TYPE = "deepseek"
 _HINT = "'wmtp init' drafts mtp with its conventions for the families it knows; docs/native_heads.md explains each"
 
 
@@ -81,6 +82,11 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         )
         if self.conventions.final_norm == "shared":
             self.shared_post_norm = fresh_copy(norm, std)
+
+    @property
+    def trunk_type(self) -> str | None:  # type: ignore[override]
+        """The trunk's model type in transformers, where config.json's own is not known there."""
+        return self.conventions.trunk_type
 
     def layer(self, number: int) -> nn.Module:
         """Return a layer of the trunk, from 0.
@@ -166,15 +172,20 @@ def declared_heads(config: PretrainedConfig) -> MTPInfo:
     """
     found = getattr(config, "declared_mtp", None)
     if not isinstance(found, dict):
-        raise CheckpointError(f"mtp in metadata.json is {show(found)}, and native modules need it", hint=_HINT)
+        raise CheckpointError(f"metadata.json: mtp is {show(found)}, and native modules need it", hint=_HINT)
     try:
         return MTPInfo.model_validate(found)
     except ValidationError as error:
         faults = model_faults(error, MTPInfo)
-        raise faults_error(faults, where="mtp", error=CheckpointError, hint=_HINT) from error
+        raise faults_error(faults, where="metadata.json: mtp", error=CheckpointError, hint=_HINT) from error
 
 
 def _conventions(declared: MTPInfo) -> SequentialConventions:
+    if declared.head_type not in (None, _HEAD_TYPE):
+        raise CheckpointError(
+            f"metadata.json: mtp.head_type is {show(declared.head_type)}, and native modules are {_HEAD_TYPE!r}",
+            hint=f"set it to {_HEAD_TYPE!r}; heads of other types are those of MTPForCausalLM",
+        )
     if declared.kind != "sequential" or declared.conventions is None:
         lacking = "kind is not 'sequential'" if declared.kind != "sequential" else "conventions is missing"
         raise CheckpointError(
@@ -189,7 +200,7 @@ def _trunk_config(config: PretrainedConfig, trunk_type: str | None) -> Pretraine
         return config
     if trunk_type not in CONFIG_MAPPING:
         raise CheckpointError(
-            f"mtp.conventions.trunk_type in metadata.json is {show(trunk_type)}, which transformers does not know",
+            f"metadata.json: mtp.conventions.trunk_type is {show(trunk_type)}, which transformers does not know",
             hint="name one of transformers' model types" + did_you_mean(trunk_type, CONFIG_MAPPING.keys()),
         )
     values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "declared_mtp")}

@@ -103,7 +103,7 @@ def final_norm_after(trunk: PreTrainedModel, parts: TrunkParts) -> str:
 def refuse_trunk(trunk: nn.Module, why: str) -> NoReturn:
     """Raise CheckpointError: heads cannot stand on this model."""
     raise CheckpointError(
-        f"{type(trunk).__name__} cannot be the trunk of MTPForCausalLM: {why}",
+        f"{type(trunk).__name__} cannot be the trunk of prediction heads: {why}",
         hint="write the model as a class of its own with forward_heads and unembedding, and name it in metadata.json",
     )
 

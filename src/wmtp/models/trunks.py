@@ -8,14 +8,16 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, Pret
 from wmtp.errors import CheckpointError
 from wmtp.untrusted import did_you_mean, show
 
+_HINT = "name the class in transformers of the model that the heads stand on, or leave the field out"
 
-def build_trunk(config: PretrainedConfig, name: str | None, declared: str = "mtp_config: ") -> PreTrainedModel:
+
+def build_trunk(config: PretrainedConfig, name: str | None, declared: str = "mtp_config.") -> PreTrainedModel:
     """Return a causal LM of this configuration.
 
     Args:
         config: Of the causal LM, or of a model of which it is the part that reads text.
         name: Its class, as transformers exports it. None: the one that AutoModelForCausalLM takes.
-        declared: Where the name stands, as a refusal says it.
+        declared: Where the field stands that names it, as a refusal says it.
 
     Raises:
         CheckpointError: If transformers has no such class, or it has another kind of configuration.
@@ -28,14 +30,14 @@ def build_trunk(config: PretrainedConfig, name: str | None, declared: str = "mtp
         raise CheckpointError(
             f"{declared}trunk_class is {show(name)}, which is no model class of transformers"
             f" {transformers.__version__}",
-            hint="name the class of the model that the heads were grown on" + did_you_mean(name, candidates),
+            hint=_HINT + did_you_mean(name, candidates),
         )
     for own in (config, config.get_text_config(decoder=True)):
         if found.config_class is not None and isinstance(own, found.config_class):
             return found._from_config(own)
     raise CheckpointError(
-        f"{declared}trunk_class is {show(name)}, and config.json has the model_type {show(config.model_type)}",
-        hint="name the class of the model that the heads were grown on",
+        f"{declared}trunk_class is {show(name)}, and the configuration is of the model_type {show(config.model_type)}",
+        hint=_HINT,
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
-from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
+from wmtp.checkpoint.contents import Checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
 from wmtp.run_plan.cost import RunCost, num_value_parameters, online_roles, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
+from wmtp.run_plan.models import open_models, require_apart
 from wmtp.run_plan.needs import open_questions, require_needs
 from wmtp.untrusted import plain
 from wmtp.wording import size
@@ -86,15 +87,16 @@ def plan_run(
         trains_here: Whether the devices of this machine are asked, as it will train; imports torch.
 
     Raises:
-        TrainingError: If a need of the run is not met; see `run_plan.needs`.
+        TrainingError: If a need of the run is not met, see `run_plan.needs`; or if rows are packed for a model that is
+            known to let documents see each other.
         WmtpError: If no model fits, one that was picked is malformed, or the data lacks a file or a key.
     """
     require_needs(config, recipe, environment, trains_here=trains_here)
     resolution = resolve_models(config, recipe)
     algorithm = ComponentFactory.create_algorithm(recipe)
     data = estimate_data(recipe.data, [score.column for score in algorithm.scores if score.column is not None])
-    cache_dir = config.paths.cache_dir
-    opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
+    opened = open_models(config, resolution)
+    require_apart(recipe, algorithm, opened)
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
     num_value = _num_value_parameters(algorithm, opened["base"])
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}

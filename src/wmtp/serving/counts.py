@@ -10,6 +10,7 @@ from wmtp.checkpoint.families import HeadFamily
 from wmtp.serving.programs import Program, Support
 from wmtp.serving.verdict import Obstacle
 from wmtp.untrusted import show
+from wmtp.wording import counted
 
 _NESTED = "text_config"
 
@@ -65,7 +66,7 @@ def _fault(program: Program, path: str, found: object, num_modules: int | None) 
         return Obstacle(CONFIG_FILE, f"{path} is 0: {program.label} {program.on_zero}", _set(path, num_modules))
     if num_modules is None or count == num_modules:
         return None
-    problem = f"{path} is {show(count)}, and the tensors hold {_modules(num_modules)}"
+    problem = f"{path} is {show(count)}, and the tensors hold {counted(num_modules, 'module')}"
     return Obstacle(
         CONFIG_FILE, problem, f"{_set(path, num_modules)}, or take all modules from the original checkpoint"
     )
@@ -78,18 +79,15 @@ def _undeclared(
     assumed = family.fixed_count if family.fixed_count is not None else support.absent_count
     if assumed == num_modules:
         return
+    held = f"and the tensors hold {counted(num_modules, 'module')}"
     start = "" if text_part(config) is config else f"{_NESTED}."
     if assumed is not None:
-        problem = f"{program.label} takes {assumed} modules for granted, and the tensors hold {_modules(num_modules)}"
+        problem = f"{program.label} takes {assumed} modules for granted, {held}"
     else:
-        problem = f"{start}{family.counts[0]} is missing, and the tensors hold {_modules(num_modules)}"
+        problem = f"{start}{family.counts[0]} is missing, {held}"
     hint = _set(start + family.counts[0], num_modules) if family.counts else "take all modules from the original"
     yield Obstacle(CONFIG_FILE, problem, hint)
 
 
 def _set(path: str, num_modules: int | None) -> str:
     return f"set {path} to {num_modules or 'the number of modules'}"
-
-
-def _modules(number: int) -> str:
-    return f"{number:,} module{'s' * (number != 1)}"

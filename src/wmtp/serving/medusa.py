@@ -22,7 +22,7 @@ from wmtp.untrusted import MAX_SHOWN, show, show_all
 _DEFAULTS = {"hidden_size": 4096, "vocab_size": 32001, "num_heads": 5, "num_hidden_layers": 1}
 _BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]*)\.layers\.(0|[1-9][0-9]*)\.(weight|bias)")
 _HEAD = re.compile(r"lm_heads\.(0|[1-9][0-9]*)\.weight")
-_EXPORT = "write it anew with what these heads were trained as: wmtp export"
+_EXPORT = "write it anew with what these heads were trained as: wmtp export SRC DST --to vllm-medusa"
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -38,7 +38,7 @@ def reference_obstacle(config: Mapping[str, Any]) -> Obstacle | None:
     if config.get("model_type") == "medusa" or "medusa_num_heads" not in config:
         return None
     problem = f"medusa_num_heads is {show(config['medusa_num_heads'])}: these are Medusa heads in the reference's form"
-    return Obstacle(CONFIG_FILE, problem, f"{VLLM.label} reads another: {_EXPORT} to a directory for vLLM")
+    return Obstacle(CONFIG_FILE, problem, f"{VLLM.label} reads another: {_EXPORT}")
 
 
 def no_medusa(program: Program) -> Obstacle:

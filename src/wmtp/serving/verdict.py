@@ -9,6 +9,7 @@ from typing import Any
 from wmtp.errors import CheckpointError
 from wmtp.serving.programs import Evidence, Program
 from wmtp.untrusted import first_few
+from wmtp.wording import counted
 
 MEDUSA = "medusa"
 
@@ -59,7 +60,7 @@ class Verdict:
     def summary(self, where: str) -> list[str]:
         """Return the lines that a person reads."""
         kind = "head" if self.heads == MEDUSA else "module"
-        what = f"{self.num_modules} {kind}{'s' * (self.num_modules != 1)} ({self.heads})"
+        what = f"{counted(self.num_modules, kind)} ({self.heads})"
         return [
             f"{where}: {self.program.label} would load {what} and draft with them",
             *self.notes,

@@ -98,6 +98,11 @@ class Data(StrictModel):
         None, description="Fields that are not given here are as in train; null: no validation."
     )
 
+    @property
+    def packs(self) -> bool:
+        """Whether any row may hold several documents."""
+        return self.train.packing or (self.validation is not None and self.validation.packing)
+
     @field_validator("validation", mode="before")
     @classmethod
     def _the_rest_as_in_train(cls, value: Any, info: ValidationInfo) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from wmtp.storage.requests.failures import Failure, expected_errors, read_failur
 from wmtp.storage.requests.listing import list_objects, without_markers
 from wmtp.storage.requests.processes import refuse_forked
 from wmtp.storage.requests.retries import Patience, transfer_timeout
+from wmtp.storage.requests.sources import size_of
 from wmtp.storage.requests.versions import ObjectInfo, exact_body, info_of
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import plain, show
@@ -120,7 +120,7 @@ class ObjectClient:
         import obstore
 
         store = self._open(for_writing=True)[0]
-        size = len(source) if isinstance(source, bytes) else _size_of(source)
+        size = len(source) if isinstance(source, bytes) else size_of(source)
         try:
             part = max(_PART_BYTES, -(-size // _MAX_PARTS))
             obstore.put(store, key, source, chunk_size=part, max_concurrency=_PARTS_AT_ONCE)
@@ -236,14 +236,6 @@ class ObjectClient:
 
     def _where(self, key: str) -> str:
         return f"{self.uri}/{plain(key)}" if key else str(self.uri)
-
-
-def _size_of(path: Path) -> int:
-    try:
-        with path.open("rb") as file:  # and not only stat(): obstore would not say which side failed
-            return file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}", hint="check the path and its permissions") from error
 
 
 def _failure(error: Exception) -> Failure:

@@ -28,6 +28,7 @@ from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_heads import WithValueHead
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
+from wmtp.run_plan.models import open_models, require_apart
 from wmtp.run_plan.needs import require_needs
 from wmtp.scoring.fingerprint import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
@@ -109,6 +110,7 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
         join_processes(launch, training_device(config.devices))
     config = _with_consent(config, allow_code)
     resolution = resolve_models(config, recipe)
+    require_apart(recipe, algorithm, open_models(config, resolution))
     base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
@@ -188,7 +190,7 @@ def _horizon(model: MTPForCausalLM | ForeignModel, heads: int, recipe: Recipe) -
             "run.export_next_token is true, and the base model's own class has no trunk that can stand alone",
             hint="set run.export_next_token: false; only models of the class MTPForCausalLM are exported",
         )
-    if recipe.data.train.packing or (recipe.data.validation and recipe.data.validation.packing):
+    if recipe.data.packs:
         check_packing(model)
     return horizon
 

@@ -43,10 +43,11 @@ def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):
         raise
     except WmtpError as error:
-        if where.rpartition("/")[0] in error.problem:
+        directory = where[: where.rfind("/") + 1]
+        if error.problem.startswith(directory):
             raise
         # Classes of ours know what is wrong and whether metadata.json says it, but not where the files are.
-        place = where.rpartition("/")[0] + "/" if error.problem.startswith("metadata.json: ") else f"{where}: "
+        place = directory if error.problem.startswith("metadata.json: ") else f"{where}: "
         raise type(error)(f"{place}{error.problem}", error.hint, error.faults) from error
     except BaseException as error:  # libraries raise every kind; those written in Rust a BaseException of their own
         raise CheckpointError(

@@ -82,6 +82,12 @@ def test_a_number_beyond_all_tensors_is_not_counted_to():
     assert len(fault) < 300
 
 
+def test_a_fault_that_is_alike_in_many_layers_is_told_once_with_its_count():
+    found = {f"h.{i}.qkv": tensor(f"h.{i}.qkv", [4]) for i in range(30)}
+    told = faults({"q.{i}.w": cut(0, of="h.{i}.qkv")}, found)
+    assert told == ("'q.0.w': sizes of split add up to 3, and h.0.qkv has 4 in dimension 0, and 29 more like it",)
+
+
 @pytest.mark.parametrize(
     ("rules", "found", "fault"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -19,6 +20,7 @@ from wmtp.untrusted import first_few, show
 _PIECES_OF_A_TENSOR = 6
 _FURTHER_PIECES = 200_000
 _MAX_FAULTS = 1000  # only the first are shown
+_NUMBER_IN_A_NAME = re.compile(r"(?<=\.)[0-9]+(?=[.'])")
 
 
 def made_of(rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *, where: str) -> dict[str, Made]:
@@ -44,9 +46,17 @@ def made_of(rules: Mapping[str, Operation], tensors: Mapping[str, TensorInfo], *
         raise PlanError(
             f"{work.field} does not fit the tensors",
             hint="see the tensors' names and shapes with 'wmtp inspect --tensors', then mend the rules",
-            faults=first_few(work.faults),
+            faults=first_few(_grouped(work.faults)),
         )
     return made
+
+
+def _grouped(faults: Iterable[str]) -> list[str]:
+    """Return faults that differ in nothing but numbers in names, such as those of layers, as one with their count."""
+    groups: dict[str, list[str]] = {}
+    for fault in faults:
+        groups.setdefault(_NUMBER_IN_A_NAME.sub("#", fault), []).append(fault)
+    return [f"{alike[0]}{f', and {len(alike) - 1:,} more like it' if alike[1:] else ''}" for alike in groups.values()]
 
 
 def _made(rules: Mapping[str, Operation], work: _Work) -> dict[str, Made]:

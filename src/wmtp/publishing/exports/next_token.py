@@ -89,7 +89,15 @@ def _writer(
     strategy = LoadingStrategy(
         loader_type="huggingface", transformers_class=model.trunk_class, required_files=[CONFIG_FILE]
     )
-    changes = {"mtp": None, "horizon": None, "n_heads": None, "source_path": None, "created_by": f"wmtp {__version__}"}
+    changes: dict[str, Any] = {
+        "mtp": None,
+        "horizon": None,
+        "n_heads": None,
+        "source_path": None,
+        "created_by": f"wmtp {__version__}",
+    }
+    if model.trunk_type is not None:  # transformers does not know the model's own
+        plain["model_type"] = changes["base_architecture"] = model.trunk_type
     exported = metadata.model_copy(update={"loading_strategy": strategy, **changes})
     return partial(
         write_model_directory,

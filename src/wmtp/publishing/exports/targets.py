@@ -31,7 +31,7 @@ class ExportTarget:
 
     Attributes:
         function: `module:name` of what prepares an export, by `prepare`'s contract.
-        next_step: What to do with it, for a person; with `{source}` and `{path}`.
+        next_step: What to do with it, for a person; with `{source}`, `{path}` and `{loader}`, a class.
         without_heads: The same as `function`, of the model without its heads; None: the form has no such thing.
     """
 
@@ -54,7 +54,7 @@ class ExportTarget:
 _HERE = __name__.rpartition(".")[0]
 TARGETS = {
     "transformers": ExportTarget(
-        f"{_HERE}.next_token:prepare_next_token", "it loads with AutoModelForCausalLM.from_pretrained, as head 1 alone"
+        f"{_HERE}.next_token:prepare_next_token", "it loads with {loader}.from_pretrained, as head 1 alone"
     ),
     "native": ExportTarget(
         f"{_HERE}.native:prepare_native",
