@@ -13,9 +13,7 @@ from quality_code_mutations import mutations, normalised
 
 from wmtp.evaluation import RunLimits, Task, read_tasks, run_tests
 
-TRAIN, PASSING, HELD_OUT, HELD_OUT_PASSING, TASKS = (
-    f"{name}.jsonl" for name in ("train", "passing", "held_out", "held_out_passing", "held_out_tasks")
-)
+TRAIN, PASSING, HELD_OUT, TASKS = (f"{name}.jsonl" for name in ("train", "passing", "held_out", "held_out_tasks"))
 _LIMITS = RunLimits(seconds=2, wall_seconds=20.0, memory_bytes=256 << 20)
 _DRAWN = 5  # mutations of a task that are run
 _MOST_CHARACTERS = 700  # of prompt and code: about 250 tokens
@@ -48,7 +46,7 @@ def write_data(source: Path, directory: Path, sizes: Sizes) -> dict[str, Any]:
 
     - train.jsonl: every answer to the tasks to learn from, with the share of tests that it passes under `reward`
     - passing.jsonl: of these, the ones that pass all tests
-    - held_out.jsonl, held_out_passing.jsonl: the same for the other tasks
+    - held_out.jsonl: every answer to the other tasks
     - held_out_tasks.jsonl: those tasks
     """
     facts = directory / "facts.json"
@@ -62,7 +60,6 @@ def write_data(source: Path, directory: Path, sizes: Sizes) -> dict[str, Any]:
         _write(directory / TRAIN, train)
         _write(directory / PASSING, [line for line in train if line["reward"] == 1])
         _write(directory / HELD_OUT, held_out)
-        _write(directory / HELD_OUT_PASSING, [line for line in held_out if line["reward"] == 1])
         _write(directory / TASKS, [_task_line(task) for name, task in tasks.items() if name not in learned])
         facts.write_text(json.dumps({"train": _counts(train), "held_out": _counts(held_out)}, indent=1))
     return dict(json.loads(facts.read_text()))

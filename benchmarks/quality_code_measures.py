@@ -11,7 +11,6 @@ import torch
 from quality_code_data import HELD_OUT, TASKS, read_lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from wmtp import load
 from wmtp.data.documents import Document
 from wmtp.data.rows import build_rows
 from wmtp.evaluation import read_tasks, run_tests
@@ -32,12 +31,17 @@ def measure_losses(checkpoint: str, data: Path) -> dict[str, Any]:
     - `right_over_wrong`: share of all pairs of a passing and a failing answer to one task in which the passing one has
       the higher probability
     - `pairs`: how many
+
+    Args:
+        checkpoint: A plain transformers checkpoint.
+        data: From `write_data`.
     """
-    loaded, lines = load(checkpoint), read_lines(data / HELD_OUT)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = causal_model(AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32))
+    lines, sums = read_lines(data / HELD_OUT), list[float]()
     documents = [Document(line["code"], prompt=line["text"]) for line in lines]
     source = DataSource(files=["unused"], max_length=512, packing=False)
-    examples = list(build_rows(documents, loaded.tokenizer, source, name="held_out").examples)
-    model, sums = causal_model(loaded.model), []
+    examples = list(build_rows(documents, tokenizer, source, name="held_out").examples)
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         losses = token_losses(model, [example.input_ids for example in batch], torch.device("cpu"))
