@@ -14,9 +14,10 @@ and the share of tests that pass is the reward. Arms train one model on for the 
 
 Measured on held-out tasks: the loss of answers that pass, how often one is more probable than a failing answer to the
 same task, and how many greedy answers pass (quality_code_measures.py). Fixed before any result was seen: everything in
-`BUDGET` and in the recipe below. About half an hour on two cores with two threads: 24 steps of 2 rows of 256 tokens
-an arm, a fifth of a pass over all answers, and 16 greedy answers of at most 96 tokens. That is little: no difference
-between arms is more than that of their seeds until several seeds say so (`--seed`).
+`BUDGET` and in the recipe below: 24 steps of 2 rows of 256 tokens an arm, a fifth of a pass over all answers, and 16
+greedy answers of at most 96 tokens. That is an hour of processor time for all arms: half an hour on two free cores with
+two threads, an hour where others work on them too. It is little: no difference between arms is more than that of their
+seeds until several seeds say so (`--seed`).
 
 What is there already is not done again: `results-<arm>-<seed>.jsonl` has a line for each stage of an arm.
 """

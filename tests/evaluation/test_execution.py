@@ -74,3 +74,9 @@ def test_nothing_runs_before_the_operator_agrees(tmp_path):
 def test_a_program_without_tests_can_neither_pass_nor_fail():
     with pytest.raises(ValueError, match="without tests"):
         Program("x = 1", ())
+
+
+def test_a_process_that_does_not_start_gives_no_reward(monkeypatch):
+    monkeypatch.setattr("wmtp.evaluation.execution._START", "raise SystemExit(3)")
+    with pytest.raises(TrustError, match="did not start: it ended with status 3"):
+        run("x" * 1_000_000, "pass")

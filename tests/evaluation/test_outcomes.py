@@ -5,13 +5,27 @@ import signal
 
 import pytest
 
-from wmtp.evaluation.outcomes import read_outcome
+from wmtp.errors import TrustError
+from wmtp.evaluation.outcomes import Confinement, read_outcome
 
 TOKEN = "0123"
 
 
+STARTED = {
+    "token": TOKEN,
+    "network_cut": True,
+    "files_confined": False,
+    "memory_limited": True,
+    "processes_barred": True,
+}
+
+
 def answer(*facts, token=TOKEN):
-    return b"".join(json.dumps({"token": token, **each}).encode() + b"\n" for each in facts)
+    return (
+        json.dumps(STARTED).encode()
+        + b"\n"
+        + b"".join(json.dumps({"token": token, **each}).encode() + b"\n" for each in facts)
+    )
 
 
 def passed(*tests):
@@ -26,14 +40,14 @@ def test_all_tests_with_the_token_are_a_pass_however_the_process_ended():
 @pytest.mark.parametrize(
     "told",
     [
-        b"",
+        answer(),
         answer(*passed(0, 1), token="other"),
         answer(*passed(0, 0)),
         answer(*passed(0, 2, -1)),
         answer({"test": 0, "passed": True, "more": 1}, {"test": True, "passed": True}),
         answer({"test": 0, "passed": 1}),
-        b'{"token": "0123", "test": 0, "pas',
-        b"\xff\n[[[[",
+        answer() + b'{"token": "0123", "test": 0, "pas',
+        answer() + b"\xff\n[[[[",
     ],
 )
 def test_anything_less_is_none(told):
@@ -60,3 +74,19 @@ def test_an_end_without_all_tests_is_told_by_its_reason(ended, status, error):
 def test_an_error_is_shown_safely():
     outcome = read_outcome(answer({"test": 0, "error": "E: \x1b[31m\u202e"}), TOKEN, 1, 0)
     assert outcome.error == "E: \\x1b[31m\\u202e"
+
+
+@pytest.mark.parametrize(
+    ("told", "ended", "how"),
+    [(b"", 1, "ended with status 1"), (b"[", -9, "ended with signal 9"), (b"", None, "took more time than it may")],
+)
+def test_a_process_that_never_came_to_the_program_is_no_failure_of_that(told, ended, how):
+    with pytest.raises(TrustError) as refused:
+        read_outcome(told, TOKEN, 1, ended)
+    assert refused.value.problem == f"the limited process for a program did not start: it {how}"
+    assert "no reward was given for that" in refused.value.hint
+
+
+def test_what_the_process_had_given_up_is_what_it_said_first():
+    confinement = read_outcome(answer(*passed(0)), TOKEN, 1, 0).confinement
+    assert confinement == Confinement(network_cut=True, memory_limited=True, processes_barred=True)

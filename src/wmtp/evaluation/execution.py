@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,7 @@ def run_tests(
         workers: How many run at once, at most as many as there are processors; None: that many.
 
     Raises:
-        TrustError: If the operator does not agree.
+        TrustError: If the operator does not agree, or a process does not start: then nothing is said of its program.
     """
     if not allow_code_execution:
         raise TrustError(
@@ -104,12 +105,15 @@ def _talk(process: subprocess.Popen[bytes], job: bytes, limits: RunLimits) -> tu
     assert process.stdin is not None
     assert process.stdout is not None
     with process.stdin, process.stdout:
-        process.stdin.write(job)
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already, and its answer will lack what a start says
+            process.stdin.write(job)
+            process.stdin.close()
         answer, ends_at = bytearray(), time.monotonic() + _STARTING_SECONDS + limits.wall_seconds
+        waiting = select.poll()  # not select(), which knows the first 1,024 files of a process only
+        waiting.register(process.stdout, select.POLLIN)
         while len(answer) < _MOST_ANSWERED:
             left = ends_at - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            if left <= 0 or not waiting.poll(1000 * left):
                 return bytes(answer), False
             piece = os.read(process.stdout.fileno(), 1 << 16)
             if not piece:

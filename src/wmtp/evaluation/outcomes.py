@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from wmtp.errors import TrustError
 from wmtp.faults import StrictModel
 from wmtp.untrusted import plain
 
@@ -87,12 +88,18 @@ def read_outcome(answer: bytes, token: str, num_tests: int, ended: int | None) -
         token: Of this run.
         num_tests: How many tests there were.
         ended: The status of the process, negative for a signal; None where its time was up.
+
+    Raises:
+        TrustError: If the process never came to the program, which is no fault of that.
     """
     told = list(_told(answer, token))
-    confinement = next(
-        (Confinement(**each.model_dump(exclude={"token"})) for each in told if isinstance(each, _Confined)),
-        Confinement(),
-    )
+    started = next((each for each in told if isinstance(each, _Confined)), None)
+    if started is None:
+        raise TrustError(
+            f"the limited process for a program did not start: it {_end(ended)}",
+            hint="no reward was given for that: see that 'python -I -S -c pass' works here, free memory, and repeat",
+        )
+    confinement = Confinement(**started.model_dump(exclude={"token"}))
     tested = {each.test: each for each in told if isinstance(each, _Tested) and 0 <= each.test < num_tests}
     passed = sum(each.passed for each in tested.values())
     status, error = _verdict([tested.get(index) for index in range(num_tests)], ended)
@@ -117,6 +124,8 @@ def _verdict(tests: Sequence[_Tested | None], ended: int | None) -> tuple[Status
     error = plain(failed[0].error) if failed else _end(ended)
     if ended in (None, -signal.SIGXCPU):
         return "timed out", error
+    if not failed:
+        error = f"{error} before all tests had run"
     is_limited = any(test.limited for test in failed) or (ended < 0 and -ended in _BY_A_LIMIT)
     return ("limited" if is_limited else "failed"), error
 
@@ -125,4 +134,4 @@ def _end(ended: int | None) -> str:
     if ended in (None, -signal.SIGXCPU):
         return "took more time than it may"
     how = f"signal {-ended}" if ended < 0 else f"status {ended}"
-    return f"ended with {how} before all tests had run"
+    return f"ended with {how}"
