@@ -70,7 +70,7 @@ def models_of(zoo: Path, **settings) -> ScoringModels:
     """The models of `zoo/base`, `zoo/ref` and `zoo/rm`; figures are kept in `zoo/scores`."""
     document = {"paths": {"models": {"base": [str(zoo / "base")]}}, "devices": {"device": "cpu"}, **settings}
     base = open_checkpoint(zoo / "base")
-    uris = {"ref": str(zoo / "ref"), "rm": str(zoo / "rm")}
+    uris = {"base": str(zoo / "base"), "ref": str(zoo / "ref"), "rm": str(zoo / "rm")}
     config = Config.model_validate_json(json.dumps(document))
     return ScoringModels(config, uris, base, load_tokenizer(base), zoo / "scores")
 

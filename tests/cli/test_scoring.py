@@ -38,11 +38,12 @@ def settings(tmp_path, edit_metadata):
 def test_score_says_what_was_computed_its_mean_and_where_it_is(wmtp, settings, tmp_path):
     result = wmtp("score", *settings)
     assert result.exit_code == 0, result.output
-    first, second = result.stdout.splitlines()
+    first, second, third = result.stdout.splitlines()
     assert first.startswith("ref_nll: mean ")
     assert " nats a token, " in first
     assert f"figures by {tmp_path}/ref, computed in " in first
     assert second == f"  kept in {kept(tmp_path)[0]}"
+    assert third.startswith("ref_nll on 1,906 tokens of 38 documents of data.train: reference ")
 
 
 def test_a_second_score_reads_what_the_first_computed(wmtp, settings):
@@ -62,11 +63,28 @@ def test_training_reads_what_score_computed(wmtp, settings, tmp_path):
     assert [path.stat().st_mtime_ns for path in kept(tmp_path)] == before
 
 
-def test_the_base_models_weights_are_not_loaded(wmtp, settings, tmp_path):
+def test_a_base_model_that_cannot_be_compared_with_stops_nothing(wmtp, settings, tmp_path):
     path = tmp_path / "base" / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1000] + b"\xff" * 1000)
-    assert wmtp("score", *settings).exit_code == 0
+    result = wmtp("score", *settings)
+    assert result.exit_code == 0
+    assert f"ref_nll: not compared with the base model: {tmp_path}/base: its loss" in result.stderr
+
+
+def test_what_score_has_measured_of_the_reference_stands_in_the_plan(wmtp, settings, tmp_path):
+    write_reference(tmp_path / "ref", initializer_range=1.0)
+    untold = "ref_nll: whether the reference is better than the base model is not measured yet: 'wmtp score' tells"
+    assert untold in wmtp("plan", *settings).stdout.splitlines()
+    scored = wmtp("score", *settings).stdout.splitlines()
+    start = f"warning: the reference {tmp_path}/ref is not better than the base model {tmp_path}/base: "
+    assert scored[-1].startswith(start)
+    planned = wmtp("plan", *settings).stdout.splitlines()
+    assert untold not in planned
+    assert set(scored[-2:]) < set(planned)
+    (losses,) = json.loads(wmtp("plan", *settings, "--json").stdout)["references"]
+    assert losses["reference_loss"] > losses["base_loss"]
+    assert not losses["is_better"]
 
 
 def test_rewards_are_scored_document_by_document(wmtp, settings, tmp_path):
@@ -89,7 +107,10 @@ def test_baseline_has_nothing_to_score(wmtp, settings, tmp_path):
     assert result.exit_code == 0
     assert result.stdout.startswith("nothing has to be scored before training: baseline-mtp")
     assert not (tmp_path / "scores").exists()
-    assert json.loads(wmtp("score", *settings, "train.algo=baseline-mtp", "--json").stdout) == {"scores": []}
+    assert json.loads(wmtp("score", *settings, "train.algo=baseline-mtp", "--json").stdout) == {
+        "scores": [],
+        "references": [],
+    }
 
 
 def test_a_missing_key_is_an_error_that_names_the_line(wmtp, settings, tmp_path):

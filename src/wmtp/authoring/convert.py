@@ -9,11 +9,11 @@ from pathlib import Path
 
 from wmtp.authoring.meta_release import declare, find_release, refuse_undeclared_heads
 from wmtp.authoring.pickles.confined import Job, Reply, SourceFile, part_name, run_confined
-from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.report import ConversionReport
 from wmtp.authoring.pickles.sources import PickledWeights, check_beginnings, files_to_copy, find_weights, merge_sizes
 from wmtp.checkpoint.headers import SINGLE_FILE, read_tensors
 from wmtp.checkpoint.tensors import DTYPE_BYTES
+from wmtp.confinement.limits import Limits
 from wmtp.errors import CheckpointError, TrustError
 from wmtp.metadata.file import METADATA_FILE, read_metadata, write_metadata
 from wmtp.metadata.schema import ModelMetadata

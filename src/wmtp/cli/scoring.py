@@ -13,6 +13,7 @@ from wmtp.cli.runs import Overrides, read_settings
 from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
+    from wmtp.comparison.references import ReferenceLosses
     from wmtp.scoring.scores import ScoredColumn
     from wmtp.settings.config import Config
     from wmtp.settings.recipe import Recipe
@@ -33,8 +34,10 @@ def score(
     out = Output.of(ctx, as_json=as_json)
     wanted_config, wanted_recipe = read_settings(config, recipe, overrides)
     out.start_logging()
-    found = _scored(_with_consent(wanted_config, consents(allow_code)), wanted_recipe)
-    out.result({"scores": [column.to_dict() for column in found]}, _lines(found, wanted_recipe.train.algo))
+    references, found = _scored(_with_consent(wanted_config, consents(allow_code)), wanted_recipe)
+    facts = {"scores": [column.to_dict() for column in found]}
+    lines = [*_lines(found, wanted_recipe.train.algo), *(line for losses in references for line in losses.lines())]
+    out.result({**facts, "references": [losses.to_dict() for losses in references]}, lines)
 
 
 def _with_consent(config: Config, allow_code: dict[str, str]) -> Config:
@@ -42,24 +45,26 @@ def _with_consent(config: Config, allow_code: dict[str, str]) -> Config:
     return config.model_copy(update={"trust": trust})
 
 
-def _scored(config: Config, recipe: Recipe) -> list[ScoredColumn]:
+def _scored(config: Config, recipe: Recipe) -> tuple[list[ReferenceLosses], list[ScoredColumn]]:
     from wmtp.factory import ComponentFactory, resolve_models
 
     algorithm = ComponentFactory.create_algorithm(recipe)
     if not algorithm.scores:
-        return []
+        return [], []
     from wmtp.checkpoint.contents import open_checkpoint
     from wmtp.data.corpus import read_corpus
     from wmtp.loaders.tokenizer import load_tokenizer
+    from wmtp.scoring.references import compare_references
     from wmtp.scoring.scores import ScoringModels, score_columns
 
     resolution = resolve_models(config, recipe)
     base = open_checkpoint(resolution.chosen["base"].uri, cache_dir=config.paths.cache_dir)
     tokenizer = load_tokenizer(base)
     columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
-    rows, _ = read_corpus(recipe, tokenizer, base.where, columns)
+    rows, held_out = read_corpus(recipe, tokenizer, base.where, columns)
     models = ScoringModels.of(config, resolution, base, tokenizer)
-    return score_columns(rows, algorithm.scores, models, name="data.train")
+    scored = score_columns(rows, algorithm.scores, models, name="data.train")
+    return list(compare_references(rows, held_out, algorithm.scores, models, recipe.data)), scored
 
 
 def _lines(found: Sequence[ScoredColumn], algorithm: str) -> Iterator[str]:

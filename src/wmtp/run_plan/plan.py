@@ -14,10 +14,12 @@ from wmtp.run_plan.cost import RunCost, num_value_parameters, online_roles, run_
 from wmtp.run_plan.data import DataEstimate, estimate_data
 from wmtp.run_plan.models import open_models, require_apart
 from wmtp.run_plan.needs import open_questions, require_needs
+from wmtp.run_plan.references import known_losses, reference_notes
 from wmtp.untrusted import plain
 from wmtp.wording import size
 
 if TYPE_CHECKING:
+    from wmtp.comparison.references import ReferenceLosses
     from wmtp.settings.config import Config
     from wmtp.settings.recipe import Recipe
 
@@ -36,6 +38,7 @@ class RunPlan:
         models: For each role: address, parameters, bytes stored, bytes to fetch.
         data: About how much there is to train on.
         scores: What will be scored, by which model, on how much, and where that is kept.
+        references: Losses of each reference beside those of the base model, by score; None: not measured.
         cost: About what is computed.
         memory: Bytes while training, by what they hold; activations are not counted.
         notes: What else should be known before it starts.
@@ -45,6 +48,7 @@ class RunPlan:
     models: dict[str, dict[str, Any]]
     data: DataEstimate
     scores: list[dict[str, Any]]
+    references: dict[str, ReferenceLosses | None]
     cost: RunCost
     memory: dict[str, int]
     notes: tuple[str, ...]
@@ -53,6 +57,7 @@ class RunPlan:
         """Return the plan as plain JSON values."""
         facts = {"models": self.models, "data": self.data.to_dict(), "scores": self.scores}
         figures = {"cost": asdict(self.cost), "memory": self.memory, "notes": self.notes}
+        facts["references"] = [losses.to_dict() for losses in self.references.values() if losses is not None]
         return {**self.resolution.to_dict(), **facts, **figures}
 
     def summary(self) -> Iterator[str]:
@@ -67,6 +72,7 @@ class RunPlan:
         if self.scores:
             yield "to score"
             yield from (f"  {score_line(score)}" for score in self.scores)
+        yield from reference_notes(self.references)
         yield from self.cost.lines()
         yield f"memory while training, without activations: {size(sum(self.memory.values()))}"
         yield from (f"  {what.replace('_', ' ')}: {size(count)}" for what, count in self.memory.items() if count)
@@ -100,13 +106,15 @@ def plan_run(
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
     num_value = _num_value_parameters(algorithm, opened["base"])
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
+    kept_in = Path(config.paths.output_dir) / "scores"
     notes = [f"data.train: {data.left_out}"] if data.left_out else []
     notes += [] if trains_here else open_questions(config.devices)
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},
         data,
-        score_facts(algorithm, uris, data, Path(config.paths.output_dir) / "scores"),
+        score_facts(algorithm, uris, data, kept_in),
+        known_losses(algorithm, opened, recipe.data, kept_in),
         run_cost(recipe, algorithm, num_parameters, data, num_value=num_value),
         _memory(config, recipe, algorithm, opened, notes),
         tuple(notes),

@@ -139,7 +139,7 @@ def score_rows(rows: RowDataset, scores: Sequence[Score], models: ScoringModels,
 
 def score_columns(rows: RowDataset, scores: Sequence[Score], models: ScoringModels, *, name: str) -> list[ScoredColumn]:
     """Return the figures of every score that is known before training; takes and raises what `score_rows` does."""
-    kinds = {score: _checked(rows, score, models, name) for score in scores if score.what != "column"}
+    kinds = {score: checked_kind(rows, score, models, name) for score in scores if score.what != "column"}
     return [
         _kept_or_computed(rows, kinds[score], models) if score in kinds else _of_data(rows, score)
         for score in scores
@@ -166,7 +166,8 @@ def online_scorers(
     return {name: OnlineLosses(causal_model(each.model), each.checkpoint.where) for name, each in loaded.items()}
 
 
-def _checked(rows: RowDataset, score: Score, models: ScoringModels, name: str) -> Kind:
+def checked_kind(rows: RowDataset, score: Score, models: ScoringModels, name: str) -> Kind:
+    """Return what gives a score to rows; raises what `score_rows` does for a model that cannot."""
     kind = KINDS[score.what](Scored(score, models.open(score), models.base, models.tokenizer, name))
     kind.check(rows)
     return kind

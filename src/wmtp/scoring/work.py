@@ -45,7 +45,7 @@ def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, 
     parts = _Parts(store, sizes)
     progress = _Progress(kind, [len(texts[index]) for index in order], parts.num_texts)
     try:
-        for batch in _batches(order[parts.num_texts :], texts):
+        for batch in batches(order[parts.num_texts :], texts):
             figures = _answered(answer, texts, batch, kind)
             for index, found in zip(batch, figures, strict=True):
                 _require_finite(found, index, kind)
@@ -128,7 +128,8 @@ class _Progress:
             logger.info("%s: %s of %s tokens, %s a second", self._label, f"{done:,}", f"{total:,}", f"{rate:,.0f}")
 
 
-def _batches(order: Sequence[int], texts: Sequence[Tensor]) -> Iterator[list[int]]:
+def batches(order: Sequence[int], texts: Sequence[Tensor]) -> Iterator[list[int]]:
+    """Yield places of texts that a model reads at once; `order` begins with the longest."""
     batch: list[int] = []
     for index in order:
         # The first is the longest of a batch.

@@ -13,7 +13,7 @@ from tensor_files import safetensors_bytes, tensor_entry
 from wmtp.authoring.convert import convert
 from wmtp.authoring.pickles import confined
 from wmtp.authoring.pickles.confined import Job, run_confined
-from wmtp.authoring.pickles.limits import Limits
+from wmtp.confinement.limits import Limits
 from wmtp.errors import CheckpointError, TrustError
 
 GOOD = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hostile_pickles import Call, old_pickle
-from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.refusals import ended_error, refusal
+from wmtp.confinement.limits import Limits
 from wmtp.errors import CheckpointError, FormatError, StorageError, TrustError
 
 LIMITS = Limits(memory_bytes=1234, seconds=7, output_bytes=5678)

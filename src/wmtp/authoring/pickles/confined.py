@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,22 +17,21 @@ from typing import IO, Literal
 
 from pydantic import ValidationError
 
-from wmtp.authoring.pickles.limits import Limits
 from wmtp.authoring.pickles.refusals import ended_error, refusal
+from wmtp.confinement.limits import Limits
+from wmtp.confinement.process import end_process, start_process
 from wmtp.errors import TrustError
 from wmtp.faults import StrictModel, model_faults
 from wmtp.untrusted import MAX_INDEX_BYTES, parse_json_object, plain
 
 JOB_FILE = "job.json"
 _STARTING_SECONDS = 60  # importing torch on a cold, busy machine
-# -I keeps out PYTHONPATH, the current directory and the user's site; what this process imports from is given instead,
-# so that an editable install, or one found by other means, is found there too.
+# What this process imports from is given, so that an editable install, or one found by other means, is found there too.
 _START = (
     f"import json, sys; job = json.load(open({JOB_FILE!r})); "
     "sys.path += [place for place in job.pop('sys_path') if place not in sys.path]; "
     "from wmtp.authoring.pickles.unpickle import main; main(job)"
 )
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 @dataclass(frozen=True)
@@ -132,29 +130,13 @@ def run_confined(job: Job, *, where: str) -> Reply:
 
 
 def _run(scratch: str, answer: IO[bytes], talk: IO[bytes], seconds: int) -> int | None:
-    process = subprocess.Popen(  # noqa: S603  our own interpreter, and nothing of the checkpoint in its arguments
-        [sys.executable, "-I", "-B", "-c", _START],
-        cwd=scratch,
-        env=_environment(scratch),
-        stdin=subprocess.DEVNULL,
-        stdout=answer,
-        stderr=talk,
-        start_new_session=True,
-    )
+    process = start_process(["-c", _START], scratch, stdout=answer, stderr=talk)
     try:
         return process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _environment(scratch: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**kept, **one_thread, "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": ""}
+        end_process(process)
 
 
 def _whole(file: IO[bytes]) -> bytes:

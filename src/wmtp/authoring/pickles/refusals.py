@@ -8,7 +8,7 @@ import pickletools
 import re
 import signal
 
-from wmtp.authoring.pickles.limits import Limits
+from wmtp.confinement.limits import Limits
 from wmtp.errors import CheckpointError, FormatError, StorageError, TrustError, WmtpError
 from wmtp.untrusted import show
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from wmtp.authoring.pickles.limits import Limits, apply_limits, confine_writes, leave_network, release_reserve
+from wmtp.confinement.limits import Limits, apply_limits, confine_files, leave_network, release_reserve
 from wmtp.errors import WmtpError
 
 _MAX_TOLD_CHARACTERS = 4000
@@ -37,7 +37,7 @@ def main(job: Mapping[str, Any]) -> None:
     from wmtp.authoring.pickles.opening import Work
 
     warnings.simplefilter("ignore")
-    writes_confined = confine_writes([Path(job["directory"]), Path.cwd()])
+    writes_confined = confine_files([Path(job["directory"]), Path.cwd()])
     memory_limited = apply_limits(Limits(**job["limits"]))
     work = Work(job, at)
     work.run()

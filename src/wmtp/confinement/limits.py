@@ -1,4 +1,4 @@
-"""What a process may still do once it has given up most of it; for the one that opens pickles.
+"""What a process may still do once it has given up most of it; for those that open pickles and run tests of code.
 
 Everything here is about this process, and nothing can be taken back. Only the standard library is used, so that the
 network is gone before anything large is imported.
@@ -14,7 +14,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION = 1
 _PATH_BENEATH = 1
 _WRITE_FILE, _REMOVE_FILE, _MAKE_FILE, _TRUNCATE = 1 << 1, 1 << 5, 1 << 8, 1 << 14
+_READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
 _EXECUTE_REMOVE_MAKE = 1 << 0 | sum(1 << bit for bit in range(4, 13))
 _SINCE_VERSION = {2: 1 << 13, 3: _TRUNCATE}  # the first is to move files between directories
 _MAX_OPEN_FILES = 256
@@ -35,10 +36,10 @@ _RESERVE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What opening weights may take.
+    """What a limited process may take.
 
     Attributes:
-        memory_bytes: Address space beyond what Python and torch have taken by themselves.
+        memory_bytes: Address space beyond what Python and what it has imported have taken by themselves.
         seconds: Of processor time.
         output_bytes: Of any file that is written.
     """
@@ -48,25 +49,33 @@ class Limits:
     output_bytes: int
 
 
-def leave_network() -> bool:
+def leave_network(*, as_stranger: bool = False) -> bool:
     """Move into a network of this process's own, with nothing in it; says whether that could be done.
 
     It can on Linux, for root, and for others where the system lets them have namespaces. Call it before any thread
     is started. The process also ends with its parent from here on, and can gain no privileges.
+
+    Args:
+        as_stranger: Whether even root gives up its powers over other processes and their files, where it can.
     """
     if not sys.platform.startswith("linux"):
         return False
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # First without a user namespace: in a new one, root could no longer read the files of others.
-    return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWNET | _CLONE_NEWUSER))
+    # In a new user namespace root can no longer read the files of others: that one is first only for a stranger.
+    ways = [_CLONE_NEWNET, _CLONE_NEWNET | _CLONE_NEWUSER]
+    return any(libc.unshare(flags) == 0 for flags in (reversed(ways) if as_stranger else ways))
 
 
-def confine_writes(directories: Sequence[Path]) -> bool:
+def confine_files(writable: Sequence[Path], readable: Sequence[Path] | None = None) -> bool:
     """Give up writing anywhere but below some directories, and running programs; says whether that could be done.
 
     It can on Linux 5.13 and later where Landlock is switched on, after `leave_network`.
+
+    Args:
+        writable: Directories whose files may be written.
+        readable: What may be read; None: everything. What does not exist is passed over.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -74,22 +83,30 @@ def confine_writes(directories: Sequence[Path]) -> bool:
     version = call(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
     if version < 1:
         return False
-    handled = _EXECUTE_REMOVE_MAKE | _WRITE_FILE
+    reading = 0 if readable is None else _READ_FILE | _READ_DIRECTORY
+    handled = _EXECUTE_REMOVE_MAKE | _WRITE_FILE | reading
     handled |= sum(right for since, right in _SINCE_VERSION.items() if since <= version)
     rules = struct.pack("=Q", handled)
     ruleset = call(_LANDLOCK_CREATE, rules, ctypes.c_size_t(len(rules)), 0)
     if ruleset < 0:
         return False
-    for directory in directories:
-        place = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-        allowed = (_WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE) & handled
-        added = call(_LANDLOCK_ADD, ruleset, _PATH_BENEATH, struct.pack("=Qi", allowed, place), 0)
-        os.close(place)
-        if added != 0:
-            return False
+    writing = _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
+    allowed = [(path, (writing | reading) & handled) for path in writable]
+    allowed += [(path, reading) for path in readable or () if path.exists()]
+    if not all(_allow(call, ruleset, path, rights) for path, rights in allowed):
+        return False
     restricted: int = call(_LANDLOCK_RESTRICT, ruleset, 0)
     os.close(ruleset)
     return restricted == 0
+
+
+def _allow(call: Callable[..., int], ruleset: int, path: Path, rights: int) -> bool:
+    place = os.open(path, os.O_PATH)
+    if not path.is_dir():
+        rights &= ~_READ_DIRECTORY  # which a file does not have
+    added = call(_LANDLOCK_ADD, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, place), 0)
+    os.close(place)
+    return added == 0
 
 
 def apply_limits(limits: Limits) -> bool:

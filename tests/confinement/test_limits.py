@@ -12,7 +12,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Li
 
 
 def spared(*lines: str) -> subprocess.CompletedProcess:
-    code = "\n".join(["import json, os", "from wmtp.authoring.pickles.limits import *", *lines])
+    code = "\n".join(["import json, os", "from wmtp.confinement.limits import *", *lines])
     return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=600)
 
 
@@ -49,7 +49,7 @@ def test_writing_and_running_are_confined_exactly_when_they_are_said_to_be(tmp_p
     (tmp_path / "precious").write_text("kept")
     done = spared(
         f"os.chdir({str(tmp_path)!r}); leave_network()",
-        "confined = confine_writes([Path('own')])",
+        "confined = confine_files([Path('own')])",
         "def works(act):",
         "    try: act()",
         "    except OSError: return False",
@@ -63,6 +63,23 @@ def test_writing_and_running_are_confined_exactly_when_they_are_said_to_be(tmp_p
     confined, worked = json.loads(done.stdout)
     assert worked == [False] * 7 * confined
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+@linux
+def test_reading_is_confined_exactly_when_it_is_said_to_be(tmp_path):
+    for name in ("own", "given", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    done = spared(
+        f"os.chdir({str(tmp_path)!r}); leave_network(as_stranger=True)",
+        "confined = confine_files([Path('own')], [Path('given'), Path('is not there')])",
+        "def read(name):",
+        "    try: return Path(name, 'file').read_text()",
+        "    except PermissionError: return None",
+        "print(json.dumps([confined, [read(name) for name in ('own', 'given', 'other')]]))",
+    )
+    confined, found = json.loads(done.stdout)
+    assert found == ["own", "given", None if confined else "other"]
 
 
 def test_a_file_grows_to_the_limit_and_no_further():
