@@ -6,8 +6,8 @@ of ours predicts it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Served:
         dtype: In which both compute.
         min_margin: By how much the best logit is to lead, in the text after a prompt.
         engine: The server: a name that check.py knows.
+        options: Further settings of it.
     """
 
     target: Path
@@ -42,6 +43,7 @@ class Served:
     dtype: str = "float32"
     min_margin: float = 0.0
     engine: str = "vllm"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_drafts(self) -> int:
@@ -115,7 +117,7 @@ def _native(
     target = exported(model, directory / f"{name}-native", "native")
     wmtp("validate", target, "--for", engine)
     speculative = {"method": "mtp", "num_speculative_tokens": num_drafts}
-    return Served(target, speculative, model, None, family.dtype, family.min_margin, engine)
+    return Served(target, speculative, model, None, family.dtype, family.min_margin, engine, family.options)
 
 
 def grown_native(directory: Path, *, family: Family, trunk: Callable[[Path, Family], Path]) -> Served:

@@ -114,9 +114,9 @@ def _read_answers(path: Path) -> dict[str, Answer]:
 
 def jobs_of(case: Case, served: Served, prompts: list[list[int]]) -> list[Job]:
     """Return the two jobs of a case: without drafts, which those of one target share and is longer; and with them."""
-    target, beyond = str(served.target), served.num_drafts
-    plain = Job(served.plain_name, target, None, served.dtype, prompts, _NUM_NEW_TOKENS + beyond)
-    return [plain, Job(case.name, target, served.speculative, served.dtype, prompts, _NUM_NEW_TOKENS)]
+    target, beyond, options = str(served.target), served.num_drafts, dict(served.options)
+    plain = Job(served.plain_name, target, None, served.dtype, prompts, _NUM_NEW_TOKENS + beyond, options)
+    return [plain, Job(case.name, target, served.speculative, served.dtype, prompts, _NUM_NEW_TOKENS, options)]
 
 
 def judge(case: Case, served: Served, prompts: list[list[int]], answers: dict[str, Answer]) -> Outcome:

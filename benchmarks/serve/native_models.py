@@ -54,6 +54,7 @@ class Family:
         dtype: In which a server's kernels compute it on a CPU.
         packing: Whether documents in one row are kept apart.
         min_margin: By how much the best logit is to lead, in the text after a prompt: so coarsely does `dtype` round.
+        options: Settings of the server that it needs.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Family:
     dtype: str = "float32"
     packing: bool = True
     min_margin: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 QWEN3_5 = Family(
@@ -82,6 +84,9 @@ DEEPSEEK = Family(
         "qk_nope_head_dim": 64, "v_head_dim": 64, "head_dim": 64, "topk_method": "noaux_tc",
         "num_nextn_predict_layers": 1,
     },
+    # vLLM 0.32's own kernel for a CPU turns queries of [tokens, heads, dim], which latent attention has, wrongly: the
+    # trunk's text is another one then. Its code in Python is right.
+    options={"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}},
 )  # fmt: skip
 GLM = Family(
     "glm4_moe", "glm4_moe", "Glm4MoeForCausalLM",

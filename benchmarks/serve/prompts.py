@@ -21,7 +21,9 @@ def read_prompts(model: Path) -> list[list[int]]:
     """Return prompts of 4 to 26 tokens, from all over the text."""
     tokenizer, text = wmtp.load(model).tokenizer, training_text()
     starts = range(0, len(text), len(text) // NUM_PROMPTS)
-    return [tokenizer(text[start : start + 200]).input_ids[:length] for start, length in zip(starts, _LENGTHS)]
+    return [
+        tokenizer(text[start : start + 200]).input_ids[:length] for start, length in zip(starts, _LENGTHS, strict=False)
+    ]
 
 
 def decided_prompts(path: Path, dtype: str, min_margin: float, num_new_tokens: int) -> list[list[int]]:
