@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from changes import Change, changed, inputs_swapped, put_in_place, rotary_rows, rows_shuffled
-from native_models import DEEPSEEK, ERNIE, GLM, HEAD_DIM, MELLUM, MIMO, QWEN3_5, Family, write_family, write_trunk
 from small_models import exported, grown, plain, trained, wmtp
 
+from native_models import DEEPSEEK, ERNIE, GLM, HEAD_DIM, MELLUM, MIMO, QWEN3_5, Family, write_family, write_trunk
 from wmtp.demo.zoo import stdlib_sources, train_tokenizer
 
 NUM_HEADS = 4
@@ -151,7 +151,7 @@ def wrong_native(directory: Path, *, family: Family, name: str, change: Change) 
 
 
 def read_as_halves(directory: Path, *, family: Family, block: str) -> Served:
-    """Serve a model whose module the server turns as halves; rows in that order say in wmtp's class what it computes."""
+    """Serve a model whose module the server turns as halves; rows in that order make wmtp compute the same."""
     right = native(directory, family=family)
     change = rotary_rows(block, HEAD_DIM, to_halves=False)
     return replace(
@@ -160,7 +160,7 @@ def read_as_halves(directory: Path, *, family: Family, block: str) -> Served:
 
 
 def ordered_as_halves(directory: Path, *, family: Family, block: str) -> Served:
-    """Serve the same model with the module's rows in the order of halves: then such a server computes what wmtp does."""
+    """Serve it with the module's rows in the order of halves: then such a server computes what wmtp does."""
     right = native(directory, family=family)
     change = rotary_rows(block, HEAD_DIM, to_halves=True)
     return replace(right, target=changed(right.target, directory / f"{family.name}-halves", change))

@@ -158,9 +158,7 @@ def main() -> None:
     outcomes = [judge(case, each, prompts[case], answers) for case, each in served.items()]
     found = subprocess.run([args.server, "-c", _VERSIONS], check=True, capture_output=True, text=True).stdout.strip()
     print(f"Served by {found}; predicted by wmtp {wmtp.__version__}, torch {version('torch')}.\n")
-    print(
-        "| case | accepted of drafted, by position: server | predicted | not to be | text | |\n|---|---|---|---|---|---|"
-    )
+    print("| case | accepted of drafted, by position: server | predicted | not to be | text | |\n" + 6 * "|---" + "|")
     print("\n".join(outcome.line() for outcome in outcomes))
     sys.exit(not all(outcome.holds for outcome in outcomes))
 

@@ -79,8 +79,8 @@ def predicted_counts(
         model: Answers token ids with `logits` `[batch, seq, future, vocab]`.
         prompts: Token ids.
         continuations: What the target said after each without drafts, `num_drafts` tokens more than are counted.
-        num_drafts: Tokens drafted a round, by heads 2 to `num_drafts` + 1; several of a model with native modules by its
-            first one, run again and again.
+        num_drafts: Tokens drafted a round, by heads 2 to `num_drafts` + 1; several of a model with native modules by
+            its first one, run again and again.
     """
     counts, num_differing = Counts(0, 0, (0,) * num_drafts), 0
     for prompt, continuation in zip(prompts, continuations, strict=True):
