@@ -5,7 +5,7 @@ This file is imported in the environment of the server too, which does not have 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -20,6 +20,7 @@ class Job:
         dtype: In which it computes.
         prompts: Token ids.
         num_new_tokens: To generate after each, whatever they are.
+        options: Further settings, in the server's own words.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Job:
     dtype: str
     prompts: list[list[int]]
     num_new_tokens: int
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

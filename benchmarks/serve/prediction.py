@@ -7,16 +7,19 @@ round along the text that was served, and has to be the server's to the last one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from wmtp.models.calls import recorded_calls
 from wmtp.models.native import NativeMTPForCausalLM
 from wmtp.models.native_module import embedded
 from wmtp.models.targets import Rows
+
+DraftsAt = Callable[[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -38,33 +41,32 @@ class Counts:
         return Counts(self.num_rounds + other.num_rounds, self.num_drafted + other.num_drafted, tuple(accepted))
 
 
-def count_rounds(
-    drafts: Sequence[Sequence[int]], tokens: Sequence[int], num_prompt_tokens: int, num_new_tokens: int
-) -> Counts:
+def play_rounds(
+    drafts_at: DraftsAt, tokens: Sequence[int], num_prompt_tokens: int, num_new_tokens: int
+) -> dict[int, int]:
     """Play the rounds of greedy speculative decoding along a text that is known.
 
     The prompt gives the first token by itself. Then each round verifies the drafts made where the last token was
     predicted: those up to the first wrong one are accepted, and the target adds one token of its own.
 
     Args:
-        drafts: At each position t, what is drafted for t + 2, t + 3, ...
+        drafts_at: Says for a position t what is drafted for t + 2, t + 3, ...; asked where a round begins.
         tokens: The prompt and what the target says after it, with as many tokens more as a draft has: the last round
             may accept beyond the end, and servers count that.
         num_prompt_tokens: How many of them are the prompt.
         num_new_tokens: How many were asked for.
+
+    Returns:
+        For each position at which a round begins, how many of its drafts are accepted.
     """
-    num_drafts = len(drafts[0])
-    accepted = [0] * num_drafts
-    position, num_rounds = num_prompt_tokens - 1, 0
+    found: dict[int, int] = {}
+    position = num_prompt_tokens - 1
     while position + 1 < num_prompt_tokens + num_new_tokens - 1:
-        truth = tokens[position + 2 : position + 2 + num_drafts]
-        right = [draft == token for draft, token in zip(drafts[position], truth, strict=True)]
-        num_right = right.index(False) if False in right else num_drafts
-        for place in range(num_right):
-            accepted[place] += 1
-        num_rounds += 1
-        position += 1 + num_right
-    return Counts(num_rounds, num_rounds * num_drafts, tuple(accepted))
+        drafts = drafts_at(position)
+        right = [draft == tokens[place] for place, draft in enumerate(drafts, position + 2)]
+        found[position] = right.index(False) if False in right else len(right)
+        position += 1 + found[position]
+    return found
 
 
 @torch.no_grad()
@@ -77,31 +79,37 @@ def predicted_counts(
         model: Answers token ids with `logits` `[batch, seq, future, vocab]`.
         prompts: Token ids.
         continuations: What the target said after each without drafts, `num_drafts` tokens more than are counted.
-        num_drafts: Tokens drafted a round, by heads 2 to `num_drafts` + 1.
+        num_drafts: Tokens drafted a round, by heads 2 to `num_drafts` + 1; several of a model with native modules by
+            its first one, run again and again.
     """
     counts, num_differing = Counts(0, 0, (0,) * num_drafts), 0
     for prompt, continuation in zip(prompts, continuations, strict=True):
         tokens = prompt + continuation
         best = model(torch.tensor([tokens])).logits[0].argmax(-1)  # seq future
         num_differing += int((best[len(prompt) - 1 : -1, 0] != torch.tensor(continuation)).sum())
-        drafts = best[:, 1 : num_drafts + 1].tolist()
-        if best.shape[1] <= num_drafts:
-            assert isinstance(model, NativeMTPForCausalLM)
-            ends = range(len(prompt), len(tokens) - num_drafts)
-            drafts[len(prompt) - 1 : -num_drafts - 1] = [run_again(model, tokens, end, num_drafts) for end in ends]
-        counts += count_rounds(drafts, tokens, len(prompt), len(continuation) - num_drafts)
+        drafts_at = _drafts_of(model, best, tokens, num_drafts)
+        rounds = play_rounds(drafts_at, tokens, len(prompt), len(continuation) - num_drafts)
+        accepted = (sum(number > place for number in rounds.values()) for place in range(num_drafts))
+        counts += Counts(len(rounds), len(rounds) * num_drafts, tuple(accepted))
     return counts, num_differing
+
+
+def _drafts_of(model: nn.Module, best: Int[Tensor, "seq future"], tokens: Sequence[int], num_drafts: int) -> DraftsAt:
+    if isinstance(model, NativeMTPForCausalLM) and num_drafts > 1:
+        return lambda position: run_again(model, tokens, position + 1, num_drafts)
+    drafts = best[:, 1 : num_drafts + 1].tolist()
+    return lambda position: drafts[position]
 
 
 @torch.no_grad()
 def run_again(model: NativeMTPForCausalLM, tokens: Sequence[int], num_rows: int, num_drafts: int) -> list[int]:
-    """Return what a server drafts that runs the only module again, on its own drafts and its own output.
+    """Return what a server drafts that runs the first module again, on its own drafts and its own output.
 
     The further runs see what the first one left of earlier tokens: each is one more row of the same sequence. Training
     with `recursion` lets each run see its own states instead, so its logits are not these.
 
     Args:
-        model: With one native module.
+        model: With native modules.
         tokens: Known ones, with at least `num_drafts` more than rows.
         num_rows: Rows whose hidden states the trunk has; the last of them has the next token beside it.
         num_drafts: How often the module runs.

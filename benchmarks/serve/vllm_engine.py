@@ -48,6 +48,7 @@ def serve(job: Job) -> Answer:
         enable_prefix_caching=False,
         disable_log_stats=False,
         **extra,
+        **job.options,
     )
     sampling = SamplingParams(temperature=0, max_tokens=job.num_new_tokens, ignore_eos=True, detokenize=False)
     prompts = [{"prompt_token_ids": prompt} for prompt in job.prompts]
