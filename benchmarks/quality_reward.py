@@ -68,7 +68,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    shape=shape_of(NUM_SUMS),
+    shape=shape_of(NUM_SUMS, width=32),
     pretraining=Budget(steps=1500, batch_size=64, learning_rate=5e-3),
     budget=Budget(steps=200, batch_size=64, learning_rate=1e-3),
     seeds=(0, 1, 2),

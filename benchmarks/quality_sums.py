@@ -24,9 +24,9 @@ FIRST_ANSWER = 5  # its place in a document
 REWARD, RIGHT = "reward", "right"
 
 
-def shape_of(num_sums: int) -> Shape:
+def shape_of(num_sums: int, *, width: int = 32) -> Shape:
     """Return the shape of models of documents of so many sums."""
-    return Shape(vocabulary=MODULUS + 5, context=num_sums * TOKENS_OF_SUM + 2)
+    return Shape(vocabulary=MODULUS + 5, context=num_sums * TOKENS_OF_SUM + 2, width=width)
 
 
 def documents(right: Bool[Tensor, "documents sums"], draws: torch.Generator) -> Int[Tensor, "documents seq"]:

@@ -16,7 +16,7 @@ from wmtp.errors import DataError
 from wmtp.models import losses, targets
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.targets import Rows
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 from wmtp.selftest import gradient_oracles, model_oracles, native_oracles, oracles
 from wmtp.selftest.oracles import Finding
 from wmtp.selftest.run import ORACLES, run_selftest

@@ -16,7 +16,7 @@ from wmtp.algorithms.weighting import head_prior
 from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import trainable
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 from wmtp.training.trainer import WMTPTrainer
 
 VOCAB = 128

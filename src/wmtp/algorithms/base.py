@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # torch, only named in annotations: a recipe is read and a ru
     from jaxtyping import Float
     from torch import Tensor
 
-    from wmtp.algorithms.signals import Signals, ValueStates
+    from wmtp.algorithms.explained import ValueStates
+    from wmtp.algorithms.signals import Signals
 
 RoleName = Literal["base", "ref", "rm"]
 
@@ -137,33 +138,37 @@ class Algorithm(ABC):
 
 
 class ValueAlgorithm(Algorithm):
-    """An algorithm that reads a value head on the trunk: `Signals.values` is there.
+    """An algorithm that reads value heads on the trunk: `Signals.values` is there.
 
     Attributes:
-        fit_steps: Optimizer steps before the first in which only the value head is trained.
-        value_learning_rate: Of the value head: in those steps throughout, and after them the peak of the schedule.
+        fit_steps: Optimizer steps before the first in which only the value heads are trained.
+        value_learning_rate: Of the value heads: in those steps throughout, and after them the peak of the schedule.
         detach_trunk: Whether the value loss is kept from the trunk.
+        folds: Into how many parts documents are divided, with heads for each; 1: all documents have the same heads.
+        values_tokens: Whether there are heads that value each token that is chosen: `Signals.token_values` is there.
     """
 
     fit_steps: int
     value_learning_rate: float
     detach_trunk: bool
+    folds: int = 1
+    values_tokens: bool = False
 
     @abstractmethod
     def value_loss(self, signals: Signals) -> Float[Tensor, ""]:
-        """Return the loss of the value head, a sum over learned tokens, with its coefficient; 0-dim, fp32.
+        """Return the loss of the value heads, a sum over learned tokens, with its coefficient; 0-dim, fp32.
 
         The trainer divides by the number of learned tokens in the whole optimizer step. Its gradient reaches
-        `signals.values` alone.
+        `signals.values` and `signals.token_values` alone.
         """
 
     @abstractmethod
     def value_states(self, signals: Signals) -> ValueStates:
-        """Return what the value head says of each state before a learned token, and what came true."""
+        """Return what value heads say where the algorithm relies on it, and what came true."""
 
     @abstractmethod
     def require_fit(self, explained: Sequence[float]) -> None:
-        """Refuse to go on with a value head that has learned nothing.
+        """Refuse to go on with value heads that have learned nothing.
 
         Args:
             explained: Explained variance by relative position: equal parts of a document, the last one its end.

@@ -1,14 +1,13 @@
-"""critic: from a document's reward and a value head to what each token was worth.
+"""critic: from a document's reward and value heads to what each token was worth.
 
-Rewards, values and advantages belong to documents of packed rows. Values are of states: `V[t]` is what is expected
-after tokens 0..t. Advantages and gates are of tokens: `A[j]` is what token j changed. The response of a document is
-from its first learned token P to its last one T.
+Rewards, values and advantages belong to documents of packed rows. Values are of states, `V[t]`: what is expected after
+tokens 0..t; or of tokens, `Q[j]`: what is expected once token j is chosen after tokens 0..j-1. Advantages and gates are
+of tokens: `A[j]` is what token j changed. The response of a document is from its first learned token P to its last T.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wmtp.algorithms.grouping import counts, documents, num_before
-from wmtp.algorithms.signals import Signals, ValueStates
 from wmtp.errors import CheckpointError
 from wmtp.models.targets import shift
 
 # In standard deviations: a single outlier must not become the whole batch.
 REWARD_CLIP = 5.0
-ADVANTAGE_CLIP = 3.0
 LOWEST_GATE, HIGHEST_GATE = 0.1, 5.0
-# In standard deviations of the reward. What is smaller is rounding, and dividing by it would make rounding a signal.
-LEAST_DEVIATION = 1e-4
 
 
 @dataclass(frozen=True)
@@ -111,27 +106,39 @@ def value_targets(
     return torch.where(shift(response.inside, 1, fill=False), target, 0)
 
 
-def squares(values: Float[Tensor, "batch seq"], learned: Bool[Tensor, "batch seq"]) -> Float[Tensor, "2"]:
-    """Return the sum of squares over learned tokens, and their number."""
-    return torch.stack([torch.where(learned, values.square(), 0).sum(), learned.sum().float()])
+def token_credit(
+    token_values: Float[Tensor, "batch seq"],
+    values: Float[Tensor, "batch seq"],
+    learned: Bool[Tensor, "batch seq"],
+) -> Float[Tensor, "batch seq"]:
+    """Return `A[j] = Q[j] - V[j-1]` at learned tokens, what choosing token j changed; 0 elsewhere.
 
+    Both are fitted to the reward itself, so that over the tokens that may follow a state the mean is 0, and a state
+    that forgets what earlier tokens decided takes nothing away from them.
 
-def in_deviations(advantage: Float[Tensor, "batch seq"], mean_square: Float[Tensor, ""]) -> Float[Tensor, "batch seq"]:
-    """Return advantages in their standard deviations, at most 3 away from 0.
+    Args:
+        token_values: Q of each token.
+        values: V of each state.
+        learned: Which tokens head 1 has to predict.
 
-    The deviation is from 0, not from the mean: at 0 a token changed nothing, and there the gate has to be 1.
+    Source: Snell et al. 2022, "Offline RL for Natural Language Generation with Implicit Language Q Learning"
+        (arXiv 2206.11871), section 4: Q and V on the states of a language model, and weights from Q - V. They back Q up
+        from later values and fit V to an expectile of it; here both are fitted to the document's reward by squared
+        error.
     """
-    deviation = mean_square.sqrt().clamp(min=LEAST_DEVIATION)
-    return (advantage / deviation).clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)
+    return torch.where(learned, token_values - shift(values, -1, 0.0), 0)
 
 
-def exponential_gate(deviations: Float[Tensor, "batch seq"], temperature: float) -> Float[Tensor, "batch seq"]:
+def exponential_gate(advantage: Float[Tensor, "batch seq"], temperature: float) -> Float[Tensor, "batch seq"]:
     """Return `exp(A / temperature)` within [0.1, 5]; 1 where the advantage is 0.
+
+    Advantages are in standard deviations of the reward. In their own, where nothing decides anything noise would be
+    weighed like credit.
 
     Source: Peng et al. 2019 (arXiv 1910.00177), equation 9 and section 4 (weights are clipped); they bound above
         alone. Here a token that lowers the reward is still learned a little.
     """
-    return (deviations / temperature).exp().clamp(LOWEST_GATE, HIGHEST_GATE)
+    return (advantage / temperature).exp().clamp(LOWEST_GATE, HIGHEST_GATE)
 
 
 class RewardStandardiser:
@@ -186,35 +193,3 @@ def is_constant(rewards: Float[Tensor, "documents"]) -> bool:
         return True
     exact = rewards.double()
     return bool(exact.max() - exact.min() <= 1e-6 * exact.abs().max())
-
-
-def states(signals: Signals, standardise: Callable[[Tensor], Tensor], reward: str) -> ValueStates:
-    """Return the states before learned tokens: values, rewards, and places in the response.
-
-    Args:
-        signals: Of a batch, with values.
-        standardise: Brings rewards into the unit of values.
-        reward: The name of the reward among `signals.scores`.
-    """
-    assert signals.values is not None
-    response = Response.of(signals.learned, signals.document_ids)
-    before = signals.valid[..., 0]  # head 1 has a token to predict at t: t is the state before it
-    rewards, places = shift(standardise(signals.scores[reward]), 1, 0.0), shift(response.place, 1, 0.0)
-    return ValueStates(signals.values.detach().float()[before], rewards[before], places[before])
-
-
-def explained_variance(states: ValueStates, parts: int = 10) -> list[float]:
-    """Return `1 - Var(R - V) / Var(R)` in each of so many equal parts of responses, from begin to end.
-
-    1: values say all about the reward; 0: no more than a constant; below 0: less. NaN where a part has no state, or
-    rewards that do not differ.
-    """
-    part = (states.positions * parts).long().clamp(0, parts - 1)
-    found = []
-    for number in range(parts):
-        chosen = part == number
-        returns, values = states.returns[chosen].cpu().double(), states.values[chosen].cpu().double()
-        spread = float(returns.var(correction=0)) if len(returns) else 0.0
-        left = float((returns - values).var(correction=0)) if len(returns) else 0.0
-        found.append(1 - left / spread if spread > 0 else math.nan)
-    return found

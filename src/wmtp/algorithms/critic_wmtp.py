@@ -1,56 +1,76 @@
-"""critic-wmtp: tokens count by how much they raise the reward that a value head expects."""
+"""critic-wmtp: tokens count by how much choosing them raises the reward that value heads expect."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from wmtp.algorithms.base import BASE, Role, Score, ValueAlgorithm
 from wmtp.errors import TrainingError
-from wmtp.faults import StrictModel
+from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.untrusted import show
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from wmtp.algorithms.critic_advantage import Response, RewardStandardiser
+    from wmtp.algorithms.critic_advantage import RewardStandardiser
+    from wmtp.algorithms.critic_values import CriticValues
+    from wmtp.algorithms.explained import ValueStates
     from wmtp.algorithms.running import RunningSums
-    from wmtp.algorithms.signals import Signals, ValueStates
+    from wmtp.algorithms.signals import Signals
 
-# Of rewards in the unit of a restored value head: more of them beyond its range, and they are other rewards.
+# Of rewards in the unit of restored value heads: more of them beyond its range, and they are other rewards.
 MOST_CLIPPED = 0.25
-# At the end of a document, where a value head knows the whole of it. Below it weights would be noise.
+# In the tenth of documents where the values of tokens say most. Below it weights would be noise.
 LEAST_EXPLAINED = 0.05
+_TEMPERATURES = {"token": 0.25, "return": 1.0}
 
 
 class CriticSection(StrictModel):
     """`critic` in recipe.yaml: how a sequence's reward becomes weights of its tokens."""
 
-    gamma: float = Field(1.0, gt=0, le=1, description="Discount of the reward for each token before the end.")
-    lambda_value: float = Field(1.0, ge=0, le=1, description="Lambda of the value target; 1: the reward itself.")
+    credit: Literal["token", "return"] = Field(
+        "token",
+        description="token: Q(state, token) - V(state), what each choice changed. return: reward - V(state), what came"
+        " of the document.",
+    )
+    gamma: float = Field(1.0, gt=0, le=1, description="credit return: discount of the reward for each token before it.")
+    lambda_value: float = Field(
+        1.0, ge=0, le=1, description="credit return: lambda of the value target; 1: the reward itself."
+    )
     lambda_advantage: float = Field(
-        0.0, ge=0, le=1, description="Lambda of the advantage; 0: the one-step error, which localises credit best."
+        1.0, ge=0, le=1, description="credit return: lambda of the advantage; 1: reward - V; below it credit decays."
     )
     normalize: Literal["batch", "horizon"] = Field(
         "batch", description="batch: mean weight 1 over the batch. horizon: a softmax over the heads of each position."
     )
     scope: Literal["batch", "ema"] = Field(
-        "batch", description="Where the normaliser comes from; ema: a running one, whatever the micro-batch size."
+        "batch", description="Where the mean weight comes from; ema: a running one, whatever the micro-batch size."
     )
-    temperature: float = Field(
-        1.0, gt=0, le=100, description="Of the exponential, in standard deviations; higher: more equal weights."
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Of the exponential, in standard deviations of the reward; higher: more equal weights; null: 0.25"
+        " for credit token, 1 for credit return.",
+    )
+    folds: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="Parts of the documents; heads give credit to the part that they were not fitted on.",
     )
     value_coefficient: float = Field(0.1, gt=0, le=100, description="Factor of the value loss beside the token loss.")
     detach_trunk: bool = Field(True, description="Keep the value loss from training the trunk.")
-    stage1_steps: int = Field(200, ge=0, description="Optimizer steps in which only the value head is trained.")
+    stage1_steps: int = Field(200, ge=0, description="Optimizer steps in which only the value heads are trained.")
     value_learning_rate: float = Field(
-        1e-3, gt=0, le=1, description="Learning rate of the value head; in stage 2 the peak of the common schedule."
+        1e-3, gt=0, le=1, description="Learning rate of the value heads; in stage 2 the peak of the common schedule."
     )
     reward_column: str | None = Field(
         None, min_length=1, description="Column of the data that holds rewards; null: the reward model gives them."
@@ -59,25 +79,38 @@ class CriticSection(StrictModel):
         None, ge=0, description="Which label of the reward model is the reward; null: it has one label only."
     )
 
+    @model_validator(mode="after")
+    def _fits_its_credit(self) -> Self:
+        if faults := list(self._misfits()):
+            raise FieldFaults(*faults)
+        return self
+
+    def _misfits(self) -> Iterator[Fault]:
+        if self.credit == "return" and self.normalize == "horizon":
+            problem = "is horizon, and credit return gives all heads of a position nearly the same advantage"
+            yield Fault(("normalize",), problem, "write normalize: batch, or credit: token")
+        for name in ("gamma", "lambda_value", "lambda_advantage"):
+            if self.credit == "token" and getattr(self, name) != 1:
+                problem = f"is {getattr(self, name):g}, and credit token fits its heads to the reward itself"
+                yield Fault((name,), problem, f"leave {name} out, or write credit: return")
+
 
 class CriticWMTP(ValueAlgorithm):
-    """Advantage-weighted regression over several heads, with a value head on the trunk.
+    """Advantage-weighted regression over several heads, with value heads on the trunk.
 
-    A token's advantage, in running or batch deviations, becomes a gate that serves every head that predicts the token.
-    `normalize: batch` is `exp(A / temperature)` within [0.1, 5], then divided by the mean weight; `horizon` is a
-    softmax of A / temperature over the heads of each position.
+    A token's advantage, in standard deviations of the reward, becomes a gate that serves every head that predicts the
+    token. `normalize: batch` is `exp(A / temperature)` within [0.1, 5], then divided by the mean weight; `horizon` is a
+    softmax of A / temperature over the heads of each position. `credit: token` is `A[j] = Q[j] - V[j-1]`, with both
+    fitted to the reward; `credit: return` is `A[j] = R - V[j-1]`, or with lambda below 1 the generalised advantage.
 
     How an optimizer step is cut into micro-batches, and over processes, changes nothing in `horizon` and with scope
-    `ema`: deviation and mean weight are those of past steps. With `normalize: batch` and scope `batch` both are the
-    micro-batch's. The value loss and the unit of rewards never depend on it.
+    `ema`, where the mean weight is that of past steps; until there is one, in the first step, every token weighs 1.
+    With `normalize: batch` and scope `batch` the mean is the micro-batch's. The value loss never depends on it.
 
-    Until there are running figures every token weighs 1: in the first optimizer step, which has no deviation, and with
-    scope `ema` in the next, which has no mean weight.
-
-    Source: Peng et al. 2019, "Advantage-Weighted Regression" (arXiv 1910.00177), and Schulman et al. 2016,
-        "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (arXiv 1506.02438), equation 16.
-        They weigh actions of a policy by returns that it earned; here tokens of given documents are weighed, lambda is
-        0 for credit, and advantages are divided by their deviation.
+    Source: Peng et al. 2019, "Advantage-Weighted Regression" (arXiv 1910.00177), for weights from advantages; Snell et
+        al. 2022 (arXiv 2206.11871) for Q and V on a language model; Schulman et al. 2016 (arXiv 1506.02438), equation
+        16, for `credit: return`. They weigh what a policy did; here tokens of given documents are weighed, heads are
+        fitted to the reward of whole documents, and give credit only to documents that they were not fitted on.
     """
 
     name = "critic-wmtp"
@@ -96,9 +129,12 @@ class CriticWMTP(ValueAlgorithm):
         else:
             self.scores = (Score("reward", "reward", role="rm", label=label),)
         self.least_heads = 2 if self.critic.normalize == "horizon" else 1
+        self.temperature = self.critic.temperature or _TEMPERATURES[self.critic.credit]
         self.fit_steps = self.critic.stage1_steps
         self.value_learning_rate = self.critic.value_learning_rate
         self.detach_trunk = self.critic.detach_trunk
+        self.folds = self.critic.folds
+        self.values_tokens = self.critic.credit == "token"
 
     @override
     def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:
@@ -113,12 +149,12 @@ class CriticWMTP(ValueAlgorithm):
             raise self._other_unit(rewards)
 
     def _other_unit(self, rewards: Float[Tensor, "documents"]) -> TrainingError:
-        # A restored value head has learned rewards in the unit that came with it.
+        # Restored value heads have learned rewards in the unit that came with them.
         _, mean, deviation = self._standardise.figures.tolist()
         return TrainingError(
-            f"critic-wmtp: rewards are {rewards.min():g} to {rewards.max():g}, and the value head of the base model has"
-            f" learned rewards around {mean:g} with a deviation of {deviation:g}",
-            hint="use the rewards that it was fitted to, or a base model without algorithm_state.safetensors",
+            f"critic-wmtp: rewards are {rewards.min():g} to {rewards.max():g}, and the value heads of the base model"
+            f" have learned rewards around {mean:g} with a deviation of {deviation:g}",
+            hint="use the rewards that they were fitted to, or a base model without algorithm_state.safetensors",
         )
 
     def _constant(self, rewards: list[float]) -> TrainingError:
@@ -133,73 +169,49 @@ class CriticWMTP(ValueAlgorithm):
 
     @override
     def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
-        import torch
-
-        from wmtp.algorithms.critic_advantage import in_deviations, squares
-
-        advantage = self._advantage(signals)
-        sums = squares(advantage, signals.learned)
-        mean_square: Tensor | None = sums[0] / sums[1].clamp(min=1)
-        if self.critic.normalize == "horizon" or self.critic.scope == "ema":
-            mean_square = self._squares.mean()
-            self._squares.add(sums)
-        if mean_square is None:
-            return torch.ones_like(signals.ce, dtype=torch.float32)
-        return self._weigh(in_deviations(advantage, mean_square.to(advantage)), signals)
-
-    def _weigh(self, deviations: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq future"]:
         from wmtp.algorithms.critic_advantage import exponential_gate
         from wmtp.algorithms.running import by_running_mean
         from wmtp.algorithms.weighting import head_softmax, normalised, spread
 
+        lambda_ = self.critic.lambda_advantage
+        advantage = self._values(signals).advantage(gamma=self.critic.gamma, lambda_=lambda_)
         if self.critic.normalize == "horizon":
-            return head_softmax(deviations / self.critic.temperature, signals.valid, signals.prior)
-        weights = spread(exponential_gate(deviations, self.critic.temperature), signals.valid)
+            return head_softmax(advantage / self.temperature, signals.valid, signals.prior)
+        weights = spread(exponential_gate(advantage, self.temperature), signals.valid)
         if self.critic.scope == "ema":
             return by_running_mean(weights, signals.valid, signals.prior, self._mean_weight)
         return normalised(weights, signals.valid, signals.prior)
 
-    def _advantage(self, signals: Signals) -> Float[Tensor, "batch seq"]:
-        from wmtp.algorithms.critic_advantage import advantages
+    def _values(self, signals: Signals) -> CriticValues:
+        from wmtp.algorithms.critic_values import CriticValues
 
-        values, rewards, response = self._read(signals)
-        lambda_ = self.critic.lambda_advantage
-        return advantages(values.detach(), rewards, response, gamma=self.critic.gamma, lambda_=lambda_)
-
-    def _read(self, signals: Signals) -> tuple[Tensor, Tensor, Response]:
-        from wmtp.algorithms.critic_advantage import Response
-
-        assert signals.values is not None
         rewards = self._standardise(signals.scores["reward"])
-        return signals.values.float(), rewards, Response.of(signals.learned, signals.document_ids)
+        return CriticValues.of(signals, rewards, of_tokens=self.values_tokens)
 
     @override
     def value_loss(self, signals: Signals) -> Float[Tensor, ""]:
-        """Return `value_coefficient * sum((V[t] - G[t])^2)` over states before learned tokens; G has no gradient."""
-        import torch
+        """Return `value_coefficient * sum((V[t] - G[t])^2 + (Q[t+1] - R)^2)` over states before learned tokens.
 
-        from wmtp.algorithms.critic_advantage import value_targets
-
-        values, rewards, response = self._read(signals)
+        G, the value target, has no gradient; it is R with credit token, which alone has Q. Each fold's heads count only
+        documents of other folds.
+        """
         lambda_ = self.critic.lambda_value
-        targets = value_targets(values.detach(), rewards, response, gamma=self.critic.gamma, lambda_=lambda_)
-        errors = torch.where(signals.valid[..., 0], values - targets, 0)
-        return self.critic.value_coefficient * errors.square().sum()
+        return self.critic.value_coefficient * self._values(signals).loss(gamma=self.critic.gamma, lambda_=lambda_)
 
     @override
     def value_states(self, signals: Signals) -> ValueStates:
-        from wmtp.algorithms.critic_advantage import states
-
-        return states(signals, self._standardise, "reward")
+        return self._values(signals).states()
 
     @override
     def require_fit(self, explained: Sequence[float]) -> None:
-        if math.isfinite(explained[-1]) and explained[-1] >= LEAST_EXPLAINED:
+        """Refuse credit from Q that explains nothing anywhere; the V of credit return is a baseline and may do so."""
+        best = max((share for share in explained if math.isfinite(share)), default=math.nan)
+        if self.critic.credit == "return" or best >= LEAST_EXPLAINED:
             return
         curve = " ".join(f"{share:.3f}" for share in explained)
         raise TrainingError(
-            f"critic-wmtp: the value head explains {explained[-1]:.3f} of the variance of rewards at the end of "
-            f"documents, and at least {LEAST_EXPLAINED} is needed: weights would be noise",
+            f"critic-wmtp: the values of tokens explain at most {best:.3f} of the variance of rewards of documents that"
+            f" they were not fitted on, and at least {LEAST_EXPLAINED} is needed: weights would be noise",
             hint="raise critic.stage1_steps or critic.value_learning_rate, or give more documents; "
             "a reward that the text does not tell cannot be used",
             faults=[f"explained variance from begin to end of documents: {curve}"],
@@ -207,22 +219,16 @@ class CriticWMTP(ValueAlgorithm):
 
     @override
     def end_step(self, total: Callable[[Tensor], Tensor]) -> None:
-        self._squares.end_step(total)
         self._mean_weight.end_step(total)
 
     @override
     def state(self) -> dict[str, Tensor]:
-        return {
-            "reward_figures": self._standardise.figures,
-            "advantage_squares": self._squares.kept,
-            "mean_weight": self._mean_weight.kept,
-        }
+        return {"reward_figures": self._standardise.figures, "mean_weight": self._mean_weight.kept}
 
     @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
         self._standardise.restore(state["reward_figures"])
-        self._squares.restore(state["advantage_squares"])
         self._mean_weight.restore(state["mean_weight"])
 
     # Made when first needed: a run is planned without torch.
@@ -231,12 +237,6 @@ class CriticWMTP(ValueAlgorithm):
         from wmtp.algorithms.critic_advantage import RewardStandardiser
 
         return RewardStandardiser()
-
-    @cached_property
-    def _squares(self) -> RunningSums:
-        from wmtp.algorithms.running import RunningSums
-
-        return RunningSums(2)
 
     @cached_property
     def _mean_weight(self) -> RunningSums:

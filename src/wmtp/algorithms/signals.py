@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from wmtp.models.targets import shift
 
 @dataclass(frozen=True)
 class Signals:
-    """What an algorithm may look at. Nothing but `values` has a gradient.
+    """What an algorithm may look at. Nothing but `values` and `token_values` has a gradient.
 
     Attributes:
         ce: Cross-entropy of head k at position t in nats, fp32; 0 where not valid.
@@ -23,7 +22,9 @@ class Signals:
         prior: One factor a head, with mean 1.
         document_ids: Equal within a document; padding has an id of its own.
         scores: The algorithm's scores by name, indexed by token: of token j at place j.
-        values: What a value head expects of the document after tokens 0..t; None without one.
+        values: What each value head expects of the document after tokens 0..t; None without one.
+        token_values: The same once token j is chosen after tokens 0..j-1, at place j; None where no head says it.
+        folds: Which fold each token's document is in, from 0; None where there is one.
         step: Optimizer steps done.
     """
 
@@ -32,7 +33,9 @@ class Signals:
     prior: Float[Tensor, "future"]
     document_ids: Int[Tensor, "batch seq"]
     scores: Mapping[str, Float[Tensor, "batch seq"]]
-    values: Float[Tensor, "batch seq"] | None = None
+    values: Float[Tensor, "batch seq folds"] | None = None
+    token_values: Float[Tensor, "batch seq folds"] | None = None
+    folds: Int[Tensor, "batch seq"] | None = None
     step: int = 0
 
     @cached_property
@@ -44,24 +47,3 @@ class Signals:
     def token_ce(self) -> Float[Tensor, "batch seq"]:
         """Cross-entropy of head 1 at each token that it predicts, -log P(x_j | x_<j); 0 at the others."""
         return shift(self.ce[..., 0], -1, fill=0.0)
-
-
-@dataclass(frozen=True)
-class ValueStates:
-    """What a value head says, at the states before learned tokens.
-
-    Attributes:
-        values: Of each state.
-        returns: What the document's standardised reward was, for each state.
-        positions: Where in the learned part of its document the state is, from 0 (before its first token) to 1 (before
-            its last or only one).
-    """
-
-    values: Float[Tensor, "states"]
-    returns: Float[Tensor, "states"]
-    positions: Float[Tensor, "states"]
-
-    @classmethod
-    def joined(cls, parts: list[ValueStates]) -> ValueStates:
-        """Return the states of several batches as one."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "returns", "positions")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,11 +21,13 @@ class Example:
         input_ids: Its tokens, as int32 to halve what the data set takes in memory.
         num_prompt_tokens: How many of them, from the start, are read but not learned.
         scores: Figures by name, fp32: one for each token, or 0-dim where it is one for all of them.
+        document: Of a piece of a long document what tells that document from others; empty where this is the whole.
     """
 
     input_ids: Int[Tensor, "tokens"]
     num_prompt_tokens: int = 0
     scores: Mapping[str, Float[Tensor, "..."]] = field(default_factory=dict)
+    document: str = ""
 
     def __len__(self) -> int:
         return self.input_ids.numel()
@@ -44,3 +47,8 @@ class Example:
 
 Row = tuple[Example, ...]
 Batch = dict[str, Tensor]
+
+
+def document_digest(input_ids: Int[Tensor, "tokens"]) -> str:
+    """Return what tells a document's tokens from others, as 16 hex digits."""
+    return hashlib.sha256(input_ids.int().numpy().tobytes()).hexdigest()[:16]

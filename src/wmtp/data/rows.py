@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wmtp.data.collation import packed_row, padded_row, stacked
 from wmtp.data.documents import Document
-from wmtp.data.example import Batch, Example, Row
+from wmtp.data.example import Batch, Example, Row, document_digest
 from wmtp.errors import DataError
 
 if TYPE_CHECKING:
@@ -191,10 +191,13 @@ def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
 
 def _fit(example: Example, max_length: int) -> Iterable[Example]:
     # What the data says of a document it says of each of its pieces.
+    if len(example) <= max_length:
+        return [example]
+    document = document_digest(example.input_ids)
     if example.num_prompt_tokens:
         cut = example.input_ids[:max_length]
-        return [Example(cut, min(example.num_prompt_tokens, max_length), example.scores)]
-    return [Example(piece, scores=example.scores) for piece in example.input_ids.split(max_length)]
+        return [Example(cut, min(example.num_prompt_tokens, max_length), example.scores, document)]
+    return [Example(piece, scores=example.scores, document=document) for piece in example.input_ids.split(max_length)]
 
 
 def _pack(examples: Sequence[Example], length: int) -> list[Row]:

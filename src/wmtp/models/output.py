@@ -39,7 +39,8 @@ class MTPOutput(ModelOutput):
         logits: Without labels.
         hidden_states: The trunk's final hidden state; position t has consumed tokens 0..t. None where a foreign model
             gives none.
-        state_values: With a value head: the expected reward after tokens 0..t, fp32.
+        state_values: With value heads: the expected reward after tokens 0..t by each fold's head, fp32.
+        token_values: Where tokens are valued: the expected reward once token j is chosen after tokens 0..j-1, fp32.
     """
 
     ce: Float[Tensor, "batch seq future"] | None = None
@@ -47,7 +48,8 @@ class MTPOutput(ModelOutput):
     top1: Bool[Tensor, "batch seq future"] | None = None
     logits: Float[Tensor, "batch seq future vocab"] | None = None
     hidden_states: Float[Tensor, "batch seq dim"] | None = None
-    state_values: Float[Tensor, "batch seq"] | None = None
+    state_values: Float[Tensor, "batch seq folds"] | None = None
+    token_values: Float[Tensor, "batch seq folds"] | None = None
 
     @classmethod
     def of_targets(

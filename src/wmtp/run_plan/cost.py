@@ -24,8 +24,10 @@ class RunCost:
 
     Attributes:
         scoring: FLOPs of scores that are computed before training, once; none of them where they are kept already.
-        value_steps: Optimizer steps in which only a value head is trained; 0 without one.
+        value_steps: Optimizer steps in which only value heads are trained; 0 without them.
         value_stage: FLOPs of those.
+        num_value: Parameters of value heads, in all folds.
+        folds: Of documents, each with value heads of its own; 0 without value heads.
         steps: Optimizer steps of training itself.
         rows_in_step: Rows in an optimizer step, on one device.
         tokens: Tokens that are trained on, each as often as it is read.
@@ -36,6 +38,8 @@ class RunCost:
     scoring: int
     value_steps: int
     value_stage: int
+    num_value: int
+    folds: int
     steps: int
     rows_in_step: int
     tokens: int
@@ -49,20 +53,26 @@ class RunCost:
             yield f"  scoring: {flops(self.scoring)} (2 x parameters x tokens), once"
         if self.value_steps:
             steps = f"{self.value_steps} optimizer steps of {self.rows_in_step} rows before training"
-            yield f"  value head alone: {flops(self.value_stage)}, {steps}"
+            yield f"  value heads alone: {flops(self.value_stage)}, {steps}"
+        if self.folds:
+            of_what = f"{self.num_value:,} parameters" if self.num_value else "as wide as the base model's states"
+            yield f"  value heads: {of_what}; documents in {self.folds} fold{'s' * (self.folds > 1)}"
         steps = f"{self.steps} optimizer steps of {self.rows_in_step} rows, {self.tokens:,} tokens"
         beside = ", and 2 x of models beside it" if self.beside else ""
         yield f"  training: {flops(self.training)} (6 x parameters x tokens{beside}), {steps}"
 
 
-def run_cost(recipe: Recipe, algorithm: Algorithm, num_parameters: Mapping[str, int], data: DataEstimate) -> RunCost:
+def run_cost(
+    recipe: Recipe, algorithm: Algorithm, num_parameters: Mapping[str, int], data: DataEstimate, *, num_value: int = 0
+) -> RunCost:
     """Return about what a run computes.
 
     Args:
         recipe: Length and batch size of the run.
-        algorithm: What it scores, and whether it has a value head.
+        algorithm: What it scores, and whether it has value heads.
         num_parameters: Of the model in each role.
         data: How much there is to train on.
+        num_value: Parameters of value heads.
     """
     train, base = recipe.train, num_parameters["base"]
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
@@ -75,13 +85,23 @@ def run_cost(recipe: Recipe, algorithm: Algorithm, num_parameters: Mapping[str, 
     return RunCost(
         scoring=2 * data.tokens * sum(num_parameters[role] for role in before),
         value_steps=value_steps,
-        value_stage=value_steps * step_tokens * 2 * base,
+        value_stage=value_steps * step_tokens * (2 * base + 6 * num_value),
+        num_value=num_value,
+        folds=algorithm.folds if isinstance(algorithm, ValueAlgorithm) else 0,
         steps=steps,
         rows_in_step=rows_in_step,
         tokens=steps * step_tokens,
         beside=beside,
-        training=6 * steps * step_tokens * base + beside,
+        training=6 * steps * step_tokens * (base + num_value) + beside,
     )
+
+
+def num_value_parameters(algorithm: ValueAlgorithm, dim: int) -> int:
+    """Return how many parameters the value heads of an algorithm have, on a trunk whose states are `dim` wide."""
+    # A norm, a hidden layer as wide as the trunk, an output; of a token two norms and a layer twice as wide of both.
+    of_states = dim * dim + 4 * dim + 1
+    of_tokens = 4 * dim * dim + 8 * dim + 1
+    return algorithm.folds * (of_states + algorithm.values_tokens * of_tokens)
 
 
 def online_roles(algorithm: Algorithm) -> set[str]:

@@ -13,6 +13,13 @@ _PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 _LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 1}
 _MOST_PORT = 65535
+# What `accelerate launch` sets, and transformers would follow: models in shards, whose checkpoints would not be whole.
+_ENGINES = {
+    "ACCELERATE_USE_FSDP": "this version of wmtp does not train with FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "this version of wmtp does not train with DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "this version of wmtp does not train with Megatron-LM",
+}
+_ON = ("1", "true", "yes", "on", "y", "t")
 # What mpirun and srun set, which nothing here reads: each of the processes would train by itself, over the others.
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _START = "let torchrun set them: 'wmtp train ... -- --nproc-per-node 2'"
@@ -55,6 +62,10 @@ def read_launch(environment: Mapping[str, str]) -> Launch | None:
 
 def launch_faults(environment: Mapping[str, str]) -> list[Fault]:
     """Return what is wrong with the variables of a launcher: too few, no numbers, or numbers that do not fit."""
+    if engine := next((name for name in _ENGINES if environment.get(name, "").lower() in _ON), None):
+        return [
+            Fault((engine,), f"is {show(environment[engine])}, and {_ENGINES[engine]}", f"unset {engine}, and {_START}")
+        ]
     given = [name for name in _PLACES if name in environment]
     filled = [name for name in given if environment[name]]
     if not given:

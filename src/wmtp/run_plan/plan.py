@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
-from wmtp.run_plan.cost import RunCost, online_roles, run_cost, score_facts, score_line
+from wmtp.run_plan.cost import RunCost, num_value_parameters, online_roles, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
 from wmtp.run_plan.needs import open_questions, require_needs
 from wmtp.untrusted import plain
@@ -96,6 +96,7 @@ def plan_run(
     cache_dir = config.paths.cache_dir
     opened = {role: open_checkpoint(found.uri, cache_dir=cache_dir) for role, found in resolution.chosen.items()}
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
+    num_value = _num_value_parameters(algorithm, opened["base"])
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
     notes = [f"data.train: {data.left_out}"] if data.left_out else []
     notes += [] if trains_here else open_questions(config.devices)
@@ -104,7 +105,7 @@ def plan_run(
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},
         data,
         score_facts(algorithm, uris, data, Path(config.paths.output_dir) / "scores"),
-        run_cost(recipe, algorithm, num_parameters, data),
+        run_cost(recipe, algorithm, num_parameters, data, num_value=num_value),
         _memory(config, recipe, algorithm, opened, notes),
         tuple(notes),
     )
@@ -136,7 +137,8 @@ def _memory(
         "optimizer": trained * num_values * (value_bytes or width),
         # A model whose scores are computed before is gone when training begins.
         "other_models": sum(_num_parameters(opened[role]) for role in beside) * width,
-        "value_head": _value_head(algorithm, opened["base"]),
+        # With gradients and two moments, in float32 whatever the trunk is in.
+        "value_head": 4 * _num_value_parameters(algorithm, opened["base"]) * _DTYPE_BYTES["float32"],
         "logits": _logits(recipe, opened["base"]),
     }
 
@@ -154,13 +156,11 @@ def _width(config: Config, base: Checkpoint, notes: list[str]) -> int:
     return _DTYPE_BYTES["float32"]
 
 
-def _value_head(algorithm: Algorithm, base: Checkpoint) -> int:
-    """Bytes of a value head with its gradient and two moments, which are float32 whatever the trunk is in."""
+def _num_value_parameters(algorithm: Algorithm, base: Checkpoint) -> int:
     dim = base.config.get("hidden_size", base.config.get("n_embd"))
     if not isinstance(algorithm, ValueAlgorithm) or not isinstance(dim, int):
         return 0
-    num_parameters = dim * dim + 4 * dim + 1  # a norm, a hidden layer as wide as the trunk, an output
-    return 4 * num_parameters * _DTYPE_BYTES["float32"]
+    return num_value_parameters(algorithm, dim)
 
 
 def _logits(recipe: Recipe, base: Checkpoint) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wmtp.algorithms.base import ValueAlgorithm
 from wmtp.algorithms.weighting import weighted_sum
 from wmtp.models.adapter import unwrapped
-from wmtp.selftest.oracles import NO_HIDDEN_STATES, WEIGHT_TOLERANCE, Finding
+from wmtp.selftest.oracles import CRITIC_MODES, WEIGHT_TOLERANCE, Finding
 from wmtp.selftest.subject import MODES, Subject
 from wmtp.training.trainer import WMTPTrainer
 
@@ -21,8 +21,8 @@ def gradient_of_each_loss_is_its_weight(subject: Subject) -> Iterator[Finding]:
     """`dL / dCE[t,k]` is `prior[k] * w[t,k] / N`: weights are constants, and N counts the valid pairs of the step."""
     oracle = "dL/dCE is weight / N"
     for name, build in MODES.items():
-        if not subject.fits(build):
-            yield Finding(oracle, name, note=NO_HIDDEN_STATES)
+        if lacking := subject.lacks(build):
+            yield Finding(oracle, name, note=lacking)
             continue
         found, expected = _gradient_of_losses(subject, subject.experienced_trainer(build))
         yield Finding(oracle, name, float((found - expected).abs().max()), WEIGHT_TOLERANCE)
@@ -107,11 +107,11 @@ def _embedded_tokens(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def value_head_and_trunk_are_apart(subject: Subject) -> Iterator[Finding]:
-    """The value loss moves the value head and nothing else; cross-entropy, by its weights too, never the value head."""
+    """The value loss moves value heads and nothing else; cross-entropy, by its weights too, never value heads."""
     oracle = "value head apart"
-    for name in ("critic batch, batch", "critic horizon"):
-        if not subject.fits(MODES[name]):
-            yield Finding(oracle, name, note=NO_HIDDEN_STATES)
+    for name in CRITIC_MODES:
+        if lacking := subject.lacks(MODES[name]):
+            yield Finding(oracle, name, note=lacking)
             continue
         trainer = subject.experienced_trainer(MODES[name])
         signals = trainer.signals(subject.batch())
@@ -120,12 +120,12 @@ def value_head_and_trunk_are_apart(subject: Subject) -> Iterator[Finding]:
         assert valued is not None
         value_loss = algorithm.value_loss(signals)
         yield Finding(oracle, f"{name}: value loss to the model", _largest(value_loss, subject.model))
-        is_moved = _largest(value_loss, valued.value_head) > 0
+        is_moved = _largest(value_loss, valued.value_heads) > 0
         yield Finding(oracle, f"{name}: value loss to the value head", 0.0 if is_moved else 1.0)
         output = valued(**subject.inputs(subject.batch()))
         signals = trainer.signals(subject.batch())
         loss = weighted_sum(output.ce, algorithm.weights(signals), signals.valid)
-        yield Finding(oracle, f"{name}: cross-entropy to the value head", _largest(loss, valued.value_head))
+        yield Finding(oracle, f"{name}: cross-entropy to the value head", _largest(loss, valued.value_heads))
 
 
 def _largest(loss: Tensor, module: nn.Module) -> float:

@@ -16,22 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmtp.algorithms import critic_advantage
-from wmtp.algorithms.base import Algorithm, ValueAlgorithm
+from wmtp.algorithms.base import Algorithm
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
 from wmtp.algorithms.signals import Signals
 from wmtp.data.example import Batch
-from wmtp.models.targets import shift
-from wmtp.selftest.subject import MODES, Step, Subject
+from wmtp.selftest.subject import MODES, Step, Subject, value_outputs
 from wmtp.training.trainer import WMTPTrainer
 
 # fp32 sums in another order: of weights around 1, of losses in nats, of gradients as a share of the largest.
 WEIGHT_TOLERANCE, LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-4, 1e-4
-NO_HIDDEN_STATES = "the model's class gives no hidden states"
 # Exactly seven tenths: as a float it is a little less, and ten times a little less must not be rounded up to eight.
 _KEEP_RATIO = Fraction(7, 10)
 _REFERENCE_MODES = ("rho1 weighted, batch", "rho1 weighted, sequence", "rho1 horizon")
-_CRITIC_MODES = ("critic batch, batch", "critic horizon")
+CRITIC_MODES = ("critic token, batch", "critic token, horizon", "critic return, batch")
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,12 @@ def equal_weights_make_algorithms_identical(subject: Subject) -> Iterator[Findin
     """Where no token is better than another, every algorithm has the loss and the gradient of baseline-mtp."""
     oracle = "equal weights are baseline-mtp"
     baseline = subject.step(subject.trainer(MODES["baseline-mtp"]), [subject.batch()])
-    for name in (*_REFERENCE_MODES, *_CRITIC_MODES):
-        if not subject.fits(MODES[name]):
-            yield Finding(oracle, name, note=NO_HIDDEN_STATES)
+    for name in (*_REFERENCE_MODES, *CRITIC_MODES):
+        if lacking := subject.lacks(MODES[name]):
+            yield Finding(oracle, name, note=lacking)
             continue
         trainer = subject.experienced_trainer(MODES[name])
-        with _value_head_at_zero(subject):
+        with _value_heads_at_zero(subject):
             found = subject.step(trainer, [_of_equal_tokens(subject, trainer)])
         yield Finding(oracle, f"{name}: loss", abs(found.loss - baseline.loss), LOSS_TOLERANCE)
         yield Finding(oracle, f"{name}: gradient", gradient_difference(found, baseline), GRADIENT_TOLERANCE)
@@ -115,46 +112,14 @@ def constant_added_to_reference_changes_nothing(subject: Subject) -> Iterator[Fi
 def mean_weight_is_one(subject: Subject) -> Iterator[Finding]:
     """Weights shift attention between tokens and leave the size of the loss alone; ema modes promise it on average."""
     for name in (name for name in MODES if "ema" not in name):
-        if not subject.fits(MODES[name]):
-            yield Finding("mean weight is 1", name, note=NO_HIDDEN_STATES)
+        if lacking := subject.lacks(MODES[name]):
+            yield Finding("mean weight is 1", name, note=lacking)
             continue
         trainer = subject.experienced_trainer(MODES[name])
         signals = trainer.signals(subject.batch())
         counted = (trainer.head_prior * signals.valid).double()
         mean = (counted * trainer.algorithm.weights(signals)).sum() / counted.sum()
         yield Finding("mean weight is 1", name, abs(float(mean) - 1), WEIGHT_TOLERANCE)
-
-
-def values_that_are_the_reward_weigh_all_alike(subject: Subject) -> Iterator[Finding]:
-    """Where the value head knows every document's reward from the start, no token changes it: weights are 1."""
-    oracle = "value = reward"
-    for name in _CRITIC_MODES:
-        if not subject.fits(MODES[name]):
-            yield Finding(oracle, name, note=NO_HIDDEN_STATES)
-            continue
-        trainer = subject.experienced_trainer(MODES[name])
-        signals = trainer.signals(subject.batch())
-        knowing = replace(signals, values=_rewards_of_states(trainer, signals))
-        off = (trainer.algorithm.weights(knowing) - 1)[signals.valid].abs().max()
-        yield Finding(oracle, f"{name}: weights are 1", float(off), WEIGHT_TOLERANCE)
-
-
-def advantages_telescope(subject: Subject) -> Iterator[Finding]:
-    """Undiscounted one-step errors of a document add up to its reward less what was expected before its first token."""
-    oracle, compared = "advantages telescope", "their sum, and reward - value before"
-    if not subject.fits(MODES["critic horizon"]):
-        yield Finding(oracle, compared, note=NO_HIDDEN_STATES)
-        return
-    trainer = subject.trainer(MODES["critic horizon"])
-    signals = trainer.signals(subject.batch())
-    assert signals.values is not None
-    rewards = _rewards_of_states(trainer, signals)
-    response = critic_advantage.Response.of(signals.learned, signals.document_ids)
-    given = shift(rewards, -1, 0.0)  # from states to the tokens after them
-    found = critic_advantage.advantages(signals.values.detach(), given, response, gamma=1.0, lambda_=0.0).sum(1)
-    first = signals.valid[..., 0].int().argmax(1, keepdim=True)
-    expected = (rewards - signals.values.detach()).gather(1, first).squeeze(1)
-    yield Finding(oracle, compared, float((found - expected).abs().max()), LOSS_TOLERANCE)
 
 
 def gradient_difference(found: Step, expected: Step) -> float:
@@ -166,7 +131,7 @@ def gradient_difference(found: Step, expected: Step) -> float:
 
 
 def _of_equal_tokens(subject: Subject, trainer: WMTPTrainer) -> Batch:
-    """Return the documents with the model itself as reference, and the mean reward, which a value head at 0 expects."""
+    """Return the documents with the model itself as reference, and the mean reward, which value heads at 0 expect."""
     batch = subject.batch()
     mean = subject.rows.document_scores()["reward"].mean()
     return {
@@ -177,8 +142,9 @@ def _of_equal_tokens(subject: Subject, trainer: WMTPTrainer) -> Batch:
 
 
 @contextmanager
-def _value_head_at_zero(subject: Subject) -> Iterator[None]:
-    parameters = [] if subject.valued is None else list(subject.valued.value_head.output.parameters())
+def _value_heads_at_zero(subject: Subject) -> Iterator[None]:
+    outputs = [] if subject.valued is None else value_outputs(subject.valued)
+    parameters = [parameter for output in outputs for parameter in output.parameters()]
     kept = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter in parameters:
@@ -195,11 +161,3 @@ def _weighed_against_itself(subject: Subject, algorithm: Algorithm) -> tuple[Sig
     signals = subject.trainer(lambda: algorithm).signals(subject.batch())
     signals = replace(signals, scores={"ref_nll": signals.token_ce})
     return signals, algorithm.weights(signals)
-
-
-def _rewards_of_states(trainer: WMTPTrainer, signals: Signals) -> Tensor:
-    """Return the standardised reward of each state's document, at states before learned tokens; 0 elsewhere."""
-    assert isinstance(trainer.algorithm, ValueAlgorithm)
-    rewards = torch.zeros_like(signals.ce[..., 0])
-    rewards[signals.valid[..., 0]] = trainer.algorithm.value_states(signals).returns
-    return rewards

@@ -22,7 +22,7 @@ from wmtp.errors import DataError
 from wmtp.loaders.standardized import load
 from wmtp.models.adapter import trainable
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.selftest import gradient_oracles, model_oracles, native_oracles, oracles
+from wmtp.selftest import critic_oracles, gradient_oracles, model_oracles, native_oracles, oracles
 from wmtp.selftest.model_oracles import NUM_PADDING
 from wmtp.selftest.oracles import Finding
 from wmtp.selftest.subject import NUM_DOCUMENTS, Subject, with_made_up_scores
@@ -35,8 +35,12 @@ ORACLES: tuple[Oracle, ...] = (
     oracles.mean_weight_is_one,
     oracles.reference_that_is_the_policy_weighs_all_alike,
     oracles.constant_added_to_reference_changes_nothing,
-    oracles.values_that_are_the_reward_weigh_all_alike,
-    oracles.advantages_telescope,
+    critic_oracles.values_that_are_the_reward_weigh_all_alike,
+    critic_oracles.tokens_without_a_value_of_their_own_weigh_all_alike,
+    critic_oracles.advantages_telescope,
+    critic_oracles.boundless_temperature_weighs_all_alike,
+    critic_oracles.constant_added_to_rewards_changes_nothing,
+    critic_oracles.credit_is_by_heads_that_were_fitted_on_others,
     model_oracles.padding_changes_no_loss,
     model_oracles.padding_changes_no_weight,
     model_oracles.packed_documents_are_as_unpacked_ones,

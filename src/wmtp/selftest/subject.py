@@ -18,14 +18,16 @@ from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
 from wmtp.algorithms.weighting import head_prior
 from wmtp.data.example import Batch, Example
+from wmtp.data.folds import FOLD
 from wmtp.data.rows import RowDataset
 from wmtp.models.adapter import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.output import MTPOutput
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead, has_input_embeddings
 from wmtp.training.trainer import WMTPTrainer
 
 NUM_DOCUMENTS = 8
+_NUM_FOLDS = 2
 # Heads that count differently: with a uniform prior, one that is left out of a count would not show.
 _PRIOR = {"decay": 0.8}
 
@@ -36,8 +38,9 @@ def _rho1(mode: str, scope: str = "batch") -> Build:
     return lambda: Rho1WMTP(Rho1Section.model_validate({"selection_mode": mode, "scope": scope}))
 
 
-def _critic(normalize: str, scope: str = "batch") -> Build:
-    section = {"normalize": normalize, "scope": scope, "reward_column": "reward"}
+def critic(credit: str, normalize: str = "batch", scope: str = "batch", **more: float) -> Build:
+    """Return what makes a critic-wmtp with these settings, whose rewards are those of `with_made_up_scores`."""
+    section = {"credit": credit, "normalize": normalize, "scope": scope, "reward_column": "reward", **more}
     return lambda: CriticWMTP(CriticSection.model_validate(section))
 
 
@@ -49,14 +52,16 @@ INVARIANT: Mapping[str, Build] = {
     "rho1 token_skip, ema": _rho1("token_skip", "ema"),
     "rho1 weighted, sequence": _rho1("weighted", "sequence"),
     "rho1 weighted, ema": _rho1("weighted", "ema"),
-    "critic horizon": _critic("horizon"),
-    "critic batch, ema": _critic("batch", "ema"),
+    "critic token, horizon": critic("token", "horizon"),
+    "critic token, ema": critic("token", scope="ema"),
+    "critic return, ema": critic("return", scope="ema"),
 }
 MODES: Mapping[str, Build] = {
     **INVARIANT,
     "rho1 token_skip, batch": _rho1("token_skip"),
     "rho1 weighted, batch": _rho1("weighted"),
-    "critic batch, batch": _critic("batch"),
+    "critic token, batch": critic("token"),
+    "critic return, batch": critic("return"),
 }
 
 
@@ -105,19 +110,27 @@ class Subject:
 
     @cached_property
     def valued(self) -> WithValueHead | None:
-        """The model with a value head that has learned something, as it seems; None without hidden states."""
+        """The model with value heads that have learned something, as it seems; None without hidden states."""
         if self.output.hidden_states is None:
             return None
+        width, reads = self.output.hidden_states.shape[-1], has_input_embeddings(self.model)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            made = WithValueHead(self.model, self.output.hidden_states.shape[-1], detach_trunk=True)
-            # At zero, as it begins, no gradient would pass it, whether it is let through or not.
-            nn.init.normal_(made.value_head.output.weight, std=0.2)
+            made = WithValueHead(self.model, width, detach_trunk=True, folds=_NUM_FOLDS, values_tokens=reads)
+            # At zero, as they begin, no gradient would pass them, whether it is let through or not.
+            for output in value_outputs(made):
+                nn.init.normal_(output.weight, std=0.2)
         return made.to(self.device).eval()
 
-    def fits(self, build: Build) -> bool:
-        """Return whether the model gives what the algorithm needs."""
-        return self.valued is not None or not isinstance(build(), ValueAlgorithm)
+    def lacks(self, build: Build) -> str:
+        """Return what the model does not give that the algorithm needs; empty where there is no such thing."""
+        algorithm = build()
+        if not isinstance(algorithm, ValueAlgorithm):
+            return ""
+        if self.valued is None:
+            return "the model's class gives no hidden states"
+        reads = not algorithm.values_tokens or len(self.valued.value_heads.tokens) > 0
+        return "" if reads else "the model's class shows no input embeddings"
 
     def trainer(self, build: Build) -> WMTPTrainer:
         """Return a trainer of the model by an algorithm that has begun."""
@@ -165,7 +178,7 @@ class Subject:
 
     def inputs(self, batch: Batch) -> Batch:
         """Return what of a batch the model itself takes."""
-        return {name: tensor for name, tensor in batch.items() if name not in ("ref_nll", "reward")}
+        return {name: tensor for name, tensor in batch.items() if name not in ("ref_nll", "reward", FOLD)}
 
     def num_pairs(self, prior: Tensor) -> float:
         """Return the valid pairs of all documents, each counted with its head's prior; counted from lengths alone."""
@@ -190,10 +203,16 @@ class Subject:
         return Step(loss, gradients)
 
 
+def value_outputs(valued: WithValueHead) -> list[nn.Linear]:
+    """Return the last layer of each value head, which begins at zero."""
+    heads = [*valued.value_heads.states, *valued.value_heads.tokens]
+    return [cast("nn.Linear", head.output) for head in heads]
+
+
 def with_made_up_scores(examples: Sequence[Example]) -> RowDataset:
     """Return eight rows of a document each: these examples, from the first again where there are fewer.
 
-    Every token gets a `ref_nll` between 0 and 5 nats, and every document a `reward` of its own around 0.
+    Every token gets a `ref_nll` between 0 and 5 nats, and every document a `reward` of its own around 0 and a `fold`.
     """
     generator = torch.Generator().manual_seed(0)
     chosen = [examples[index % len(examples)] for index in range(NUM_DOCUMENTS)]
@@ -202,6 +221,6 @@ def with_made_up_scores(examples: Sequence[Example]) -> RowDataset:
         losses: Float[Tensor, "tokens"] = 5 * torch.rand(len(example), generator=generator)
         # Good and bad in turn, so that no half of the documents is like the other.
         reward = torch.tensor((1.0 if index % 2 else -1.0) * (1 + index))
-        scores = {"ref_nll": losses, "reward": reward}
+        scores = {"ref_nll": losses, "reward": reward, FOLD: torch.tensor(float(index // 2 % _NUM_FOLDS))}
         rows.append((Example(example.input_ids, example.num_prompt_tokens, scores),))
     return RowDataset(rows)

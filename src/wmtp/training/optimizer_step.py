@@ -1,4 +1,4 @@
-"""What happens around an optimizer step: a stop before damage, clipping, and the value head's own rate."""
+"""What happens around an optimizer step: a stop before damage, clipping, and the value heads' own rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from typing_extensions import override
 
 from wmtp.errors import TrainingError
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 
 
 class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
@@ -44,8 +44,8 @@ class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def value_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of a model's value head; none without one."""
-    return list(model.value_head.parameters()) if isinstance(model, WithValueHead) else []
+    """Return the parameters of a model's value heads; none without them."""
+    return list(model.value_heads.parameters()) if isinstance(model, WithValueHead) else []
 
 
 def others(parameters: Iterable[Tensor], own: Iterable[Tensor]) -> list[Tensor]:
@@ -55,7 +55,7 @@ def others(parameters: Iterable[Tensor], own: Iterable[Tensor]) -> list[Tensor]:
 
 
 def give_own_rate(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], rate: float) -> None:
-    """Move parameters to a group of their own: a rate that fine-tunes a trunk would leave a value head as it began."""
+    """Move parameters to a group of their own: a rate that fine-tunes a trunk would leave value heads as they began."""
     for group in optimizer.param_groups:
         group["params"] = others(group["params"], parameters)
     optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainingArguments
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
 from wmtp.data.corpus import check_positions, check_vocabulary, read_corpus
+from wmtp.data.folds import with_folds
 from wmtp.data.rows import RowDataset
 from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
@@ -24,7 +25,7 @@ from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.needs import require_needs
@@ -48,7 +49,7 @@ class PreparedRun:
     Attributes:
         directory: The run's directory; it holds no checkpoint yet.
         base: The model to train, as it was loaded.
-        model: The same behind the one interface of training, on its device, with a value head where one is needed.
+        model: The same behind the one interface of training, on its device, with value heads where they are needed.
         algorithm: What weighs tokens.
         head_prior: One factor for each head that is trained.
         rows: What is learned, with the scores that the algorithm reads.
@@ -74,10 +75,10 @@ class PreparedRun:
         return self._trainer(self.arguments, self.rows, eval_dataset=self.held_out, callbacks=callbacks)
 
     def fit_values(self) -> list[float] | None:
-        """Fit the value head where the algorithm has one; returns the explained variance by relative position.
+        """Fit value heads where the algorithm has them; returns the explained variance by relative position.
 
         Raises:
-            TrainingError: If it learns nothing.
+            TrainingError: If they learn nothing.
         """
         if not isinstance(self.algorithm, ValueAlgorithm) or self.algorithm.fit_steps == 0:
             return None
@@ -211,4 +212,6 @@ def _read_rows(
         if part is not None:
             check_vocabulary(part, where, vocab_size)
             check_positions(part, where, base.checkpoint.config, name=name)
+    if isinstance(algorithm, ValueAlgorithm) and algorithm.folds > 1:
+        rows = with_folds(rows, algorithm.folds)
     return rows, held_out

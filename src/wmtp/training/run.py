@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class TrainResult:
             the like; empty without validation data.
         final_metrics: The same after the last step.
         best_step: The validated step with the lowest next-token cross-entropy; None without validation data.
-        explained_variance: What stage 1 of an algorithm with a value head has reached, from the begin to the end of
+        explained_variance: What stage 1 of an algorithm with value heads has reached, from the begin to the end of
             documents in ten parts; None without such a stage.
         seconds: Of training, with validation and the writing of checkpoints.
         receipt: How the base model was loaded.
@@ -69,7 +70,10 @@ class TrainResult:
         """Return the result in a few lines for a person."""
         lines = [f"{self.steps} steps in {self.seconds:.1f} s"]
         if self.explained_variance is not None:
-            lines.append(f"value head: explains {self.explained_variance[-1]:.3f} of the reward's variance at the end")
+            best = max(
+                self.explained_variance, default=math.nan, key=lambda share: -math.inf if math.isnan(share) else share
+            )
+            lines.append(f"value heads: explain up to {best:.3f} of the reward's variance")
         for name, before in self.initial_metrics.items():
             if name.startswith("eval_ce_"):
                 head, after = name.removeprefix("eval_ce_"), self.final_metrics[name]

@@ -16,6 +16,7 @@ from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import weight_sums, weighted_sum
 from wmtp.data.example import Batch
+from wmtp.data.folds import FOLD
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.models.targets import Rows as RowBounds
@@ -29,7 +30,7 @@ OnlineScore = Callable[[Batch], Tensor]
 
 
 class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
-    """Minimises `sum(prior[k] * w[t,k] * CE[t,k]) / N` over valid pairs, and beside it the loss of a value head.
+    """Minimises `sum(prior[k] * w[t,k] * CE[t,k]) / N` over valid pairs, and beside it the loss of value heads.
 
     N is `sum_k prior[k] * (valid pairs of head k)` over the whole optimizer step: all micro-batches and all ranks. The
     value loss is divided by the learned tokens of the step. Batch size, accumulation and number of processes therefore
@@ -42,7 +43,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         save: Called on the first process when a checkpoint is due before the end, with the step and the best step
             so far: the validated one with the lowest next-token cross-entropy.
         online: Scores that are computed while training, by name.
-        values_only: Train the value head alone, on its own loss.
+        values_only: Train the value heads alone, on their own loss.
         arguments: What `transformers.Trainer` takes.
     """
 
@@ -91,7 +92,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         own = value_parameters(self.model)
         if not own:
             return super()._clip_grad_norm(model)
-        # Apart: a large gradient of the value head would otherwise hold back the trunk, from which it is kept.
+        # Apart: a large gradient of value heads would otherwise hold back the trunk, from which it is kept.
         self.accelerator.clip_grad_norm_(own, self.args.max_grad_norm)
         return self.accelerator.clip_grad_norm_(others(model.parameters(), own), self.args.max_grad_norm)
 
@@ -149,6 +150,8 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             document_ids=torch.zeros_like(inputs["input_ids"]) if documents is None else documents,
             scores=self._scores(inputs),
             values=output.state_values,
+            token_values=output.token_values,
+            folds=inputs[FOLD].long() if FOLD in inputs else None,
             step=self.state.global_step,
         )
 
@@ -186,10 +189,12 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and not self._weights.is_empty:
+        # Asked of what all processes alike know: one that saw nothing valid still has to join in the sums.
+        if "loss" in logs and not self._values_only:
             self._meter.reduce(self.total)
             self._weights.reduce(self.total, self.args.process_index, self.accelerator.num_processes)
-            logs |= self._meter.figures() | self._weights.figures()
+            if not self._weights.is_empty:
+                logs |= self._meter.figures() | self._weights.figures()
             self._meter, self._weights = HeadMeter(self.horizon), WeightMeter()
         super().log(logs, start_time)
 
@@ -232,6 +237,11 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def _count_valid(self, batch: Batch) -> Tensor:
         return (_bounds(batch).targets(batch["labels"], self.horizon) != IGNORE).sum((0, 1)).cpu()
+
+    def of_first_process(self, figures: list[float]) -> list[float]:
+        """Return what the first process has found, on all: what each finds alone may differ by rounding."""
+        found = torch.tensor(figures, dtype=torch.float64)
+        return self.total(found if self.is_world_process_zero() else torch.zeros_like(found)).tolist()
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over all processes, which exchange it through their devices."""

@@ -1,4 +1,4 @@
-"""The first stage of an algorithm with a value head: the head alone is fitted, and shown to have learned something."""
+"""The first stage of an algorithm with value heads: they alone are fitted, and shown to have learned something."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 
 from wmtp.algorithms.base import ValueAlgorithm
-from wmtp.algorithms.critic_advantage import explained_variance
-from wmtp.algorithms.signals import ValueStates
+from wmtp.algorithms.explained import ValueStates, explained_variance
 from wmtp.data.rows import RowDataset
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 from wmtp.training.trainer import WMTPTrainer
 
 logger = logging.getLogger("wmtp")
@@ -33,22 +32,22 @@ def fit_values(
     arguments: TrainingArguments,
     build_trainer: BuildTrainer,
 ) -> list[float]:
-    """Train the value head with the trunk frozen, and measure it on rows that it has not seen.
+    """Train the value heads with the trunk frozen, and measure them on rows that they have not seen.
 
     A fifth of the rows is measured and not trained on in this stage, up to 256 of them.
 
     Args:
         algorithm: Gives the value loss, the number of steps and the rate.
-        model: Its value head is trained; nothing else of it changes.
+        model: Its value heads are trained; nothing else of it changes.
         rows: The training rows, with scores.
         arguments: Those of the whole run.
-        build_trainer: Returns a trainer of the value head alone, for arguments and rows.
+        build_trainer: Returns a trainer of the value heads alone, for arguments and rows.
 
     Returns:
         Explained variance by relative position in a document: ten equal parts, the last one its end.
 
     Raises:
-        TrainingError: If the value head has learned nothing, so that weights would be noise.
+        TrainingError: If they have learned nothing, so that weights would be noise.
     """
     learned, measured = _split(rows)
     frozen = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
@@ -59,13 +58,13 @@ def fit_values(
         with TemporaryDirectory() as unused:
             trainer = build_trainer(_stage_arguments(arguments, algorithm, unused), learned)
             trainer.train()
-            explained = explained_by_position(trainer, measured)
+            explained = trainer.of_first_process(explained_by_position(trainer, measured))
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
     curve = " ".join(f"{share:.3f}" for share in explained)
     logger.info(
-        "value head, %d steps: explained variance from begin to end of documents: %s", algorithm.fit_steps, curve
+        "value heads, %d steps: explained variance from begin to end of documents: %s", algorithm.fit_steps, curve
     )
     algorithm.require_fit(explained)
     return explained

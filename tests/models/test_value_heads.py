@@ -4,7 +4,7 @@ import torch
 from tiny_models import tiny_mtp, tokens
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import trainable
-from wmtp.models.value_head import WithValueHead
+from wmtp.models.value_heads import WithValueHead
 
 IDS = tokens(2, 10)
 
