@@ -82,7 +82,8 @@ class DocumentWeights(Algorithm):
     The reward R is in standard deviations from its mean, as critic-wmtp has it. The mean is that over all training
     documents: that of a batch would depend on which documents happen to meet in it.
 
-    Source: Peters and Schaal 2007, "Reinforcement learning by reward-weighted regression for operational space control".
+    Source: Peters and Schaal 2007, "Reinforcement learning by reward-weighted regression for operational space
+        control"; here once, for given documents.
     """
 
     name = "document-weights"

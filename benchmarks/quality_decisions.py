@@ -1,16 +1,16 @@
 """Many decisions: is credit given to the token that earned it, where a document makes eight decisions of its own?
 
-Each of a document's eight answers is right by a coin of its own, else one too many, and its reward is the share of right
-ones. Few documents are good throughout, and each good one has the same eight sums to offer as any other: whoever weighs
-whole documents learns from a few, or learns the wrong answers of the better ones too. There are 2,048 documents, seen
-again and again, so that heads which remember a document's reward can be told from heads that explain it.
+Each of a document's eight answers is right by a coin of its own, else one too many; its reward is the share of right
+ones. Few documents are good throughout: whoever weighs whole documents learns from those few alone, or learns the wrong
+answers of the better ones too. There are 2,048 documents, seen again and again, so that heads which remember a
+document's reward can be told from heads that explain it.
 
 Measured on sums drawn afresh, every so many steps: the probability of the right answer, over all eight answers of
 documents by coin; and what the eight answers of a document that is right throughout cost, in nats. Of the weights: the
 effective share of tokens, (sum w)^2 / (n sum w^2), and how well a weight tells a right answer from a wrong one (AUROC).
 
-Fixed before any result of an arm was seen: sizes and budgets but for the steps of an arm, which are as many as the
-slowest arm needs to come to rest. critic-wmtp has its default settings where an arm says nothing else.
+Sizes and budgets were fixed by how long pretraining takes to know both answers to any sum, and by the time there was.
+critic-wmtp has its default settings where an arm says nothing else.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Sizes:
 
 FULL = Sizes(
     shape=shape_of(NUM_SUMS, width=32),
-    pretraining=Budget(steps=1500, batch_size=64, learning_rate=5e-3),
-    budget=Budget(steps=400, batch_size=64, learning_rate=1e-3),
+    pretraining=Budget(steps=600, batch_size=64, learning_rate=5e-3),
+    budget=Budget(steps=300, batch_size=64, learning_rate=1e-3),
     seeds=(0, 1, 2),
     arms=(
         Arm("all"),

@@ -1,9 +1,9 @@
 """Semantic reward: does weighing tokens by a reward teach which of two rules is the right one?
 
 In one half of the documents all four answers are right, in the other half all are one too many: two rules, equally
-frequent, each as easy as the other. A document's reward is 1 where the rule is the right one, else 0. A model pretrained
-on all of them knows both rules and tells from the first answer which one a document follows; the first answer itself it
-can only guess. From this one model all arms train on for the same number of steps.
+frequent, each as easy as the other. A document's reward is 1 where the rule is the right one, else 0. A model that was
+pretrained on all of them knows both rules and tells from the first answer which one a document follows; that first
+answer it can only guess. From this one model all arms train on for the same number of steps.
 
 Measured: the probability of the right first answer, over all sums. How many answers are right when the model answers
 greedily, its own answers before it, is kept too, but where both answers are equally probable it is chance.
@@ -68,7 +68,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    shape=shape_of(NUM_SUMS, width=32),
+    shape=shape_of(NUM_SUMS, width=64),
     pretraining=Budget(steps=1500, batch_size=64, learning_rate=5e-3),
     budget=Budget(steps=200, batch_size=64, learning_rate=1e-3),
     seeds=(0, 1, 2),
