@@ -23,7 +23,7 @@ help:
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
-	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (an hour)      make clean"
+	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)      make clean"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -83,11 +83,8 @@ FULL = Sizes(
         Arm("without wrong answers", knows_answers=True),
     ),
 )
-SHORT = replace(
-    FULL,
-    seeds=(0,),
-    arms=tuple(arm for arm in FULL.arms if arm.name in {"documents by exp(R / 0.25)", "token", "token, shuffled"}),
-)
+_IN_SHORT = {"documents by exp(R)", "documents by exp(R / 0.25)", "token", "token, shuffled"}
+SHORT = replace(FULL, seeds=(0,), arms=tuple(arm for arm in FULL.arms if arm.name in _IN_SHORT))
 
 
 def coins(count: int, draws: torch.Generator) -> Bool[Tensor, "documents sums"]:
