@@ -6,6 +6,7 @@ from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
 from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
 from wmtp.data.example import Example
+from wmtp.data.folds import FOLD
 from wmtp.data.rows import RowDataset
 
 # Rows with 1 to 31 targets: a mean of the means of micro-batches would be far from the mean over the step.
@@ -19,13 +20,15 @@ INVARIANT = {
     "rho1 token_skip sequence": (Rho1WMTP, Rho1Section(selection_mode="token_skip", scope="sequence", keep_ratio=0.5)),
     "rho1 weighted ema": (Rho1WMTP, Rho1Section(selection_mode="weighted", scope="ema")),
     "rho1 weighted sequence": (Rho1WMTP, Rho1Section(selection_mode="weighted", scope="sequence")),
-    "critic horizon": (CriticWMTP, CriticSection(normalize="horizon", reward_column="reward")),
-    "critic ema": (CriticWMTP, CriticSection(scope="ema", reward_column="reward")),
+    "critic token horizon": (CriticWMTP, CriticSection(normalize="horizon", reward_column="reward")),
+    "critic token ema": (CriticWMTP, CriticSection(scope="ema", reward_column="reward")),
+    "critic return ema": (CriticWMTP, CriticSection(credit="return", scope="ema", reward_column="reward")),
 }
 VARIANT = {
     "rho1 token_skip batch": (Rho1WMTP, Rho1Section(selection_mode="token_skip", keep_ratio=0.5)),
     "rho1 weighted batch": (Rho1WMTP, Rho1Section(selection_mode="weighted")),
-    "critic batch": (CriticWMTP, CriticSection(reward_column="reward")),
+    "critic token batch": (CriticWMTP, CriticSection(reward_column="reward")),
+    "critic return batch": (CriticWMTP, CriticSection(credit="return", reward_column="reward")),
 }
 
 
@@ -44,7 +47,8 @@ def uneven_rows(count=16, length=32, packed=False, vocab=90):
     rewards = torch.randn(count, 2, generator=generator)
 
     def example(index, part, place, prompt):
-        scores = {"ref_nll": losses[index, place], "reward": rewards[index, part]}
+        fold = torch.tensor(float((index + part) % 2))
+        scores = {"ref_nll": losses[index, place], "reward": rewards[index, part], FOLD: fold}
         return Example(tokens[index, place], prompt, scores=scores)
 
     if packed:

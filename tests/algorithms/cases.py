@@ -69,7 +69,9 @@ def _signals(ids, learned, rewards, horizon, seed):
         prior=head_prior(PRIORS[seed % 3] if horizon == 3 else "uniform", horizon),
         document_ids=ids,
         scores={"ref_nll": torch.rand(shape, generator=generator) * 6, "reward": rewards},
-        values=torch.randn(shape, generator=generator),
+        values=torch.randn(*shape, 2, generator=generator),
+        token_values=torch.randn(*shape, 2, generator=generator),
+        folds=(ids + torch.arange(len(ids)).unsqueeze(1)) % 2,
     )
 
 
@@ -84,6 +86,7 @@ def rows_of(case: Case, chosen: slice) -> Signals:
     s = case.signals
     return replace(
         s, ce=s.ce[chosen], valid=s.valid[chosen], document_ids=s.document_ids[chosen], values=s.values[chosen],
+        token_values=s.token_values[chosen], folds=s.folds[chosen],
         scores={name: score[chosen] for name, score in s.scores.items()},
     )  # fmt: skip
 
@@ -93,6 +96,7 @@ def padded(case: Case, columns: int = 3, rows: int = 1) -> Signals:
     s, cells = case.signals, (0, columns, 0, rows)
     return replace(
         s, ce=pad(s.ce, (0, 0, *cells)), valid=pad(s.valid, (0, 0, *cells)),
-        document_ids=pad(s.document_ids, cells, value=99), values=pad(s.values, cells, value=7.0),
+        document_ids=pad(s.document_ids, cells, value=99), values=pad(s.values, (0, 0, *cells), value=7.0),
+        token_values=pad(s.token_values, (0, 0, *cells), value=-7.0), folds=pad(s.folds, cells, value=1),
         scores={name: pad(score, cells, value=-50.0) for name, score in s.scores.items()},
     )  # fmt: skip

@@ -86,13 +86,13 @@ def advantages(values, reward, tokens, gamma, lambda_):
     }
 
 
+def token_credit(token_values, values, tokens):
+    """Q of each learned token less V of the state before it; both by (row, place)."""
+    return {(row, j): token_values[row, j] - values[row, j - 1] for row, j in tokens}
+
+
 def critic_gates(advantage, temperature):
-    mean_square = sum(a * a for a in advantage.values()) / len(advantage)
-    deviation = max(math.sqrt(mean_square), 1e-4)
-    return {
-        token: min(5.0, max(0.1, math.exp(max(-3.0, min(3.0, a / deviation)) / temperature)))
-        for token, a in advantage.items()
-    }
+    return {token: min(5.0, max(0.1, math.exp(min(a / temperature, 700)))) for token, a in advantage.items()}
 
 
 def explained(values, returns):

@@ -64,6 +64,8 @@ def test_the_baseline_objective_is_the_mean_cross_entropy_over_heads_and_positio
         (Rho1Section, "temperature", 0.0),
         (CriticSection, "gamma", 1.5),
         (CriticSection, "temperature", -1.0),
+        (CriticSection, "credit", "tokens"),
+        (CriticSection, "folds", 0),
         (CriticSection, "reward_index", -1),
         (CriticSection, "value_learning_rate", 0.0),
     ],
@@ -78,7 +80,7 @@ def test_every_algorithm_gives_the_same_weights_where_tokens_are_equal():
     signals = replace(
         random_case(4).signals, scores={"ref_nll": random_case(4).signals.token_ce, "reward": torch.ones(3, 14)}
     )
-    signals = replace(signals, values=torch.ones(3, 14))
+    signals = replace(signals, values=torch.ones(3, 14, 2), token_values=torch.ones(3, 14, 2))
     baseline = BaselineMTP().weights(signals)
     for algorithm in (Rho1WMTP(Rho1Section(selection_mode="weighted")), CriticWMTP()):
         torch.testing.assert_close(algorithm.weights(signals)[signals.valid], baseline[signals.valid])

@@ -12,7 +12,8 @@ def said(environment):
 
 
 @pytest.mark.parametrize(
-    "environment", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}, {"MASTER_PORT": "x"}]
+    "environment",
+    [{}, {"ACCELERATE_USE_FSDP": "false"}, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}, {"MASTER_PORT": "x"}],
 )
 def test_a_process_alone_has_no_place(environment):
     assert said(environment) == []
@@ -50,6 +51,8 @@ def test_one_process_that_torchrun_has_started_is_a_place_too():
         ({**WHOLE, "LOCAL_RANK": "3"}, "LOCAL_RANK is 3, and RANK is only 1"),
         ({**WHOLE, "LOCAL_WORLD_SIZE": "5"}, "LOCAL_WORLD_SIZE is 5, and WORLD_SIZE is only 4"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is 2, and RANK, WORLD_SIZE, LOCAL_RANK are not set"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP is 'true', and this version of wmtp does"),
+        ({**WHOLE, "ACCELERATE_USE_DEEPSPEED": "True"}, "ACCELERATE_USE_DEEPSPEED is 'True', and this version of wmtp"),
         ({"SLURM_STEP_NUM_TASKS": "4"}, "SLURM_STEP_NUM_TASKS is 4, and RANK, WORLD_SIZE, LOCAL_RANK are not set"),
     ],
 )  # fmt: skip

@@ -121,17 +121,20 @@ def test_epochs_become_optimizer_steps(plan):
 def test_a_value_head_has_a_stage_of_its_own_and_is_in_memory(plan):
     found = facts(plan("critic_column", "--json"))
     assert list(found["chosen"]) == ["base"]
-    assert found["memory"]["value_head"] == 4 * 4 * (32 * 32 + 4 * 32 + 1)
     cost = found["cost"]
+    heads = 2 * ((32 * 32 + 4 * 32 + 1) + (64 * 64 + 8 * 32 + 1))  # of states and of tokens, in two folds
+    assert (cost["num_value"], cost["folds"], found["memory"]["value_head"]) == (heads, 2, 4 * 4 * heads)
     tokens = 200 * cost["rows_in_step"] * found["data"]["row_tokens"]
-    assert (cost["value_steps"], cost["value_stage"]) == (200, 2 * found["models"]["base"]["num_parameters"] * tokens)
+    flops = (2 * found["models"]["base"]["num_parameters"] + 6 * heads) * tokens
+    assert (cost["value_steps"], cost["value_stage"]) == (200, flops)
     assert facts(plan("rho1_wmtp", "--json"))["memory"]["value_head"] == 0
 
 
 def test_a_person_reads_what_is_scored_and_what_it_costs(plan, zoo):
     lines = plan("critic_wmtp").stdout.splitlines()
     assert any(line.startswith(f"  reward: the reward of each document by rm ({zoo}/rm), about ") for line in lines)
-    assert any(line.startswith("  value head alone: ") and "200 optimizer steps" in line for line in lines)
+    assert "  value heads: 11,012 parameters; documents in 2 folds" in lines
+    assert any(line.startswith("  value heads alone: ") and "200 optimizer steps" in line for line in lines)
     assert "  reward: the number 'tests_passed' of each document in data.train" in plan("critic_column").stdout
     assert "of each batch while training" in plan("rho1_online").stdout
 

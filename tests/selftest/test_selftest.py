@@ -10,14 +10,13 @@ from checkpoints import write_mtp_checkpoint
 from subjects import make_subject
 from tiny_models import VOCAB, tiny_mtp
 from tiny_tokenizer import build_tokenizer, write_code_file
-from wmtp.algorithms import critic_advantage, rho1_selection, running, weighting
-from wmtp.algorithms.critic_wmtp import CriticWMTP
+from wmtp.algorithms import critic_advantage, critic_values, rho1_selection, running, weighting
 from wmtp.errors import DataError
 from wmtp.models import losses, targets
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.targets import Rows
 from wmtp.models.value_heads import WithValueHead
-from wmtp.selftest import gradient_oracles, model_oracles, native_oracles, oracles
+from wmtp.selftest import critic_oracles, gradient_oracles, model_oracles, native_oracles, oracles
 from wmtp.selftest.oracles import Finding
 from wmtp.selftest.run import ORACLES, run_selftest
 from wmtp.training import trainer
@@ -120,9 +119,30 @@ def undiscounted_errors_of_one_place_before(values, rewards, response, *, whole=
     return whole(targets.shift(values, 1, 0.0), rewards, response, **factors)
 
 
-def with_gradient_of_values(self, signals):
-    values, rewards, response = self._read(signals)
-    return critic_advantage.advantages(values, rewards, response, gamma=1.0, lambda_=0.0)
+def with_gradient_of_values(self, *, gamma, lambda_):
+    if self.token_values is not None:
+        return critic_advantage.token_credit(self.token_values[..., 0], self.values[..., 0], self.signals.learned)
+    return critic_advantage.advantages(self.values[..., 0], self.rewards, self.response, gamma=gamma, lambda_=lambda_)
+
+
+def credit_for_states(token_values, values, learned):
+    return torch.where(learned, values, 0)
+
+
+def of_the_first_fold(values, folds):
+    return values[..., 0]
+
+
+def fitted_everywhere(folds, num_folds):
+    return torch.ones(*folds.shape, num_folds, dtype=torch.bool)
+
+
+def gate_of_a_temperature_of_its_own(advantage, temperature):
+    return (advantage / 0.25).exp().clamp(0.1, 5)
+
+
+def as_they_are(self, rewards):
+    return rewards.float()
 
 
 def a_little_more(*inputs, whole=losses._torch_rows):
@@ -144,10 +164,33 @@ MUTANTS = {
         oracles.constant_added_to_reference_changes_nothing, [(rho1_selection, "excess_loss", absolute_excess)]
     ),
     "reward counts twice": (
-        oracles.values_that_are_the_reward_weigh_all_alike, [(critic_advantage, "advantages", twice_the_reward)]
+        critic_oracles.values_that_are_the_reward_weigh_all_alike, [(critic_values, "advantages", twice_the_reward)]
+    ),
+    "credit for states": (
+        critic_oracles.values_that_are_the_reward_weigh_all_alike, [(critic_values, "token_credit", credit_for_states)]
+    ),
+    "credit for states, of tokens that change nothing": (
+        critic_oracles.tokens_without_a_value_of_their_own_weigh_all_alike,
+        [(critic_values, "token_credit", credit_for_states)],
     ),
     "values of the place before": (
-        oracles.advantages_telescope, [(critic_advantage, "advantages", undiscounted_errors_of_one_place_before)]
+        critic_oracles.advantages_telescope, [(critic_oracles, "advantages", undiscounted_errors_of_one_place_before)]
+    ),
+    "a temperature of its own": (
+        critic_oracles.boundless_temperature_weighs_all_alike,
+        [(critic_advantage, "exponential_gate", gate_of_a_temperature_of_its_own)],
+    ),
+    "rewards as they are": (
+        critic_oracles.constant_added_to_rewards_changes_nothing,
+        [(critic_advantage.RewardStandardiser, "__call__", as_they_are)],
+    ),
+    "credit by the first fold's heads": (
+        critic_oracles.credit_is_by_heads_that_were_fitted_on_others,
+        [(critic_values, "of_own_fold", of_the_first_fold)],
+    ),
+    "heads fitted on all documents": (
+        critic_oracles.credit_is_by_heads_that_were_fitted_on_others,
+        [(critic_values, "fitted_here", fitted_everywhere)],
     ),
     "targets wrap round": (model_oracles.padding_changes_no_loss, [(targets, "shift", around_the_end)]),
     "weights of padding count": (
@@ -179,7 +222,7 @@ MUTANTS = {
     "weights train the value head": (
         gradient_oracles.value_head_and_trunk_are_apart,
         [
-            (CriticWMTP, "_advantage", with_gradient_of_values),
+            (critic_values.CriticValues, "advantage", with_gradient_of_values),
             (gradient_oracles, "weighted_sum", sum_without_detaching),
         ],
     ),

@@ -21,7 +21,7 @@ run: {{name: {name}}}
 data: {{train: {{files: [data.jsonl], max_length: 64, packing: {packing}}}}}
 train: {{algo: critic-wmtp, learning_rate: 1e-3, max_steps: 3, per_device_train_batch_size: 4,
         gradient_accumulation_steps: 2, logging_steps: 1}}
-critic: {{reward_column: passed, stage1_steps: {steps}, value_learning_rate: 1e-2, normalize: {normalize}}}
+critic: {{reward_column: passed, stage1_steps: {steps}, value_learning_rate: 1e-2, {section}}}
 """
 
 
@@ -32,12 +32,12 @@ def base(tmp_path):
 
 
 def write_data(tmp_path, rewards=(1, 0)):
-    entries = [{"text": (GOOD, BAD)[i % 2], "passed": rewards[i % 2]} for i in range(40)]
+    entries = [{"text": (GOOD, BAD)[i % 2] + f"  # {i}", "passed": rewards[i % 2]} for i in range(40)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def run(tmp_path, base, *, name="run", steps=30, normalize="batch", packing="true"):
-    recipe = RECIPE.format(name=name, steps=steps, normalize=normalize, packing=packing)
+def run(tmp_path, base, *, name="run", steps=30, section="credit: token", packing="true"):
+    recipe = RECIPE.format(name=name, steps=steps, section=section, packing=packing)
     (tmp_path / "recipe.yaml").write_text(recipe)
     paths = {"models": {"base": [str(base)]}, "output_dir": str(tmp_path / "runs")}
     config = {"paths": paths, "devices": {"device": "cpu"}, "tracking": {"report_to": []}}
@@ -45,15 +45,20 @@ def run(tmp_path, base, *, name="run", steps=30, normalize="batch", packing="tru
     return wmtp.train(wmtp.load_config(tmp_path / "config.yaml"), wmtp.load_recipe(tmp_path / "recipe.yaml"))
 
 
-@pytest.mark.parametrize(("normalize", "packing"), [("batch", "true"), ("horizon", "false")])
-def test_a_value_head_is_fitted_then_used_and_kept_in_the_checkpoint(tmp_path, base, normalize, packing):
+@pytest.mark.parametrize(
+    ("section", "packing"),
+    [("credit: token", "true"), ("normalize: horizon, folds: 1", "false"), ("credit: return", "true")],
+)
+def test_value_heads_are_fitted_then_used_and_kept_in_the_checkpoint(tmp_path, base, section, packing):
     write_data(tmp_path)
-    result = run(tmp_path, base, normalize=normalize, packing=packing)
+    result = run(tmp_path, base, section=section, packing=packing)
     assert len(result.explained_variance) == 10
-    assert result.explained_variance[-1] > 0.5
-    figures, head = read_state(open_store(result.final_checkpoint))
-    assert figures
-    assert head["output.weight"].any()
+    assert max(result.explained_variance) > 0.5
+    figures, heads = read_state(open_store(result.final_checkpoint))
+    assert set(figures) == {"reward_figures", "mean_weight"}
+    assert heads["states.0.output.weight"].any()
+    assert ("tokens.0.output.weight" in heads) is ("return" not in section)
+    assert ("states.1.output.weight" in heads) is ("folds: 1" not in section)
     assert wmtp.load_metadata(result.final_checkpoint).training_algorithm == "critic"
     assert not torch.equal(wmtp.load_model(base).trunk.lm_head.weight, result.model.trunk.lm_head.weight)
 
@@ -64,7 +69,7 @@ def test_the_same_seed_gives_the_same_model(tmp_path, base):
     assert all(torch.equal(one[1][name], other[1][name]) for name in one[1])
 
 
-def test_the_first_stage_changes_nothing_but_the_value_head(tmp_path, base, monkeypatch):
+def test_the_first_stage_changes_nothing_but_value_heads(tmp_path, base, monkeypatch):
     write_data(tmp_path)
     changed = []
 
@@ -77,7 +82,7 @@ def test_the_first_stage_changes_nothing_but_the_value_head(tmp_path, base, monk
     monkeypatch.setattr(preparation, "fit_values", fit_and_compare)
     run(tmp_path, base)
     assert changed
-    assert all(name.startswith("value_head.") for name in changed)
+    assert all(name.startswith("value_heads.") for name in changed)
 
 
 def test_running_figures_are_those_of_training_not_of_the_fit(tmp_path, base, monkeypatch):
@@ -90,27 +95,49 @@ def test_running_figures_are_those_of_training_not_of_the_fit(tmp_path, base, mo
         return explained
 
     monkeypatch.setattr(preparation, "fit_values", fit_and_look)
-    result = run(tmp_path, base, normalize="horizon")
-    assert not seen["advantage_squares"].any()
-    assert read_state(open_store(result.final_checkpoint))[0]["advantage_squares"].all()
+    result = run(tmp_path, base, section="scope: ema")
+    assert not seen["mean_weight"].any()
+    assert read_state(open_store(result.final_checkpoint))[0]["mean_weight"].all()
 
 
-def test_a_further_run_begins_with_the_value_head_that_the_checkpoint_has(tmp_path, base):
+def test_a_further_run_begins_with_the_value_heads_that_the_checkpoint_has(tmp_path, base):
     write_data(tmp_path)
     first = run(tmp_path, base)
     write_data(tmp_path, rewards=(0.9, 0.2))
     again = run(tmp_path, first.final_checkpoint, name="again", steps=0)
     assert again.explained_variance is None
     kept, later = (read_state(open_store(each.final_checkpoint)) for each in (first, again))
-    assert torch.allclose(kept[1]["hidden.weight"], later[1]["hidden.weight"], atol=0.1)
+    assert torch.allclose(kept[1]["tokens.0.hidden.weight"], later[1]["tokens.0.hidden.weight"], atol=0.1)
     assert torch.equal(kept[0]["reward_figures"], later[0]["reward_figures"])
     assert kept[0]["reward_figures"].tolist() == [40, 0.5, 0.5]
 
 
-def test_without_a_value_head_and_without_a_first_stage_the_run_is_refused(tmp_path, base):
+def test_without_value_heads_and_without_a_first_stage_the_run_is_refused(tmp_path, base):
     write_data(tmp_path)
-    with pytest.raises(TrainingError, match="has no value head of an earlier run, and critic-wmtp is to fit none"):
+    with pytest.raises(TrainingError, match="has no value heads of this kind from an earlier run, and critic-wmtp is"):
         run(tmp_path, base, steps=0)
+
+
+def test_heads_of_another_credit_are_left_aside_by_name_and_fitted_anew(tmp_path, base, caplog):
+    write_data(tmp_path)
+    first = run(tmp_path, base, section="credit: return")
+    with pytest.raises(TrainingError, match="has no value heads of this kind from an earlier run"):
+        run(tmp_path, first.final_checkpoint, name="none", steps=0)
+    again = run(tmp_path, first.final_checkpoint, name="again")
+    assert "holds value heads of states in 2 folds; this run needs value heads of states and tokens in 2" in caplog.text
+    assert max(again.explained_variance) > 0.5
+
+
+def test_a_checkpoint_of_the_older_kind_is_read_and_says_what_it_is(tmp_path, base, caplog):
+    write_data(tmp_path)
+    first = run(tmp_path, base)
+    path = tmp_path / "runs" / "run" / "final" / ALGORITHM_STATE_FILE
+    kept = load_file(path)
+    old = {name.replace("states.0.", ""): kept[name] for name in kept if "states.0." in name}
+    save_file(old | {"algorithm.advantage_squares": torch.ones(2, dtype=torch.float64)}, path)
+    again = run(tmp_path, first.final_checkpoint, name="again")
+    assert "holds the value head of critic-wmtp as it was before credit for tokens" in caplog.text
+    assert max(again.explained_variance) > 0.5
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "unknown"])
@@ -119,11 +146,11 @@ def test_a_state_that_does_not_fit_is_refused_by_name(tmp_path, base, damage):
     first = run(tmp_path, base)
     path = tmp_path / "runs" / "run" / "final" / ALGORITHM_STATE_FILE
     tensors = load_file(path)
-    name = "value_head.output.weight"
+    name = "value_head.tokens.1.output.weight"
     kept = tensors.pop(name)
     changed = {"missing": {}, "shape": {name: torch.ones(1, 5)}, "unknown": {name: kept, "value_head.x": kept + 1}}
     save_file(tensors | changed[damage], path)
-    with pytest.raises(CheckpointError, match="the value head in it does not fit this model"):
+    with pytest.raises(CheckpointError, match="the value heads in it do not fit this model"):
         run(tmp_path, first.final_checkpoint, name="again", steps=0)
 
 
@@ -149,11 +176,11 @@ def test_figures_that_no_run_leaves_are_refused(tmp_path, base, figures, problem
         run(tmp_path, first.final_checkpoint, name="again", steps=0)
 
 
-def test_rewards_in_another_unit_than_the_value_head_has_learned_are_refused(tmp_path, base):
+def test_rewards_in_another_unit_than_value_heads_have_learned_are_refused(tmp_path, base):
     write_data(tmp_path)
     first = run(tmp_path, base)
     write_data(tmp_path, rewards=(150, 100))
-    with pytest.raises(TrainingError, match="rewards are 100 to 150, and the value head of the base model has learned"):
+    with pytest.raises(TrainingError, match="rewards are 100 to 150, and the value heads of the base model have"):
         run(tmp_path, first.final_checkpoint, name="again", steps=0)
 
 
@@ -162,7 +189,14 @@ def test_a_mode_that_shares_weight_between_heads_needs_two_of_them(tmp_path):
     single = write_mtp_checkpoint(tmp_path / "single", model, fits=["critic-wmtp"])
     write_data(tmp_path)
     with pytest.raises(TrainingError, match="shares weight between the heads of a position here, and 1 is trained"):
-        run(tmp_path, single, normalize="horizon")
+        run(tmp_path, single, section="normalize: horizon")
+
+
+def test_too_few_documents_for_folds_are_refused_before_anything_is_scored(tmp_path, base):
+    (tmp_path / "data.jsonl").write_text('{"text": "x = 1", "passed": 1}\n' * 4)
+    with pytest.raises(DataError, match=r"1 different documents are too few for critic\.folds: 2"):
+        run(tmp_path, base)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_equal_rewards_are_refused_before_anything_is_trained(tmp_path, base):
@@ -174,8 +208,8 @@ def test_equal_rewards_are_refused_before_anything_is_trained(tmp_path, base):
     assert not (tmp_path / "runs" / "run").exists()
 
 
-def test_a_value_head_that_learns_nothing_stops_the_run_before_the_trunk_is_touched(tmp_path, base):
-    entries = [{"text": f"value_{i % 7} = {i % 5}", "passed": (i * 7919) % 11 % 2} for i in range(40)]
+def test_value_heads_that_learn_nothing_stop_the_run_before_the_trunk_is_touched(tmp_path, base):
+    entries = [{"text": f"value_{i % 7} = {i % 5}", "passed": (i * 7919) % 11 % 2} for i in range(200)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     with pytest.raises(TrainingError, match="noise"):
         run(tmp_path, base, steps=2)
@@ -197,7 +231,7 @@ def provenance(result):
 def test_a_checkpoint_says_which_rewards_it_was_trained_on(tmp_path, base):
     write_data(tmp_path)
     first, again = (provenance(run(tmp_path, base, name=name)) for name in ("first", "again"))
-    assert list(first["scores"]) == ["reward"]
+    assert list(first["scores"]) == ["reward", "fold"]
     assert first["scores"]["reward"].startswith("sha256:")
     assert again["scores"] == first["scores"]
     write_data(tmp_path, rewards=(1, 0.25))

@@ -33,7 +33,8 @@ def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior
     algorithm = build_algorithm(fields.pop("algorithm", "baseline"), rows)
     if isinstance(algorithm, ValueAlgorithm):
         torch.manual_seed(0)
-        model = with_learned_values(WithValueHead(model, 32, detach_trunk=algorithm.detach_trunk))
+        kind = {"folds": algorithm.folds, "values_tokens": algorithm.values_tokens}
+        model = with_learned_values(WithValueHead(model, 32, detach_trunk=algorithm.detach_trunk, **kind))
     arguments = TrainingArguments(
         output_dir=str(directory),
         use_cpu=True,
@@ -60,8 +61,9 @@ def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior
 
 
 def with_learned_values(model):
-    """The value head as if it had learned something: values that are all zero would hide mistakes."""
-    torch.nn.init.normal_(model.value_head.output.weight, std=0.2)
+    """Value heads as if they had learned something: values that are all zero would hide mistakes."""
+    for head in (*model.value_heads.states, *model.value_heads.tokens):
+        torch.nn.init.normal_(head.output.weight, std=0.2)
     return model
 
 
@@ -123,7 +125,7 @@ def test_a_value_loss_of_any_size_leaves_the_trunk_as_it_is_also_where_gradients
         "max_steps": 1,
         "max_grad_norm": 0.1,
     }  # later weights follow values
-    expected, found = (make_trainer(tmp_path, algorithm="critic batch", **changes) for _ in range(2))
+    expected, found = (make_trainer(tmp_path, algorithm="critic return batch", **changes) for _ in range(2))
     value_loss = found.algorithm.value_loss
     found.algorithm.value_loss = lambda signals: scale * value_loss(signals)
     for trainer in (expected, found):
@@ -145,16 +147,22 @@ def test_a_step_is_the_gradient_of_the_sum_over_valid_pairs_by_their_number(tmp_
     assert torch.allclose(parameters_after(trainer), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["baseline", "rho1 token_skip ema", "critic ema", "critic horizon"])
+def run_two_processes(script, *arguments):
+    """Run a script that lies beside this file as two processes that torchrun starts; they must succeed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(Path(__file__).with_name(script)), *map(str, arguments)]
+    places = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
+    ran = subprocess.run(command, check=False, timeout=900, capture_output=True, text=True, env=os.environ | places)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["baseline", "rho1 token_skip ema", "critic return ema", "critic token ema", "critic token horizon"]
+)
 def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     changes = {"optim": "sgd", "algorithm": name, "max_steps": 3}
     alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
-    script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    places = {"PYTHONPATH": f"{script.parent}:{script.parent.parent}"}
-    command += [str(tmp_path), name]
-    ran = subprocess.run(command, check=False, timeout=900, capture_output=True, text=True, env=os.environ | places)
-    assert ran.returncode == 0, ran.stderr
+    run_two_processes("two_processes.py", tmp_path, name)
     assert [(tmp_path / f"threads-{rank}.txt").read_text() for rank in (0, 1)] == ["", ""]  # they abort it now and then
     together = torch.load(tmp_path / "parameters.pt", weights_only=True)
     logs = json.loads((tmp_path / "logs.json").read_text())
@@ -164,6 +172,13 @@ def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     expected = trainer.evaluate()
     assert logs["train"] == pytest.approx(trainer.state.log_history[2], rel=1e-5)  # the first have equal weights
     assert logs["eval"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_process_that_has_seen_nothing_valid_joins_in_the_report_of_the_others(tmp_path):
+    run_two_processes("silent_process.py", tmp_path)
+    told, silent = (json.loads((tmp_path / f"logs-{rank}.json").read_text()) for rank in (0, 1))
+    assert [entry["ce_1"] for entry in told] == pytest.approx([entry["ce_1"] for entry in silent])
+    assert all(math.isfinite(entry["ce_1"]) and entry["share_valid_1"] < 0.5 for entry in told)
 
 
 def test_a_shorter_horizon_trains_the_first_heads_only(tmp_path):

@@ -39,6 +39,8 @@ class CriticValues:
     def of(cls, signals: Signals, rewards: Float[Tensor, "batch seq"], *, of_tokens: bool) -> CriticValues:
         """Take what signals say, with rewards that are standardised; of tokens only where these are to count."""
         assert signals.values is not None
+        if signals.folds is None and signals.values.shape[2] > 1:
+            raise ValueError("value heads in several folds, and rows that do not say which fold a document is in")
         folds = torch.zeros_like(signals.document_ids) if signals.folds is None else signals.folds
         tokens = signals.token_values.float() if of_tokens and signals.token_values is not None else None
         response = Response.of(signals.learned, signals.document_ids)

@@ -1,4 +1,4 @@
-"""Functions of the standard library with a mark that a value head can learn, for the demo of critic-wmtp."""
+"""Functions of the standard library with a mark that value heads can learn, for the demo of critic-wmtp."""
 
 from __future__ import annotations
 

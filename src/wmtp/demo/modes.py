@@ -34,7 +34,7 @@ _VALUE_STEPS = 80
 # A quarter of the files is more than so many steps read.
 _EVERY = 4
 _BATCH = "train.per_device_train_batch_size=16"
-# At the baseline's own rate the trunk would run away from the value head.
+# At the baseline's own rate the trunk would run away from the value heads.
 _CRITIC_RATES = ("train.learning_rate=5.0e-4", "critic.value_learning_rate=3.0e-3")
 
 
@@ -57,8 +57,9 @@ MODES = (
     Mode("rho1-wmtp", "token_skip", ("rho1.selection_mode=token_skip",)),
     Mode("rho1-wmtp", "weighted", ("rho1.selection_mode=weighted",)),
     Mode("rho1-wmtp", "horizon", ("rho1.selection_mode=horizon",)),
-    Mode("critic-wmtp", "batch", ("critic.normalize=batch",)),
+    Mode("critic-wmtp", "token", ("critic.credit=token",)),
     Mode("critic-wmtp", "horizon", ("critic.normalize=horizon",)),
+    Mode("critic-wmtp", "return", ("critic.credit=return",)),
 )
 
 
@@ -152,7 +153,7 @@ def _learned(result: TrainResult) -> Iterator[str]:
     yield f"{result.steps} steps in {result.seconds:.0f} s; validation cross-entropy of each head: {', '.join(heads)}"
     if result.explained_variance is not None:
         shares = " ".join(f"{share:.2f}" for share in result.explained_variance)
-        yield f"the value head explains of the reward, from begin to end of functions: {shares}"
+        yield f"value heads explain of the reward, from begin to end of functions: {shares}"
     # The last ones logged: in the first steps figures over past steps are not there yet.
     kept, effective = _logged(result, "weight_share_kept")[-1], _logged(result, "weight_effective_share")[-1]
     yield f"share of (token, head) pairs kept: {kept:.2f}; effective sample size: {effective:.2f} of them"
