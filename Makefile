@@ -23,8 +23,8 @@ help:
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
-	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (an hour)"
-	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (half an hour); DATA=path to MBPP's JSONL; it runs code"
+	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
+	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
 	@echo "make clean      remove everything that these made"
 
 $(READY): pyproject.toml constraints.txt

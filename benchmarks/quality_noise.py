@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from quality_training import MARKED, Budget, Shape, Watched, new_model, next_token_loss, train
+from quality_marked import MARKED, Watched
+from quality_training import Budget, Shape, new_model, next_token_loss, train
 from torch import Tensor
 from typing_extensions import override
 

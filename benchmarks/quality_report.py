@@ -1,20 +1,13 @@
-"""Tables from the results of quality.py."""
+"""Tables of the experiment on noise, and what all tables of quality.py are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 Record = dict[str, Any]
 
 _VERDICT = ("token_skip", "weighted", "absolute")
-
-
-def markdown(records: list[Record]) -> str:
-    """Return all tables."""
-    noise = [record for record in records if record["experiment"] == "noise"]
-    reward = [record for record in records if record["experiment"] == "reward"]
-    return "\n\n".join([references_table(noise), noise_table(noise), reward_table(reward), gate_lines(reward)])
 
 
 def references_table(records: list[Record]) -> str:
@@ -26,7 +19,7 @@ def references_table(records: list[Record]) -> str:
         found = select(records, arm="reference", share=share)
         on_noise, on_text = (mean(record[name] for record in found) for name in ("loss_on_noise", "loss_on_text"))
         verdicts = " | ".join(verdict(records, arm, share) for arm in _VERDICT)
-        rows.append(f"| {share:g} | {_each(found, 'held_out_loss')} | {on_noise:.2f}, {on_text:.2f} | {verdicts} |")
+        rows.append(f"| {share:g} | {each(found, 'held_out_loss')} | {on_noise:.2f}, {on_text:.2f} | {verdicts} |")
     return "\n".join(rows)
 
 
@@ -53,7 +46,7 @@ def noise_table(records: list[Record]) -> str:
             kept = [f"{mean(record[name] for record in found):.1%}" for name in ("share_kept", "share_of_weight")]
             each = ", ".join(f"{gap:+.0%}" for gap in gaps)
             label = "" if share is None else f"{share:g}"
-            losses = _each(found, "held_out_loss")
+            losses = each(found, "held_out_loss")
             rows.append(f"| {arm} | {label} | {losses} | {each} | {mean(gaps):+.0%} | {' | '.join(kept)} |")
     return "\n".join(rows)
 
@@ -68,27 +61,6 @@ def rival(records: list[Record], record: Record, arm: str) -> float:
     """Return the loss of another arm of the same seed; of a reference that of the same strength."""
     share = record["share"] if arm == "reference" else None
     return float(select(records, arm=arm, seed=record["seed"], share=share)[0]["held_out_loss"])
-
-
-def reward_table(records: list[Record]) -> str:
-    """Return a row for each arm: what each seed answers."""
-    columns: dict[str, Callable[[list[Record]], str]] = {
-        "first answer right, by seed": lambda found: _each(found, "first_right", ".1%"),
-        "all answers right": lambda found: _each(found, "all_right", ".1%"),
-        "probability of the right first answer": lambda found: _each(found, "probability"),
-        "explained variance: first tenth, last": _explained,
-    }
-    rows = [f"| arm | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for arm in dict.fromkeys(record["arm"] for record in records):
-        found = select(records, arm=arm)
-        rows.append(f"| {arm} | {' | '.join(show(found) for show in columns.values())} |")
-    return "\n".join(rows)
-
-
-def gate_lines(records: list[Record]) -> str:
-    """Return what the gate after the first stage said, where it refused to go on."""
-    refused = [record for record in records if record.get("gate")]
-    return "\n".join(f"- {record['arm']}, seed {record['seed']}: {record['gate']}" for record in refused)
 
 
 def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
@@ -107,10 +79,6 @@ def _shares(records: list[Record]) -> list[float]:
     return sorted({record["share"] for record in records if record["share"] is not None})
 
 
-def _each(records: list[Record], name: str, form: str = ".3f") -> str:
+def each(records: list[Record], name: str, form: str = ".3f") -> str:
+    """Return one figure of all records."""
     return ", ".join(f"{record[name]:{form}}" for record in records)
-
-
-def _explained(records: list[Record]) -> str:
-    curves = [record["explained_variance"] for record in records if record.get("explained_variance")]
-    return "; ".join(f"{curve[0]:.2f}, {curve[-1]:.2f}" for curve in curves)

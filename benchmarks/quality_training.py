@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformers import LlamaConfig, TrainingArguments, set_seed
+from torch import nn
+from transformers import LlamaConfig, TrainerCallback, TrainingArguments, set_seed
 from typing_extensions import override
 
-from wmtp.algorithms.base import Algorithm, Score, ValueAlgorithm
-from wmtp.algorithms.signals import Signals
+from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
+from wmtp.data.folds import with_folds
 from wmtp.data.rows import RowDataset
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.models.targets import shift
 from wmtp.models.value_heads import WithValueHead
 from wmtp.training.trainer import WMTPTrainer
 from wmtp.training.value_stage import fit_values
 
 HEADS = 2
-MARKED = "marked"
 
 
 @dataclass(frozen=True)
@@ -66,24 +63,94 @@ def new_model(shape: Shape, seed: int, *, heads: int = HEADS) -> MTPForCausalLM:
     return MTPForCausalLM(config)
 
 
-def train(model: MTPForCausalLM, rows: RowDataset, algorithm: Algorithm, budget: Budget, seed: int) -> list[float]:
-    """Train a model in place; the order of the rows follows from the seed alone.
+@dataclass(frozen=True)
+class Watch:
+    """What is looked at while a model is trained: before the first step, every so many steps, and after the last.
 
-    Returns:
-        Explained variance by relative position after the first stage of an algorithm with a value head, else nothing.
+    Attributes:
+        every: Optimizer steps.
+        look: Returns figures by name; the trainer's model is the one that is trained.
     """
+
+    every: int
+    look: Callable[[WMTPTrainer], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was seen of a training.
+
+    Attributes:
+        explained: Explained variance by relative position after the first stage of an algorithm with value heads.
+        curve: What was looked at, with the `step`.
+    """
+
+    explained: list[float] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    model: MTPForCausalLM,
+    rows: RowDataset,
+    algorithm: Algorithm,
+    budget: Budget,
+    seed: int,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train a model in place; the order of the rows follows from the seed alone."""
     algorithm.begin(rows.document_scores())
     set_seed(seed)
+    trained = Trained()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = _arguments(scratch, budget, seed)
-        if not isinstance(algorithm, ValueAlgorithm):
-            _trainer(model, algorithm, arguments, rows).train()
-            return []
-        valued = WithValueHead(model, model.config.hidden_size, detach_trunk=algorithm.detach_trunk)
-        fit = partial(_trainer, valued, algorithm, values_only=True)
-        explained = fit_values(algorithm, valued, rows, arguments, fit)
-        _trainer(valued, algorithm, arguments, rows).train()
-    return explained
+        learner: MTPForCausalLM | WithValueHead = model
+        if isinstance(algorithm, ValueAlgorithm):
+            rows = with_folds(rows, algorithm.folds)
+            learner = _with_value_heads(model, algorithm)
+            fit = partial(_trainer, learner, algorithm, values_only=True)
+            trained.explained.extend(fit_values(algorithm, learner, rows, arguments, fit))
+        trainer = _trainer(learner, algorithm, arguments, rows)
+        if watch:
+            trainer.add_callback(_Watcher(watch, trainer, trained.curve))
+        trainer.train()
+    return trained
+
+
+class _Watcher(TrainerCallback):
+    def __init__(self, watch: Watch, trainer: WMTPTrainer, curve: list[dict[str, float]]) -> None:
+        self._watch, self._trainer, self._curve = watch, trainer, curve
+
+    @override
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look(state.global_step)
+
+    @override
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self._watch.every == 0 or state.global_step == state.max_steps:
+            self._look(state.global_step)
+
+    def _look(self, step: int) -> None:
+        self._trainer.model.eval()
+        with torch.no_grad():
+            self._curve.append({"step": step, **self._watch.look(self._trainer)})
+        self._trainer.model.train()
+
+
+def _with_value_heads(model: MTPForCausalLM, algorithm: ValueAlgorithm) -> WithValueHead:
+    return WithValueHead(
+        model,
+        model.config.hidden_size,
+        detach_trunk=algorithm.detach_trunk,
+        folds=algorithm.folds,
+        values_tokens=algorithm.values_tokens,
+    )
+
+
+def policy(model: nn.Module) -> MTPForCausalLM:
+    """Return what predicts tokens in what is trained."""
+    found = model.model if isinstance(model, WithValueHead) else model
+    assert isinstance(found, MTPForCausalLM)
+    return found
 
 
 def _trainer(
@@ -93,15 +160,13 @@ def _trainer(
     rows: RowDataset,
     **more: Any,
 ) -> WMTPTrainer:
-    policy = model.model if isinstance(model, WithValueHead) else model
-    assert isinstance(policy, MTPForCausalLM)
     return WMTPTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=rows.collate,
         algorithm=algorithm,
-        head_prior=head_prior("uniform", policy.num_heads),
+        head_prior=head_prior("uniform", policy(model).num_heads),
         save=_save_nothing,
         **more,
     )
@@ -145,43 +210,3 @@ def next_token_loss(model: MTPForCausalLM, rows: RowDataset) -> float:
         count += int(output.valid[..., 0].sum())
     model.train()
     return total / count
-
-
-class Watched(Algorithm):
-    """An algorithm as it is, which also counts what becomes of marked tokens.
-
-    Args:
-        algorithm: Gives the weights. The rows need a score `marked`: 1 at the tokens to count, 0 elsewhere.
-    """
-
-    name = "watched"
-    training_algorithm = "mtp"
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        super().__init__()
-        self.inner = algorithm
-        self.roles = algorithm.roles
-        self.scores = (*algorithm.scores, Score(MARKED, "column", column=MARKED))
-        self._sums = torch.zeros(4, dtype=torch.float64)
-
-    @override
-    def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
-        weights = self.inner.weights(signals)
-        of_tokens = shift(weights[..., 0], -1, fill=0.0)[signals.learned]
-        marked = signals.scores[MARKED][signals.learned]
-        parts = (marked, marked * (of_tokens > 0), marked * of_tokens, of_tokens)
-        self._sums += torch.stack([part.double().sum() for part in parts])
-        return weights
-
-    @override
-    def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:
-        self.inner.begin(scores)
-
-    @override
-    def end_step(self, total: Callable[[Tensor], Tensor]) -> None:
-        self.inner.end_step(total)
-
-    def figures(self) -> dict[str, float]:
-        """Return the share of marked tokens that were kept (weight above 0), and their share of all weight."""
-        marked, kept, weight, all_weight = self._sums.tolist()
-        return {"share_kept": kept / max(marked, 1), "share_of_weight": weight / max(all_weight, 1)}

@@ -35,14 +35,24 @@ def test_an_absolute_score_keeps_the_noise_and_is_worse_than_no_selection(result
     assert results["noise", "absolute"]["share_kept"] > results["noise", "token_skip"]["share_kept"]
 
 
-def test_a_reward_teaches_which_of_two_equally_likely_rules_is_right(results):
-    before, after = results["reward", "pretrained"], results["reward", "critic_batch"]
+def test_credit_to_tokens_teaches_which_of_two_equally_likely_rules_is_right(results):
+    before, after = results["reward", "pretrained"], results["reward", "token"]
     assert before["probability"] == pytest.approx(0.5, abs=0.1)
-    assert after["probability"] > 0.6
+    assert after["probability"] >= 0.9
     assert after["gate"] == ""
 
 
+def test_where_documents_make_many_decisions_credit_to_tokens_is_above_weights_of_documents(results):
+    token = results["decisions", "token"]
+    same, sharpest = (results["decisions", f"documents by exp({power})"] for power in ("R", "R / 0.25"))
+    assert token["probability"] > same["probability"] + 0.15
+    assert token["probability"] > sharpest["probability"]
+    assert token["effective_share"] > sharpest["effective_share"] + 0.2
+    assert token["auroc"] > 0.95
+
+
 def test_shuffled_rewards_are_refused_and_would_gain_nothing(results):
-    shuffled = results["reward", "shuffled"]
-    assert "of the variance of rewards at the end of documents, and at least 0.05 is needed" in shuffled["gate"]
-    assert shuffled["probability"] == pytest.approx(0.5, abs=0.1)
+    for experiment in ("reward", "decisions"):
+        shuffled = results[experiment, "token, shuffled"]
+        assert "and at least 0.05 is needed: weights would be noise" in shuffled["gate"]
+        assert shuffled["probability"] == pytest.approx(0.5, abs=0.1)

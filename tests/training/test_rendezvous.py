@@ -33,7 +33,7 @@ def test_another_process_says_where_nobody_answers_and_gives_up(port, caplog):
         pytest.raises(TrainingError, match=f"waited 1 s in vain {where}: Connection refused"),
     ):
         join_processes(launch(port, 2), "cpu", speaks_after=0.5, patience=1.0)
-    assert f"waiting {where}: Connection refused" in caplog.text
+    assert f"waiting {where}: " in caplog.text  # for what reason, it may be too early to say
 
 
 def test_an_address_that_is_no_machine_is_named():

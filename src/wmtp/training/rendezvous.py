@@ -86,7 +86,8 @@ class _Meeting:
 
     def __init__(self, launch: Launch, deadline: float, patience: float) -> None:
         self._launch, self._deadline, self._patience = launch, deadline, patience
-        self._present = 0
+        # The one that the others come to is there itself, whatever it has yet to begin.
+        self._present = 1 if launch.rank == 0 else 0
         self._problem = "nothing answers there yet"
 
     @property
