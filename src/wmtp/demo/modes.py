@@ -27,8 +27,8 @@ from wmtp.training.run import TrainResult, train
 Tell = Callable[[str], None]
 
 _NUM_FUNCTIONS = 1200
-# The zoo's fresh trunk is taken. On the baseline's a value head would explain 0.06 after 300 steps and nothing after 30: it
-# has learned what comes next, and lets go of a docstring that it has passed.
+# The zoo's fresh trunk is taken. On the baseline's a value head would explain 0.06 after 300 steps and nothing after
+# 30: it has learned what comes next, and lets go of a docstring that it has passed.
 _VALUE_STEPS = 80
 # A quarter of the files is more than so many steps read.
 _EVERY = 4
