@@ -19,12 +19,9 @@ from wmtp.data.example import Batch
 from wmtp.data.folds import FOLD
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
-from wmtp.models.targets import Rows as RowBounds
+from wmtp.training.inputs import bounds, model_inputs
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
-
-# What a model's forward takes; whatever else a batch has is a score.
-_MODEL_INPUTS = ("input_ids", "labels", "attention_mask", "position_ids", "document_ids")
 
 OnlineScore = Callable[[Batch], Tensor]
 
@@ -119,7 +116,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        output: MTPOutput = model(**_model_inputs(inputs), with_ce=not self._values_only)
+        output: MTPOutput = model(**model_inputs(inputs), with_ce=not self._values_only)
         signals = self._signals(inputs, output)
         loss = torch.zeros((), device=self.args.device)
         if not self._values_only:
@@ -138,11 +135,11 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def signals(self, batch: Batch) -> Signals:
         """Return what the algorithm sees of a batch, computed by the model as it is; losses unless values are all."""
         inputs = self._prepare_inputs(batch)
-        return self._signals(inputs, self.model(**_model_inputs(inputs), with_ce=not self._values_only))
+        return self._signals(inputs, self.model(**model_inputs(inputs), with_ce=not self._values_only))
 
     def _signals(self, inputs: Batch, output: MTPOutput) -> Signals:
         ce, valid = cast("Tensor", output.ce), cast("Tensor", output.valid)
-        documents = _bounds(inputs).document_ids
+        documents = bounds(inputs).document_ids
         return Signals(
             ce=ce[..., : self.horizon].detach().float(),
             valid=valid[..., : self.horizon],
@@ -157,7 +154,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def _scores(self, inputs: Batch) -> dict[str, Tensor]:
         asked = {score.name for score in self.algorithm.scores}
-        computed = {name: score(_model_inputs(inputs)) for name, score in self._online.items()}
+        computed = {name: score(model_inputs(inputs)) for name, score in self._online.items()}
         return {name: inputs[name] for name in asked - set(computed)} | computed
 
     @override
@@ -178,7 +175,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self.model.eval()
         with torch.no_grad():
             for inputs in self.get_eval_dataloader(eval_dataset):
-                output = self.model(**_model_inputs(self._prepare_inputs(inputs)), with_top1=True)
+                output = self.model(**model_inputs(self._prepare_inputs(inputs)), with_top1=True)
                 rows = row_sums(output.ce, output.valid, output.top1)[..., : self.horizon]
                 meter.add(self.accelerator.gather_for_metrics(rows))
         figures = {"loss": meter.mean_ce(self.head_prior), **meter.figures(with_top1=True)}
@@ -236,7 +233,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self.algorithm.end_step(self.total)
 
     def _count_valid(self, batch: Batch) -> Tensor:
-        return (_bounds(batch).targets(batch["labels"], self.horizon) != IGNORE).sum((0, 1)).cpu()
+        return (bounds(batch).targets(batch["labels"], self.horizon) != IGNORE).sum((0, 1)).cpu()
 
     def of_first_process(self, figures: list[float]) -> list[float]:
         """Return what the first process has found, on all: what each finds alone may differ by rounding."""
@@ -249,11 +246,3 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             return values
         exchanged = self.accelerator.reduce(values.to(self.args.device), reduction="sum")
         return cast("Tensor", exchanged.to(values.device))
-
-
-def _model_inputs(batch: Batch) -> Batch:
-    return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
-
-
-def _bounds(batch: Batch) -> RowBounds:
-    return RowBounds.of(batch.get("attention_mask"), batch.get("position_ids"), batch.get("document_ids"))
