@@ -23,7 +23,7 @@ def test_the_current_version_has_fixtures():
 def test_a_file_of_a_readable_version_reads_and_keeps_all_it_says(path):
     metadata = parse_metadata(path.read_bytes(), where=path.name)
     written = json.loads(dump_metadata(metadata))
-    said = without_nulls(json.loads(path.read_text()))
+    said = without_nothing(json.loads(path.read_text()))
     assert covers(written, said)
     assert parse_metadata(dump_metadata(metadata).encode(), where="again") == metadata
 
@@ -36,9 +36,11 @@ def test_a_file_of_an_older_version_points_to_upgrade(path):
     assert "wmtp upgrade" in caught.value.hint
 
 
-def without_nulls(value):
+def without_nothing(value):
+    """What a file says: not that something is null, nor that a mapping has no rules of a kind."""
     if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+        kept = {key: without_nothing(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item is not None and item not in ([], {})}
     return value
 
 

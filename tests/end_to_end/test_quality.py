@@ -49,10 +49,11 @@ def test_where_documents_make_many_decisions_credit_to_tokens_is_above_weights_o
     assert token["probability"] > sharpest["probability"]
     assert token["effective_share"] > sharpest["effective_share"] + 0.2
     assert token["auroc"] > 0.95
+    assert token["gate"] == ""
 
 
 def test_shuffled_rewards_are_refused_and_would_gain_nothing(results):
     for experiment in ("reward", "decisions"):
         shuffled = results[experiment, "token, shuffled"]
-        assert "and at least 0.05 is needed: weights would be noise" in shuffled["gate"]
+        assert "and at least 0.01 is needed: weights would be noise" in shuffled["gate"]
         assert shuffled["probability"] == pytest.approx(0.5, abs=0.1)

@@ -156,7 +156,7 @@ CASES = [
     ),
     refused(
         "heads of a kind that does not exist",
-        "CheckpointError",
+        "MetadataError",
         (C, "mtp_config", "head_type", "'medusa'"),
         config(mtp_config={"n_future_tokens": 2, "head_type": "medusa"}),
         base=mtp,

@@ -118,7 +118,7 @@ CASES = [
         ANY,
         (C, "num_blocks"),
         config(mtp_config={"n_future_tokens": 2, "head_type": "resblock", "num_blocks": 10**7}),
-        base=mtp,
+        base=lambda: mtp("resblock"),
         peer=None,
     ),
     refused(

@@ -191,5 +191,5 @@ def test_a_rule_that_another_one_contradicts_is_refused_with_the_name_of_the_ten
     save_model(tmp_path, "mixtral")
     rules = merged_experts("block_sparse_moe", "w1", "w2", "w1")
     declare(tmp_path, "mixtral", {**MAPPINGS["mixtral"], "tensors": rules})
-    with pytest.raises(PlanError, match=r"experts\.0\.w1\.weight' is used 2 times"):
+    with pytest.raises(PlanError, match=r"experts\.\d\.w1\.weight' is used 2 times, .* and 7 more like it"):
         wmtp.plan_load(tmp_path)

@@ -32,7 +32,7 @@ def test_nothing_to_keep_makes_no_file():
 
 
 def test_a_tensor_that_belongs_to_neither_is_refused_by_name(kept):
-    with pytest.raises(CheckpointError, match=r"'trunk.weight' is neither a running figure nor of a value head"):
+    with pytest.raises(CheckpointError, match=r"'trunk.weight' is neither a running figure nor of value heads"):
         read_state(kept(save({"trunk.weight": torch.ones(2)})))
 
 

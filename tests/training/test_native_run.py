@@ -37,7 +37,7 @@ SECTIONS = {
 def base(tmp_path):
     write_native(tmp_path / "base", "mellum", model=native("mellum", config={"vocab_size": 128}), vocab_size=128)
     init_metadata(tmp_path / "base")
-    entries = [{"text": LINES[i % 2], "passed": 1 - i % 2} for i in range(40)]
+    entries = [{"text": f"{LINES[i % 2]}  # {i}", "passed": 1 - i % 2} for i in range(40)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return tmp_path / "base"
 
