@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -114,7 +114,7 @@ def train_arm(sizes: Sizes, seed: int, arm: Arm, path: Path) -> dict[str, Any]:
     """Train one arm on from the pretrained model, and return the curve of what was measured and its end."""
     model = pretrained(sizes.shape, seed, path)
     rows = training_rows(sizes, seed + 1000, arm)
-    watch = Watch(sizes.every, partial(_look, sizes=sizes, rows=rows))
+    watch = Watch(sizes.every, partial(_look, sizes=sizes))
     trained = train(model, rows, arm.algorithm(), sizes.budget, seed, watch)
     gate = arm.gate(trained.explained)
     return trained.curve[-1] | {
@@ -125,8 +125,8 @@ def train_arm(sizes: Sizes, seed: int, arm: Arm, path: Path) -> dict[str, Any]:
     }
 
 
-def _look(trainer: WMTPTrainer, *, sizes: Sizes, rows: RowDataset) -> dict[str, float]:
-    return measured(policy(trainer.model), sizes) | weights_seen(trainer, rows, sizes.weighed)
+def _look(trainer: WMTPTrainer, *, sizes: Sizes) -> dict[str, float]:
+    return measured(policy(trainer.model), sizes) | weights_seen(trainer, sizes.weighed)
 
 
 @torch.no_grad()
@@ -142,8 +142,9 @@ def measured(model: MTPForCausalLM, sizes: Sizes) -> dict[str, float]:
     }
 
 
-def weights_seen(trainer: WMTPTrainer, rows: RowDataset, count: int) -> dict[str, float]:
-    """Return the effective share of tokens, and how well weights tell right answers from wrong ones."""
+def weights_seen(trainer: WMTPTrainer, count: int) -> dict[str, float]:
+    """Return the effective share of tokens, and how well weights tell right answers from wrong ones, in training."""
+    rows = cast("RowDataset", trainer.train_dataset)  # with folds, where value heads have some
     size, weights, marks = trainer.args.per_device_train_batch_size, [], []
     for start in range(0, min(count, len(rows)), size):
         batch = rows.collate(rows.rows[start : start + size])
