@@ -26,6 +26,7 @@ def write_functions(path: Path, sources: Sequence[Path], *, at_most: int) -> int
     found = [function for source in sources for function in _functions(source)]
     marked = [text for text, has_docstring in found if has_docstring]
     plain = [text for text, has_docstring in found if not has_docstring]
+    # As many of each kind: what one kind has more than the other is left out.
     pairs = list(zip(marked, plain, strict=False))[: at_most // 2]
     lines = [{"text": text, REWARD_COLUMN: mark} for pair in pairs for text, mark in zip(pair, (1, 0), strict=True)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -96,6 +96,7 @@ def _of_transformers(model: NativeMTPForCausalLM) -> MtpModel | None:
     wanted = {name: value.shape for name, value in made.state_dict().items() if name.startswith("layers.")}
     if wanted != {name: value.shape for name, value in values.items()}:
         return None
+    # Not strictly: what it shares with the trunk it has from there, and of its layers names and shapes were compared.
     made.load_state_dict(values, strict=False)
     return made.to(next(model.parameters()).device)
 

@@ -124,6 +124,7 @@ def _difference(name: str, target: str) -> tuple[list[str], list[str], list[str]
 
 
 def _common(one: list[str], other: list[str]) -> list[str]:
+    # Names of different depth are compared as far as the shorter one goes.
     return [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
 
 
