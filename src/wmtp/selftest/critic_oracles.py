@@ -13,38 +13,34 @@ from wmtp.algorithms.base import ValueAlgorithm
 from wmtp.algorithms.critic_advantage import Response, RewardStandardiser, advantages
 from wmtp.algorithms.signals import Signals
 from wmtp.models.targets import shift
-from wmtp.selftest.oracles import CRITIC_MODES, LOSS_TOLERANCE, WEIGHT_TOLERANCE, Finding
+from wmtp.selftest.oracles import CRITIC_MODES, LOSS_TOLERANCE, WEIGHT_TOLERANCE, Finding, in_each_mode
 from wmtp.selftest.subject import MODES, Build, Subject
 from wmtp.training.trainer import WMTPTrainer
 
 _TOKEN_MODES = ("critic token, batch", "critic token, horizon")
 
 
-def values_that_are_the_reward_weigh_all_alike(subject: Subject) -> Iterator[Finding]:
+@in_each_mode("value = reward", CRITIC_MODES)
+def values_that_are_the_reward_weigh_all_alike(subject: Subject, name: str) -> Iterator[Finding]:
     """Where everything was expected from the start, no token has raised anything."""
-    for name in CRITIC_MODES:
-        if lacking := subject.lacks(MODES[name]):
-            yield Finding("value = reward", name, note=lacking)
-            continue
-        trainer, signals = _seen(subject, MODES[name])
-        states, tokens = _rewards(subject, signals)
-        weights = trainer.algorithm.weights(_with_values(signals, states, tokens))
-        yield Finding("value = reward", f"{name}: weights are 1", _off_one(weights, signals), WEIGHT_TOLERANCE)
+    trainer, signals = _seen(subject, MODES[name])
+    states, tokens = _rewards(subject, signals)
+    weights = trainer.algorithm.weights(_with_values(signals, states, tokens))
+    yield Finding("value = reward", f"{name}: weights are 1", _off_one(weights, signals), WEIGHT_TOLERANCE)
 
 
-def tokens_without_a_value_of_their_own_weigh_all_alike(subject: Subject) -> Iterator[Finding]:
+@in_each_mode("tokens that change nothing", _TOKEN_MODES)
+def tokens_without_a_value_of_their_own_weigh_all_alike(subject: Subject, name: str) -> Iterator[Finding]:
     """A value of tokens that does not look at the token is that of the state before it, and gives no credit."""
-    oracle = "tokens that change nothing"
-    for name in _TOKEN_MODES:
-        if lacking := subject.lacks(MODES[name]):
-            yield Finding(oracle, name, note=lacking)
-            continue
-        trainer, signals = _seen(subject, MODES[name])
-        assert signals.values is not None
-        blind = replace(signals, token_values=shift(signals.values.detach(), -1, 0.0))
-        yield Finding(
-            oracle, f"{name}: weights are 1", _off_one(trainer.algorithm.weights(blind), signals), WEIGHT_TOLERANCE
-        )
+    trainer, signals = _seen(subject, MODES[name])
+    assert signals.values is not None
+    blind = replace(signals, token_values=shift(signals.values.detach(), -1, 0.0))
+    yield Finding(
+        "tokens that change nothing",
+        f"{name}: weights are 1",
+        _off_one(trainer.algorithm.weights(blind), signals),
+        WEIGHT_TOLERANCE,
+    )
 
 
 def advantages_telescope(subject: Subject) -> Iterator[Finding]:
@@ -71,57 +67,50 @@ def advantages_telescope(subject: Subject) -> Iterator[Finding]:
     yield Finding(oracle, compared, float((found - before).abs().max()), LOSS_TOLERANCE)
 
 
-def boundless_temperature_weighs_all_alike(subject: Subject) -> Iterator[Finding]:
+@in_each_mode("temperature", CRITIC_MODES)
+def boundless_temperature_weighs_all_alike(subject: Subject, name: str) -> Iterator[Finding]:
     """The higher the temperature, the closer to baseline-mtp."""
-    for name in CRITIC_MODES:
-        if lacking := subject.lacks(MODES[name]):
-            yield Finding("temperature", name, note=lacking)
-            continue
-        cold, _ = _seen(subject, MODES[name])
-        trainer, signals = _seen(subject, partial(_hot, MODES[name]))
-        hot, usual = (_off_one(each.algorithm.weights(signals), signals) for each in (trainer, cold))
-        yield Finding("temperature", f"{name}: weights are 1 without bound", hot, WEIGHT_TOLERANCE)
-        yield Finding("temperature", f"{name}: and are not at its own", 0.0 if usual > 100 * hot else 1.0)
+    cold, _ = _seen(subject, MODES[name])
+    trainer, signals = _seen(subject, partial(_hot, MODES[name]))
+    hot, usual = (_off_one(each.algorithm.weights(signals), signals) for each in (trainer, cold))
+    yield Finding("temperature", f"{name}: weights are 1 without bound", hot, WEIGHT_TOLERANCE)
+    yield Finding("temperature", f"{name}: and are not at its own", 0.0 if usual > 100 * hot else 1.0)
 
 
-def constant_added_to_rewards_changes_nothing(subject: Subject) -> Iterator[Finding]:
+@in_each_mode("constant added to rewards", CRITIC_MODES)
+def constant_added_to_rewards_changes_nothing(subject: Subject, name: str) -> Iterator[Finding]:
     """Only differences between documents count: weights and value loss are those of rewards that are all higher."""
-    oracle = "constant added to rewards"
-    for name in CRITIC_MODES:
-        if lacking := subject.lacks(MODES[name]):
-            yield Finding(oracle, name, note=lacking)
-            continue
-        found = []
-        for more in (0.0, 4.0):
-            _, signals = _seen(subject, MODES[name])
-            algorithm = MODES[name]()
-            assert isinstance(algorithm, ValueAlgorithm)
-            algorithm.begin({"reward": subject.rows.document_scores()["reward"] + more})
-            moved = replace(signals, scores={"reward": signals.scores["reward"] + more})
-            found.append((algorithm.weights(moved)[signals.valid], float(algorithm.value_loss(moved).detach())))
-        (before, loss), (after, loss_after) = found
-        yield Finding(oracle, f"{name}: weights", float((before - after).abs().max()), WEIGHT_TOLERANCE)
-        yield Finding(oracle, f"{name}: value loss", abs(loss - loss_after), LOSS_TOLERANCE * max(1, abs(loss)))
-
-
-def credit_is_by_heads_that_were_fitted_on_others(subject: Subject) -> Iterator[Finding]:
-    """What gives credit to a document is never fitted on it, and what is fitted on it never gives credit to it."""
-    oracle = "folds"
-    for name in CRITIC_MODES:
-        if lacking := subject.lacks(MODES[name]):
-            yield Finding(oracle, name, note=lacking)
-            continue
-        trainer, signals = _seen(subject, MODES[name])
-        algorithm = trainer.algorithm
+    found = []
+    for more in (0.0, 4.0):
+        _, signals = _seen(subject, MODES[name])
+        algorithm = MODES[name]()
         assert isinstance(algorithm, ValueAlgorithm)
-        assert signals.folds is not None
-        own = torch.nn.functional.one_hot(signals.folds, algorithm.folds).bool()
-        other_credit, other_fit = (_changed(signals, where) for where in (own, ~own))
-        loss, weights = algorithm.value_loss(signals).detach(), algorithm.weights(signals)
-        off = float((algorithm.value_loss(other_credit).detach() - loss).abs())
-        yield Finding(oracle, f"{name}: heads that give credit, in the loss", off, LOSS_TOLERANCE)
-        apart = (algorithm.weights(other_fit) - weights)[signals.valid].abs().max()
-        yield Finding(oracle, f"{name}: heads that are fitted, in weights", float(apart), WEIGHT_TOLERANCE)
+        algorithm.begin({"reward": subject.rows.document_scores()["reward"] + more})
+        moved = replace(signals, scores={"reward": signals.scores["reward"] + more})
+        found.append((algorithm.weights(moved)[signals.valid], float(algorithm.value_loss(moved).detach())))
+    (before, loss), (after, loss_after) = found
+    yield Finding(
+        "constant added to rewards", f"{name}: weights", float((before - after).abs().max()), WEIGHT_TOLERANCE
+    )
+    yield Finding(
+        "constant added to rewards", f"{name}: value loss", abs(loss - loss_after), LOSS_TOLERANCE * max(1, abs(loss))
+    )
+
+
+@in_each_mode("folds", CRITIC_MODES)
+def credit_is_by_heads_that_were_fitted_on_others(subject: Subject, name: str) -> Iterator[Finding]:
+    """What gives credit to a document is never fitted on it, and what is fitted on it never gives credit to it."""
+    trainer, signals = _seen(subject, MODES[name])
+    algorithm = trainer.algorithm
+    assert isinstance(algorithm, ValueAlgorithm)
+    assert signals.folds is not None
+    own = torch.nn.functional.one_hot(signals.folds, algorithm.folds).bool()
+    other_credit, other_fit = (_changed(signals, where) for where in (own, ~own))
+    loss, weights = algorithm.value_loss(signals).detach(), algorithm.weights(signals)
+    off = float((algorithm.value_loss(other_credit).detach() - loss).abs())
+    yield Finding("folds", f"{name}: heads that give credit, in the loss", off, LOSS_TOLERANCE)
+    apart = (algorithm.weights(other_fit) - weights)[signals.valid].abs().max()
+    yield Finding("folds", f"{name}: heads that are fitted, in weights", float(apart), WEIGHT_TOLERANCE)
 
 
 def _seen(subject: Subject, build: Build) -> tuple[WMTPTrainer, Signals]:

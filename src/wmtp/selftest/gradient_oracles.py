@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wmtp.algorithms.base import ValueAlgorithm
 from wmtp.algorithms.weighting import weighted_sum
 from wmtp.models.adapter import unwrapped
-from wmtp.selftest.oracles import CRITIC_MODES, WEIGHT_TOLERANCE, Finding
+from wmtp.selftest.oracles import CRITIC_MODES, WEIGHT_TOLERANCE, Finding, in_each_mode
 from wmtp.selftest.subject import MODES, Subject
 from wmtp.training.trainer import WMTPTrainer
 
@@ -106,26 +106,22 @@ def _embedded_tokens(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def value_head_and_trunk_are_apart(subject: Subject) -> Iterator[Finding]:
+@in_each_mode("value head apart", CRITIC_MODES)
+def value_head_and_trunk_are_apart(subject: Subject, name: str) -> Iterator[Finding]:
     """The value loss moves value heads and nothing else; cross-entropy, by its weights too, never value heads."""
-    oracle = "value head apart"
-    for name in CRITIC_MODES:
-        if lacking := subject.lacks(MODES[name]):
-            yield Finding(oracle, name, note=lacking)
-            continue
-        trainer = subject.experienced_trainer(MODES[name])
-        signals = trainer.signals(subject.batch())
-        algorithm, valued = trainer.algorithm, subject.valued
-        assert isinstance(algorithm, ValueAlgorithm)
-        assert valued is not None
-        value_loss = algorithm.value_loss(signals)
-        yield Finding(oracle, f"{name}: value loss to the model", _largest(value_loss, subject.model))
-        is_moved = _largest(value_loss, valued.value_heads) > 0
-        yield Finding(oracle, f"{name}: value loss to the value head", 0.0 if is_moved else 1.0)
-        output = valued(**subject.inputs(subject.batch()))
-        signals = trainer.signals(subject.batch())
-        loss = weighted_sum(output.ce, algorithm.weights(signals), signals.valid)
-        yield Finding(oracle, f"{name}: cross-entropy to the value head", _largest(loss, valued.value_heads))
+    trainer = subject.experienced_trainer(MODES[name])
+    signals = trainer.signals(subject.batch())
+    algorithm, valued = trainer.algorithm, subject.valued
+    assert isinstance(algorithm, ValueAlgorithm)
+    assert valued is not None
+    value_loss = algorithm.value_loss(signals)
+    yield Finding("value head apart", f"{name}: value loss to the model", _largest(value_loss, subject.model))
+    is_moved = _largest(value_loss, valued.value_heads) > 0
+    yield Finding("value head apart", f"{name}: value loss to the value head", 0.0 if is_moved else 1.0)
+    output = valued(**subject.inputs(subject.batch()))
+    signals = trainer.signals(subject.batch())
+    loss = weighted_sum(output.ce, algorithm.weights(signals), signals.valid)
+    yield Finding("value head apart", f"{name}: cross-entropy to the value head", _largest(loss, valued.value_heads))
 
 
 def _largest(loss: Tensor, module: nn.Module) -> float:

@@ -7,10 +7,11 @@ specification of the algorithms promises, computed in another way than the algor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import wraps
 from typing import Any
 
 import torch
@@ -62,6 +63,25 @@ class Finding:
         return {**vars(self), "difference": self.difference if is_number else str(self.difference)} | {
             "outcome": self.outcome
         }
+
+
+def in_each_mode(
+    oracle: str, names: Sequence[str]
+) -> Callable[[Callable[[Subject, str], Iterator[Finding]]], Callable[[Subject], Iterator[Finding]]]:
+    """Make an oracle of what is to hold in a mode: it is asked of each, or a note says what the model lacks."""
+
+    def of_all(compare: Callable[[Subject, str], Iterator[Finding]]) -> Callable[[Subject], Iterator[Finding]]:
+        @wraps(compare)
+        def ask(subject: Subject) -> Iterator[Finding]:
+            for name in names:
+                if lacking := subject.lacks(MODES[name]):
+                    yield Finding(oracle, name, note=lacking)
+                else:
+                    yield from compare(subject, name)
+
+        return ask
+
+    return of_all
 
 
 def equal_weights_make_algorithms_identical(subject: Subject) -> Iterator[Finding]:
