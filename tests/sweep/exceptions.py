@@ -6,6 +6,13 @@ from typing import Any
 
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_expand": 2, "mamba_n_groups": 1}
 _HEADS = {"head_dim": 8}
+_DOTS3 = {
+    "num_key_value_heads": 4,
+    "per_layer_config": {"1": {"num_key_value_heads": 4, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "head_dim": 16}},
+}
+_INDEXED = {
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8, "indexer_compress_ratio": 2,
+}  # fmt: skip
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "bamba": _MAMBA,
@@ -16,7 +23,13 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "full_attention"],
     },
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
-    "dory": {"num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}, "ffn_config": {"hidden_size": 32}},
+    # Its files count attention and MLP as a layer each.
+    "dory": {
+        **dict.fromkeys(("n_input_layers", "n_recurrent_layers", "n_output_layers"), 2),
+        "num_hidden_layers": 6,
+        "layer_types": ["sliding_attention", "mlp", "full_attention", "mlp", "sliding_attention", "mlp"],
+    },
     "hunyuan_v1_dense": _HEADS,
     "hunyuan_v1_moe": _HEADS,
     "ministral": _HEADS,
@@ -30,7 +43,12 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
         "axial_pos_embds_dim": [16, 16],
     },
     "xlnet": {"d_head": 8},
-    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}},
+    "gemma4_assistant": {
+        "text_config": {
+            **dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input"), 0),
+            **dict.fromkeys(("num_hidden_layers", "num_kv_shared_layers"), 2),
+        }
+    },
     "gemma4_unified_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}},
     "glm5_next": {"text_config": {"num_key_value_heads": 4}},
     "hunyuan_vl": {"text_config": {"head_dim": 8}},
@@ -45,8 +63,14 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
     "chameleon": {"vocabulary_map": {"<image>": 3}},
     "emu3": {"vocabulary_map": {"<image>": 3}},
-    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "dots3_note": {
+        "text_config": _DOTS3,
+        "audio_config": {"adapter_out_dim": 32, "adapter_input_size": 32},
+        "vision_config": {"adapter_out_dim": 32, "adapter_in_dim": 32},
+    },
+    "dots3_note_text": _DOTS3,
+    "qwen4_exp_text": _INDEXED,
+    "qwen4_exp": {"text_config": _INDEXED},
     "esm": {"vocab_size": 64},
     "esmc": {"num_key_value_heads": 4},
     "zamba": {"num_hidden_layers": 6, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "mamba", "mamba"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 LAYERS = 2
@@ -63,7 +64,11 @@ def tiny(model_type: str, exceptions: dict[str, Any], **changes: Any) -> Pretrai
         **changes: What the task needs.
     """
     config_class = CONFIG_MAPPING[model_type]
-    shrunk = shrink(config_class().to_dict())
+    try:
+        defaults = config_class()
+    except StrictDataclassClassValidationError:  # whose own defaults do not fit together
+        defaults = config_class(**exceptions)
+    shrunk = shrink(defaults.to_dict())
     return config_class.from_dict(_merged(shrunk, {**changes, **exceptions}))
 
 
