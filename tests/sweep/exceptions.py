@@ -10,8 +10,11 @@ _DOTS3 = {
     "per_layer_config": {"1": {"num_key_value_heads": 4, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "head_dim": 16}},
 }
 _INDEXED = {
-    **{"indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8},
-    **{"indexer_budget": 8, "indexer_compress_ratio": 2},
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 2,
 }
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
