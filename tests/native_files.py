@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3_5Config
 
-from native_models import EXPERT_FAMILIES, FAMILIES, native
+from native_models import DEEP_FAMILIES, EXPERT_FAMILIES, FAMILIES, native
 from tiny_tokenizer import build_tokenizer
 
 _WITH_FC = [
@@ -52,6 +52,10 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
 
 _NAMES |= {"qwen3_5_moe": _WITH_FC, "qwen3_next": _WITH_FC}
 _NAMES |= {"deepseek_moe": _NAMES["deepseek"], "glm4_moe": _NAMES["deepseek"]}
+_NAMES |= {
+    family: [(pattern, text.replace(".2.", f".{own['num_hidden_layers']}.")) for pattern, text in _NAMES["deepseek"]]
+    for family, (_, own, _) in DEEP_FAMILIES.items()
+}
 
 
 def file_name(family: str, name: str) -> str:
@@ -76,7 +80,7 @@ def write_native(directory: Path, family: str, *, model: Any = None, **config: A
     tensors = dict(piece for each in tensors.items() for piece in _by_expert(*each))
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     own = {"architectures": [type(model.trunk).__name__], "torch_dtype": "float32", "unknown_key": {"kept": [1]}}
-    document = model.trunk.config.to_dict() | own | (FAMILIES | EXPERT_FAMILIES)[family][1] | config
+    document = model.trunk.config.to_dict() | own | (FAMILIES | EXPERT_FAMILIES | DEEP_FAMILIES)[family][1] | config
     document.pop("declared_mtp", None)
     (directory / "config.json").write_text(json.dumps(document, indent=2))
     build_tokenizer().save_pretrained(directory)

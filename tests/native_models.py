@@ -115,7 +115,16 @@ EXPERT_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"block_like": [1], "first_embedding": "zeroed", "recycled": "before_norm"},
     ),
 }  # fmt: skip
-_ALL = FAMILIES | EXPERT_FAMILIES
+# As many layers as transformers has the module's names for: it finds those of no other depth.
+DEEP_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    f"{family}_{depth}": (
+        EXPERT_FAMILIES[family][0],
+        {**EXPERT_FAMILIES[family][1], "num_hidden_layers": depth, "first_k_dense_replace": depth - 1},
+        {**EXPERT_FAMILIES[family][2], "block_like": [depth - 1]},
+    )
+    for family, depth in (("deepseek_moe", 61), ("glm4_moe", 46))
+}
+_ALL = FAMILIES | EXPERT_FAMILIES | DEEP_FAMILIES
 
 
 def declared(family: str, **changes: Any) -> dict[str, Any]:
@@ -143,12 +152,16 @@ def native(family: str, config: dict[str, Any] | None = None, **changes: Any) ->
     return model
 
 
+def told_of_modules(config: Any, block_like: list[int]) -> None:
+    """Say in a configuration what `MtpModel` asks of it, where its class has no field for that."""
+    config.num_mtp_layers = len(block_like)
+    if getattr(config, "mtp_layer_types", None) is None and getattr(config, "layer_types", None) is not None:
+        config.mtp_layer_types = [config.layer_types[number] for number in block_like]
+
+
 def oracle(model: NativeMTPForCausalLM) -> MtpModel:
     """Transformers' modules on the same trunk, with the same values."""
-    config, conventions = model.trunk.config, model.conventions
-    config.num_mtp_layers = len(model.heads)
-    if getattr(config, "mtp_layer_types", None) is None and getattr(config, "layer_types", None) is not None:
-        config.mtp_layer_types = [config.layer_types[number] for number in conventions.block_like]
+    told_of_modules(model.trunk.config, list(model.conventions.block_like))
     made = MtpModel(model.trunk, len(model.heads)).eval()
     values = {}
     for name, value in model.heads.state_dict().items():

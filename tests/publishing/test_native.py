@@ -9,7 +9,7 @@ from transformers.modeling_layers import MtpModel
 import wmtp
 from checkpoints import change_config, change_metadata, change_tensors
 from native_files import write_native
-from native_models import EXPERT_FAMILIES, FAMILIES, oracle
+from native_models import DEEP_FAMILIES, EXPERT_FAMILIES, FAMILIES, oracle, told_of_modules
 from tiny_models import tiny_mtp, tokens
 from wmtp.authoring.init import init_metadata
 from wmtp.checkpoint.native_heads import native_names
@@ -83,15 +83,38 @@ def test_heads_are_dropped_with_their_declaration(tmp_path, family):
             torch.testing.assert_close(plain(ids).logits, model.trunk(ids).logits, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("family", ["mellum", "inkling"])
+_DEEP = [pytest.param(family, marks=pytest.mark.slow) for family in DEEP_FAMILIES]
+
+
+# The classes of Qwen do not say that they have modules; told so, transformers finds these too.
+@pytest.mark.parametrize("family", ["mellum", "inkling", *_DEEP, "qwen3_5", "qwen3_5_moe", "qwen3_next"])
 def test_transformers_reads_the_modules_of_an_export_as_the_same(tmp_path, family):
     model = write_native(tmp_path / "m", family)
     init_metadata(tmp_path / "m")
     made = export(tmp_path / "m", tmp_path / "made")
     main = AutoModelForCausalLM.from_pretrained(made)
+    if family.startswith("qwen"):
+        assert not hasattr(main.config, "num_mtp_layers")
+        told_of_modules(main.config, list(model.conventions.block_like))
     expected, found = oracle(model).state_dict(), MtpModel.from_pretrained(main).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("family", "error", "said"),
+    [
+        ("ernie", RuntimeError, "MtpModel weights are missing"),
+        ("mimo", ValueError, "does not seem to register any known MTP layer patterns"),
+        ("deepseek", RuntimeError, "MtpModel weights are missing"),  # it has 2 layers, and not 61
+    ],
+)
+def test_transformers_has_no_way_to_the_modules_of_others(tmp_path, family, error, said):
+    model = write_native(tmp_path / "m", family)
+    main = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    told_of_modules(main.config, list(model.conventions.block_like))
+    with pytest.raises(error, match=said):
+        MtpModel.from_pretrained(main)
 
 
 def test_a_module_that_is_run_again_is_counted_once(tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from transformers.models.auto import modeling_auto
 
-from sweep.exceptions import NEEDS_MORE, NOT_BUILT, WRONG_IN_TRANSFORMERS
+from sweep.exceptions import ANSWER_NO_TOKENS_ALONE, NEEDS_MORE, NOT_BUILT, WRONG_IN_TRANSFORMERS
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +71,7 @@ def test_what_transformers_offers_loads_by_its_draft_bit_by_bit(tmp_path, task):
         assert_written(list(_rows(tmp_path, "write", task, "0")))
     if task == "causal":
         assert_grown(list(_rows(tmp_path, "grow", task, "0")))
+        assert_packed(list(_rows(tmp_path, "pack", task, "0")))
 
 
 def assert_written(rows: list[dict]) -> None:
@@ -92,3 +93,15 @@ def assert_grown(rows: list[dict]) -> None:
         silent = sum("it raised" in outcome for outcome in outcomes.values())
         row = f"| {head_type} | {len(outcomes)} | {counts['equal']} | {silent} | {counts['refused'] - silent} |"
         assert row in DOCUMENT.read_text()
+
+
+def assert_packed(rows: list[dict]) -> None:
+    """What `models/packing.py` says of packed documents is what each model does with them."""
+    asked = {row["type"]: (row["said"], row["found"]) for row in rows if "found" in row}
+    silent = {name: found for name, (_, found) in asked.items() if found.startswith("unknown")}
+    wrong = {name: pair for name, pair in asked.items() if name not in silent and pair[0] != pair[1]}
+    sys.stdout.write(f"packing: {dict(Counter(asked.values()))}\n")
+    assert wrong == {}
+    assert silent.keys() == ANSWER_NO_TOKENS_ALONE, silent
+    counts = Counter(found for name, (_, found) in asked.items() if name not in silent)
+    assert f"In {counts['apart']} documents stay apart; in {counts['mixed']} they do not" in DOCUMENT.read_text()

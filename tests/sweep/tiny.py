@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 LAYERS = 2
@@ -63,7 +64,11 @@ def tiny(model_type: str, exceptions: dict[str, Any], **changes: Any) -> Pretrai
         **changes: What the task needs.
     """
     config_class = CONFIG_MAPPING[model_type]
-    shrunk = shrink(config_class().to_dict())
+    try:
+        defaults = config_class()
+    except StrictDataclassClassValidationError:  # whose own defaults do not fit together
+        defaults = config_class(**exceptions)
+    shrunk = shrink(defaults.to_dict())
     return config_class.from_dict(_merged(shrunk, {**changes, **exceptions}))
 
 
@@ -84,7 +89,16 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
         ),
         None,
     )
-    return {key: _shrunk(str(key), value, num_layers) for key, value in values.items()}
+    return _latent({key: _shrunk(str(key), value, num_layers) for key, value in values.items()})
+
+
+def _latent(values: dict[str, Any]) -> dict[str, Any]:
+    """Latent attention has a key for each query, of as many features as its two parts together."""
+    own = {
+        "num_key_value_heads": values.get("num_attention_heads"),
+        "qk_head_dim": values.get("qk_nope_head_dim", 0) + values.get("qk_rope_head_dim", 0),
+    }
+    return values | {key: value for key, value in own.items() if "kv_lora_rank" in values and key in values}
 
 
 def _shrunk(key: str, value: Any, num_layers: int | None) -> Any:

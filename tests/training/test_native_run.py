@@ -79,6 +79,22 @@ def test_every_algorithm_trains_trunk_and_modules_and_writes_them_in_their_layou
     assert wmtp.load_metadata(result.final_checkpoint).mtp == wmtp.load_metadata(base).mtp
 
 
+@pytest.mark.parametrize(
+    ("family", "part"), [("deepseek_moe", "model.layers.2.eh_proj"), ("mimo", "model.mtp_layers.0")]
+)
+def test_rho1_trains_modules_of_other_layouts_and_what_is_exported_has_their_names(tmp_path, base, family, part):
+    shutil.rmtree(base)
+    write_native(base, family, model=native(family, config={"vocab_size": 128}), vocab_size=128)
+    init_metadata(base)
+    result = run(tmp_path, base, algo="rho1-wmtp")
+    made = wmtp.export(result.final_checkpoint, tmp_path / "served", to="native")
+    before, after = stored(base), stored(made)
+    assert after.keys() == before.keys()
+    assert any(name.startswith(part) and not torch.equal(after[name], before[name]) for name in after)
+    ids = tokens(1, 20)
+    torch.testing.assert_close(wmtp.load_model(made)(ids).logits, result.model(ids).logits, rtol=0, atol=1e-5)
+
+
 def test_a_trained_checkpoint_is_read_by_transformers_with_its_modules_and_can_be_trained_again(tmp_path, base):
     first = run(tmp_path, base)
     again = run(tmp_path, first.final_checkpoint, name="again")

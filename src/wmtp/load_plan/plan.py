@@ -15,6 +15,7 @@ from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import plain
+from wmtp.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,4 @@ def _made_lines(assignments: Iterable[Assignment]) -> Iterator[str]:
             by_rule.setdefault(assignment.source.rule, []).append(assignment.source)
     for rule, made in by_rule.items():
         num_tensors = len({tensor for each in made for tensor in each.tensors})
-        yield f"{plain(rule)}: {len(made):,} parameters made of {num_tensors:,} tensors"
+        yield f"{plain(rule)}: {counted(len(made), 'parameter')} made of {counted(num_tensors, 'tensor')}"

@@ -12,6 +12,7 @@ from wmtp.checkpoint.tensors import FLOATING
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.plan import Assignment, LoadPlan
 from wmtp.untrusted import first_few, plain
+from wmtp.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _made_lines(parameters: Sequence[LoadedParameter]) -> Iterator[str]:
             by_rule.setdefault(", ".join(parameter.rules), []).append(parameter)
     for rule, made in by_rule.items():
         num_tensors = len({name for parameter in made for name in parameter.made_of})
-        yield f"{rule}: {len(made):,} parameters made of {num_tensors:,} tensors"
+        yield f"{rule}: {counted(len(made), 'parameter')} made of {counted(num_tensors, 'tensor')}"
 
 
 def _cast_lines(parameters: Sequence[LoadedParameter]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def misfits(uri: str, declared: ModelMetadata, need: Need) -> Iterator[tuple[str
     if declared.wmtp_type != need.wmtp_type:
         yield (
             f"wmtp_type is {declared.wmtp_type!r}, and this role needs {need.wmtp_type!r}",
-            f"list it under paths.models.{_KEY_OF_TYPE[declared.wmtp_type]}, and a {need.wmtp_type} here",
+            f"list it under paths.models.{_KEY_OF_TYPE[declared.wmtp_type]}, and a {need.wmtp_type} here{_made(need)}",
         )
     if need.algorithm not in declared.algorithm_compatibility:
         file = parse_uri(uri) / METADATA_FILE
@@ -53,6 +53,10 @@ def misfits(uri: str, declared: ModelMetadata, need: Need) -> Iterator[tuple[str
             f"its tokenizer is {tokenizer.sha256[:12]}..., that of the base model is {needed.sha256[:12]}...",
             f"name a model with the tokenizer of {need.base_uri} under paths.models.{need.role}",
         )
+
+
+def _made(need: Need) -> str:
+    return ", such as 'wmtp grow' makes of a plain model" if need.wmtp_type == "base_model" else ""
 
 
 def _too_few_heads(uri: str, declared: ModelMetadata, need: Need) -> Iterator[tuple[str, str]]:

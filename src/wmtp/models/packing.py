@@ -28,8 +28,9 @@ _UNBOUNDED = frozenset(
     """
     afmoe bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom
     camembert cpmant data2vec-text deepseek_v4 electra ernie gpt_oss inkling2_loop_text inkling2_text
-    inkling_text marian mbart megatron-bert mpt mvp openai-gpt opt pegasus plbart prophetnet reformer rembert
-    roberta roberta-prelayernorm roc_bert roformer trocr xglm xlm xlm-roberta xlm-roberta-xl xlnet zaya
+    inkling_text marian mbart megatron-bert moss_transcribe_diarize mpt mvp openai-gpt opt pegasus plbart prophetnet
+    reformer rembert roberta roberta-prelayernorm roc_bert roformer trocr whisper xglm xlm xlm-roberta
+    xlm-roberta-xl xlnet xmod zaya
     """.split()  # noqa: SIM905  names in lines, not one a line
 )
 
