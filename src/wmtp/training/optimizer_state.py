@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 logger = logging.getLogger("wmtp")
 
@@ -46,6 +47,19 @@ def restore_optimizer(
     if left:
         logger.warning("the optimizer's state of %d parameters is left aside: they are not trained now", len(left))
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def restore_schedule(schedule: LambdaLR, optimizer: Optimizer, step: int) -> None:
+    """Put a schedule of learning rates where it is after so many steps.
+
+    All schedules that a recipe can name are a factor for each step; so where nothing has changed, these are the rates
+    that it had then.
+    """
+    schedule.last_epoch, schedule._step_count = step, step + 1
+    rates = [rate * factor(step) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    schedule._last_lr = rates
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def _places(optimizer: Optimizer, model: nn.Module) -> dict[str, int]:

@@ -7,10 +7,44 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor
 from transformers import Trainer
 
 from wmtp.errors import TrainingError, WmtpError
+
+
+def together(act: Callable[[], object], device: torch.device) -> float:
+    """Do something on the first process while the others wait, and return its answer on all, where it is a number.
+
+    Raises:
+        WmtpError: What the first process raised; elsewhere a TrainingError that points to it.
+    """
+    failure: WmtpError | OSError | None = None
+    answer = 0.0
+    if PartialState().process_index == 0:
+        try:
+            found = act()
+            answer = found if isinstance(found, int | float) else 0.0
+        except (WmtpError, OSError) as error:
+            failure = error
+    failed, told = sum_over_processes(torch.tensor([failure is not None, answer], dtype=torch.float32), device)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise TrainingError(
+            "the first process of this run could not do its part, and this one ends with it",
+            hint="what was wrong stands in the output of the process with RANK 0",
+        )
+    return float(told)
+
+
+def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
+    """Return the sum over all processes, which exchange it through their devices."""
+    if PartialState().num_processes == 1:
+        return values
+    return cast("Tensor", reduce(values.to(device), reduction="sum").to(values.device))
 
 
 class JoinedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
@@ -22,20 +56,7 @@ class JoinedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         Raises:
             WmtpError: What the first process raised; elsewhere a TrainingError that points to it.
         """
-        failure: WmtpError | OSError | None = None
-        if self.is_world_process_zero():
-            try:
-                act()
-            except (WmtpError, OSError) as error:
-                failure = error
-        has_failed = bool(self.total(torch.tensor([float(failure is not None)])))
-        if failure is not None:
-            raise failure
-        if has_failed:
-            raise TrainingError(
-                "the first process of this run could not do its part, and this one ends with it",
-                hint="what was wrong stands in the output of the process with RANK 0",
-            )
+        together(act, self.args.device)
 
     def of_first_process(self, figures: list[float]) -> list[float]:
         """Return what the first process has found, on all: what each finds alone may differ by rounding."""
@@ -43,11 +64,8 @@ class JoinedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return self.total(found if self.is_world_process_zero() else torch.zeros_like(found)).tolist()
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes, which exchange it through their devices."""
-        if self.accelerator.num_processes == 1:
-            return values
-        exchanged = self.accelerator.reduce(values.to(self.args.device), reduction="sum")
-        return cast("Tensor", exchanged.to(values.device))
+        """Return the sum over all processes."""
+        return sum_over_processes(values, self.args.device)
 
     def of_every_process(self, text: str) -> list[str]:
         """Return the texts of all processes, in their order: each gives one, and gets all."""

@@ -15,7 +15,7 @@ _PYTHON_VERSION, _NUMPY_KIND = 3, "MT19937"
 def random_numbers(device: torch.device) -> RandomNumbers:
     """Return the generators of this process as they stand; `device` is where it trains."""
     _, words, gauss = random.getstate()
-    _, keys, place, has_normal, normal = np.random.get_state(legacy=True)  # noqa: NPY002  what others draw from
+    _, keys, place, has_normal, normal = np.random.get_state(legacy=True)
     return RandomNumbers(
         python=list(words),
         python_gauss=gauss,
@@ -32,7 +32,7 @@ def set_random_numbers(state: RandomNumbers, device: torch.device) -> None:
     *keys, place = state.numpy
     normal = state.numpy_gauss
     words = np.array(keys, dtype=np.uint32)
-    np.random.set_state((_NUMPY_KIND, words, place, int(normal is not None), normal or 0.0))  # noqa: NPY002
+    np.random.set_state((_NUMPY_KIND, words, place, int(normal is not None), normal or 0.0))
     torch.set_rng_state(_tensor(state.torch))
     if device.type != "cpu" and state.device is not None:
         torch.get_device_module(device).set_rng_state(_tensor(state.device), device)

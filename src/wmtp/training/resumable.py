@@ -9,25 +9,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from wmtp.errors import TrainingError
 from wmtp.publishing.training_state import LoopState, ProcessState
 from wmtp.training.meter import HeadMeter, WeightMeter
-from wmtp.training.optimizer_state import optimizer_state, restore_optimizer
+from wmtp.training.optimizer_state import optimizer_state, restore_optimizer, restore_schedule
 from wmtp.training.processes import JoinedTrainer
 from wmtp.training.random_state import random_numbers, set_random_numbers
 from wmtp.training.reading_order import ReadingOrder
+from wmtp.training.stopping import StopAfterStep, Stopped, StopRequest
 
 logger = logging.getLogger("wmtp")
 
 # Tensors of the optimizer and where the loop is; the tensors are there on the first process alone.
 Loop = tuple[LoopState, dict[str, Tensor]]
-Save = Callable[[int, int | None, Loop], None]
+Save = Callable[[int, int | None, Loop | None], None]
 
 
 class ResumableTrainer(JoinedTrainer):
@@ -38,17 +40,39 @@ class ResumableTrainer(JoinedTrainer):
         save: Called on the first process when a checkpoint is due before the end, with the step, the best step so far
             (the validated one with the lowest next-token cross-entropy) and what going on needs.
         resumed: What `save` was given, to go on from there; None: begin.
+        stop: Whether this process is asked to stop.
         arguments: What `transformers.Trainer` takes.
     """
 
-    def __init__(self, *, horizon: int, save: Save, resumed: Loop | None = None, **arguments: Any) -> None:
+    model: nn.Module  # type: ignore[assignment, unused-ignore]
+    lr_scheduler: LambdaLR
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        save: Save,
+        resumed: Loop | None = None,
+        stop: StopRequest | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
+        self._stop = StopAfterStep(stop or StopRequest(), self.total)
+        self.add_callback(self._stop)
         self._num_heads, self._meter, self._weights = horizon, HeadMeter(horizon), WeightMeter()
         self._publish, self._resumed = save, resumed
         self._order = ReadingOrder(1, 1)
         self._began, self._seconds_before = time.time(), resumed[0].seconds if resumed else 0.0
         if resumed:
             self.args.eval_on_start = False  # that stands in the log already
+
+    @override
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train to the end; raises Stopped where a signal has ended it before."""
+        output = super().train(*args, **kwargs)
+        if self._stop.by is not None:
+            raise Stopped(self._stop.by, self.state.global_step)
+        return output
 
     @override
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,7 +93,7 @@ class ResumableTrainer(JoinedTrainer):
             max_steps = self._order.steps_of(args.num_train_epochs)
         if max_steps <= loop.step:
             raise TrainingError(
-                f"the checkpoint has done {loop.step} optimizer steps, and the run is to have {max_steps}: none is left",
+                f"the checkpoint has done {loop.step} optimizer steps, and the run is to have {max_steps}",
                 hint="raise train.max_steps or train.num_train_epochs",
             )
         return self._order.epochs_of(max_steps), steps_per_epoch, examples, samples, rows_per_step, batches, max_steps
@@ -95,13 +119,7 @@ class ResumableTrainer(JoinedTrainer):
             return
         loop, tensors = self._resumed
         restore_optimizer(self._plain_optimizer, self.model, tensors, loop.numbers)
-        schedule = self.lr_scheduler
-        schedule.last_epoch, schedule._step_count = loop.schedule, loop.schedule + 1
-        # A schedule of the recipe is a factor for each step; where nothing has changed these are the rates of then.
-        factors = [factor(loop.schedule) for factor in schedule.lr_lambdas]
-        schedule._last_lr = [rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)]
-        for group, rate in zip(self._plain_optimizer.param_groups, schedule._last_lr, strict=True):
-            group["lr"] = rate
+        restore_schedule(self.lr_scheduler, self._plain_optimizer, loop.schedule)
 
     @override
     def _load_scaler(self, checkpoint: str | None) -> None:
@@ -137,7 +155,7 @@ class ResumableTrainer(JoinedTrainer):
 
     @property
     def _plain_optimizer(self) -> torch.optim.Optimizer:
-        return getattr(self.optimizer, "optimizer", self.optimizer)
+        return cast("torch.optim.Optimizer", getattr(self.optimizer, "optimizer", self.optimizer))
 
     def _loop(self) -> Loop:
         own = ProcessState(
