@@ -1,9 +1,10 @@
-"""A program that trains in processes of its own, which are killed where they are told to, and go on.
+"""A program that trains in processes of its own, which are ended where they are told to, and go on.
 
-`python killed_runs.py CONFIG RECIPE`, each line of stdin `[resume, event, count]` in JSON: one process trains, from the
-begin or from a checkpoint, and kills itself at so many events: "forward" of the model, "file" touched in the run's
-directory, or "" for none. Each answers with a line: what became of it, how often each event came, and its figures.
-Processes are forked, so that imports are paid for once; in none of them but this are threads.
+`python killed_runs.py CONFIG RECIPE`, each line of stdin `[place, resume, event, count]` in JSON: one process trains in
+a directory of that name, from the begin or from a checkpoint, and something happens to it: "forward": it is killed at so
+many forward passes of the model; "file": when so many files of the run's directory were touched; "SIGTERM", "SIGINT",
+"SIGTERM twice": it gets these at so many forward passes; "": nothing. Each answers with a line: what became of it, how
+often each was counted, and its figures. Processes are forked, so that imports are paid for once.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from wmtp.settings.config import Config
-from wmtp.settings.recipe import Recipe
+from wmtp.errors import WmtpError
+from wmtp.settings.config import Config, load_config
+from wmtp.settings.recipe import Recipe, load_recipe
 from wmtp.training.run import train
 from wmtp.training.trainer import WMTPTrainer  # noqa: F401  imported before processes are forked
 
@@ -44,19 +45,24 @@ class Counter:
 
     def _saw(self, event: str) -> None:
         self.seen[event] += 1
-        if event == self.event and self.seen[event] == self.count:
-            os.kill(os.getpid(), signal.SIGKILL)
+        name, _, twice = self.event.partition(" ")
+        is_signal = name.startswith("SIG")
+        if self.seen[event] == self.count and event == ("forward" if is_signal else name):
+            for _ in range(1 + bool(twice)):
+                os.kill(os.getpid(), getattr(signal, name) if is_signal else signal.SIGKILL)
 
 
 def run(settings: tuple[Config, Recipe], order: list[Any], answers: int) -> None:
     """Train, and write the answer to a descriptor."""
     config, recipe = settings
-    resume, event, count = order
+    place, resume, event, count = order
+    paths = config.paths.model_copy(update={"output_dir": f"{config.paths.output_dir}/{place}"})
+    config = config.model_copy(update={"paths": paths})
     counter = Counter(event, count, f"{config.paths.output_dir}/{recipe.run.name}")
     try:
         result = train(config, recipe, resume=resume)
         answer = {"ended": "finished", "final": result.final_metrics, "explained": result.explained_variance}
-    except Exception as error:
+    except (WmtpError, SystemExit, KeyboardInterrupt) as error:
         answer = {"ended": f"{type(error).__name__}: {error}"}
     os.write(answers, json.dumps({**answer, "seen": counter.seen}).encode())
 
@@ -65,8 +71,7 @@ def main() -> None:
     """Carry out every order."""
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
-    config, recipe = (Path(name).read_bytes() for name in sys.argv[1:])
-    settings = Config.model_validate_json(config), Recipe.model_validate_json(recipe)
+    settings = load_config(sys.argv[1]), load_recipe(sys.argv[2])
     for line in sys.stdin:
         read, write = os.pipe()
         if (child := os.fork()) == 0:
@@ -75,8 +80,9 @@ def main() -> None:
         os.close(write)
         with os.fdopen(read) as answers:
             text = answers.read()
-        os.waitpid(child, 0)
-        print(text or json.dumps({"ended": "killed"}), flush=True)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write((text or json.dumps({"ended": f"by signal {os.WTERMSIG(status)}"})) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

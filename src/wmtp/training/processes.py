@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 
 from wmtp.errors import TrainingError, WmtpError
@@ -49,6 +49,8 @@ def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
 
 class JoinedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """A Trainer that knows what the others know."""
+
+    model: nn.Module  # type: ignore[assignment, unused-ignore]
 
     def on_first_process(self, act: Callable[[], None]) -> None:
         """Do something on the first process while the others wait; where it fails, all of them fail.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
@@ -44,7 +44,6 @@ class ResumableTrainer(JoinedTrainer):
         arguments: What `transformers.Trainer` takes.
     """
 
-    model: nn.Module  # type: ignore[assignment, unused-ignore]
     lr_scheduler: LambdaLR
 
     def __init__(

@@ -177,8 +177,9 @@ def _ending(stopped: Stopped, directory: Path) -> BaseException:
     """Return what a process ends with that was asked to stop, once the log has said how to go on."""
     saved = next(iter(resumable_steps(directory)), None)
     advice = f"the same command with --resume goes on from {saved}" if saved else "nothing was saved to go on from"
-    logger.warning("%s: stopped after step %d; %s", stopped.by.name, stopped.step, advice)
-    return KeyboardInterrupt() if stopped.by is signal.SIGINT else SystemExit(128 + stopped.by)
+    if os.environ.get("RANK", "0") == "0":
+        logger.warning("%s: stopped after step %d; %s", stopped.by.name, stopped.step, advice)
+    return KeyboardInterrupt(stopped.by.name) if stopped.by is signal.SIGINT else SystemExit(128 + stopped.by)
 
 
 def _sweep(directory: Path) -> None:

@@ -16,10 +16,12 @@ from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import weight_sums, weighted_sum
 from wmtp.data.example import Batch
 from wmtp.data.folds import FOLD
+from wmtp.data.rows import RowDataset
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.training.inputs import bounds, model_inputs
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
+from wmtp.training.numbered_rows import ROW, NumberedRows, places_of
 from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
 from wmtp.training.resumable import ResumableTrainer
 
@@ -42,7 +44,6 @@ class WMTPTrainer(ResumableTrainer):
         arguments: What `ResumableTrainer` and `transformers.Trainer` take.
     """
 
-    model: nn.Module
     # The loss is divided by the count of the whole step here; Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
@@ -61,10 +62,11 @@ class WMTPTrainer(ResumableTrainer):
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self._step_losses: list[Tensor] = []
+        self._step_rows: list[Tensor | None] = []
         self._step_pairs = self._step_tokens = 1.0
         self._online = online or {}
         self._values_only = values_only
-        self.add_callback(AroundOptimizerStep(self._step_losses, self._end_step))
+        self.add_callback(AroundOptimizerStep(self._step_losses, self._places, self._end_step))
 
     @property
     def horizon(self) -> int:
@@ -96,6 +98,7 @@ class WMTPTrainer(ResumableTrainer):
         for batch in batches:
             counts += self._count_valid(batch)
         self._step_losses.clear()
+        self._step_rows = [batch.get(ROW) for batch in batches]
         counts = self.total(counts)
         # Nothing valid in the whole step: the loss is 0, not 0 / 0.
         self._step_tokens = max(float(counts[0]), 1.0)
@@ -152,6 +155,17 @@ class WMTPTrainer(ResumableTrainer):
         return {name: inputs[name] for name in asked - set(computed)} | computed
 
     @override
+    def get_train_dataloader(self) -> Any:
+        rows: Any = self.train_dataset
+        collate: Any = self.data_collator
+        self.train_dataset = numbered = NumberedRows(rows, collate)
+        self.data_collator = numbered.collate
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = rows, collate
+
+    @override
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         # Trainer has one collator, that of the training rows; these may be packed otherwise, or longer.
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -196,6 +210,10 @@ class WMTPTrainer(ResumableTrainer):
             self.evaluate()
             measured.append(self.state.log_history[-1])
         return measured
+
+    def _places(self, number: int) -> list[str]:
+        numbers, rows = self._step_rows[number], cast("RowDataset", self.train_dataset)
+        return [] if numbers is None else places_of(rows, numbers.tolist())
 
     def _end_step(self) -> None:
         # While only values are trained the algorithm weighs nothing, so there is no step that it should know of.
