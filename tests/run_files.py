@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _SECTIONS = {
         "critic": {"reward_column": "passed", "stage1_steps": 20, "value_learning_rate": 1e-2, "scope": "ema"}
     },
 }
+Ask = Callable[..., dict[str, Any]]
 _DROPOUT = {"gpt2": {"resid_pdrop": 0.1}, "llama": {"attention_dropout": 0.1}}
 
 
@@ -84,24 +86,28 @@ class RunFiles:
         config = load_config(self.directory / "config.json", [f"paths.output_dir={self.directory / place}"])
         return config, load_recipe(self.directory / "recipe.json")
 
-    def carried_out(self, *orders: tuple[str, bool, str, int]) -> list[dict[str, Any]]:
-        """Let processes train: see `killed_runs`."""
-        program = Path(__file__).with_name("killed_runs.py")
-        command = [
-            sys.executable,
-            str(program),
-            *(str(self.directory / f"{name}.json") for name in ("config", "recipe")),
-        ]
-        lines = "".join(json.dumps(order) + "\n" for order in orders)
-        ran = subprocess.run(
-            command, input=lines, capture_output=True, text=True, timeout=900, env=os.environ, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
-        return [json.loads(line) for line in ran.stdout.splitlines()]
-
     def run(self, place: str) -> Path:
         """Return the directory of a run."""
         return self.directory / place / "run"
+
+
+@contextmanager
+def processes() -> Iterator[Ask]:
+    """Yield what starts a process of a run and says what became of it: see `killed_runs` for its order."""
+    command = [sys.executable, str(Path(__file__).with_name("killed_runs.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdin
+        assert starter.stdout
+        orders, answers = starter.stdin, starter.stdout
+
+        def ask(files: RunFiles, *order: Any) -> dict[str, Any]:
+            orders.write(json.dumps([str(files.directory), *order]) + "\n")
+            orders.flush()
+            answer: dict[str, Any] = json.loads(answers.readline())
+            return answer
+
+        yield ask
+        orders.close()
 
 
 def contents(run: Path) -> dict[str, bytes]:

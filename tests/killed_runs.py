@@ -1,10 +1,10 @@
 """A program that trains in processes of its own, which are ended where they are told to, and go on.
 
-`python killed_runs.py CONFIG RECIPE`, each line of stdin `[place, resume, event, count]` in JSON: one process trains in
-a directory of that name, from the begin or from a checkpoint, and something happens to it: "forward": it is killed at so
-many forward passes of the model; "file": when so many files of the run's directory were touched; "SIGTERM", "SIGINT",
-"SIGTERM twice": it gets these at so many forward passes; "": nothing. Each answers with a line: what became of it, how
-often each was counted, and its figures. Processes are forked, so that imports are paid for once.
+Each line of stdin is `[directory, place, resume, event, count]` in JSON: one process trains in `directory/place`, as
+config.json and recipe.json there say, from the begin or from a checkpoint, and something happens to it. "forward": it is killed at
+so many forward passes in training; "file": when so many files of the run's directory were touched; "SIGTERM",
+"SIGINT", "SIGTERM twice": it gets these at so many forward passes; "": nothing. Each answers with a line: what became
+of it, how often each was counted, and its figures. Processes are forked, so that imports are paid for once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from wmtp.errors import WmtpError
-from wmtp.settings.config import Config, load_config
-from wmtp.settings.recipe import Recipe, load_recipe
+from wmtp.settings.config import load_config
+from wmtp.settings.recipe import load_recipe
 from wmtp.training.run import train
 from wmtp.training.trainer import WMTPTrainer  # noqa: F401  imported before processes are forked
 
@@ -36,7 +36,7 @@ class Counter:
         sys.addaudithook(lambda name, arguments: self._touched(name, arguments, directory))
 
     def _forward(self, module: torch.nn.Module, _: Any) -> None:
-        if type(module).__name__ == "MTPForCausalLM":
+        if type(module).__name__ == "MTPForCausalLM" and module.training:
             self._saw("forward")
 
     def _touched(self, name: str, arguments: tuple[Any, ...], directory: str) -> None:
@@ -52,12 +52,11 @@ class Counter:
                 os.kill(os.getpid(), getattr(signal, name) if is_signal else signal.SIGKILL)
 
 
-def run(settings: tuple[Config, Recipe], order: list[Any], answers: int) -> None:
+def run(order: list[Any], answers: int) -> None:
     """Train, and write the answer to a descriptor."""
-    config, recipe = settings
-    place, resume, event, count = order
-    paths = config.paths.model_copy(update={"output_dir": f"{config.paths.output_dir}/{place}"})
-    config = config.model_copy(update={"paths": paths})
+    directory, place, resume, event, count = order
+    config = load_config(f"{directory}/config.json", [f"paths.output_dir={directory}/{place}"])
+    recipe = load_recipe(f"{directory}/recipe.json")
     counter = Counter(event, count, f"{config.paths.output_dir}/{recipe.run.name}")
     try:
         result = train(config, recipe, resume=resume)
@@ -71,11 +70,10 @@ def main() -> None:
     """Carry out every order."""
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
-    settings = load_config(sys.argv[1]), load_recipe(sys.argv[2])
     for line in sys.stdin:
         read, write = os.pipe()
         if (child := os.fork()) == 0:
-            run(settings, json.loads(line), write)
+            run(json.loads(line), write)
             os._exit(0)
         os.close(write)
         with os.fdopen(read) as answers:
