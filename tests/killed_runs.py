@@ -1,10 +1,10 @@
 """A program that trains in processes of its own, which are ended where they are told to, and go on.
 
 Each line of stdin is `[directory, place, resume, event, count]` in JSON: one process trains in `directory/place`, as
-config.json and recipe.json there say, from the begin or from a checkpoint, and something happens to it. "forward": it is killed at
-so many forward passes in training; "file": when so many files of the run's directory were touched; "SIGTERM",
-"SIGINT", "SIGTERM twice": it gets these at so many forward passes; "": nothing. Each answers with a line: what became
-of it, how often each was counted, and its figures. Processes are forked, so that imports are paid for once.
+config.json and recipe.json there say, from the begin or from a checkpoint, and something happens to it. "forward": it
+is killed at so many forward passes in training; "file": when so many files of the run's directory were touched;
+"SIGTERM", "SIGINT", "SIGTERM twice": it gets these at so many forward passes; "": nothing. Each answers with a line:
+what became of it, how often each was counted, and its figures. Processes are forked: imports are paid for once.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _SECTIONS = {
     },
 }
 Ask = Callable[..., dict[str, Any]]
-_DROPOUT = {"gpt2": {"resid_pdrop": 0.1}, "llama": {"attention_dropout": 0.1}}
+_DROPOUT = {"gpt2": "resid_pdrop", "llama": "attention_dropout"}
 
 
 class RunFiles:
@@ -36,13 +36,16 @@ class RunFiles:
         directory: Where everything is.
         algorithm: What the recipe trains with.
         architecture: Of the model.
+        dropout: Of the model.
         sections: What the recipe says besides, by section.
     """
 
-    def __init__(self, directory: Path, algorithm: str, architecture: str = "llama", **sections: Any) -> None:
+    def __init__(
+        self, directory: Path, algorithm: str, architecture: str = "llama", *, dropout: float = 0.1, **sections: Any
+    ) -> None:
         self.directory, self.algorithm = directory, algorithm
         model = tiny_mtp(architecture, 2, "resblock", {"shared_unembedding": True}, vocab_size=128,
-                         **_DROPOUT[architecture])  # fmt: skip
+                         **{_DROPOUT[architecture]: dropout})  # fmt: skip
         self.base = write_mtp_checkpoint(directory / "base", model, fits=list(_SECTIONS))
         models = {"base": [str(self.base)]}
         if algorithm == "rho1-wmtp":
