@@ -20,6 +20,7 @@ import wmtp
 from wmtp.errors import TrainingError
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.publishing.publish import sweep_unfinished
+from wmtp.publishing.training_state import has_training_state
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.storage.replace import replace_file
@@ -176,7 +177,8 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
 def _ending(stopped: Stopped, directory: Path) -> BaseException:
     """Return what a process ends with that was asked to stop, once the log has said how to go on."""
     saved = next(iter(resumable_steps(directory)), None)
-    advice = f"the same command with --resume goes on from {saved}" if saved else "nothing was saved to go on from"
+    can_go_on = saved is not None and has_training_state(saved)
+    advice = f"the same command with --resume goes on from {saved}" if can_go_on else "nothing was saved to go on from"
     if os.environ.get("RANK", "0") == "0":
         logger.warning("%s: stopped after step %d; %s", stopped.by.name, stopped.step, advice)
     return KeyboardInterrupt(stopped.by.name) if stopped.by is signal.SIGINT else SystemExit(128 + stopped.by)
