@@ -109,6 +109,7 @@ def train(
             learner = _with_value_heads(model, algorithm)
             fit = partial(_trainer, learner, algorithm, values_only=True)
             trained.explained.extend(fit_values(algorithm, learner, rows, arguments, fit))
+            algorithm.require_fit(trained.explained)
         trainer = _trainer(learner, algorithm, arguments, rows)
         if watch:
             trainer.add_callback(_Watcher(watch, trainer, trained.curve))
@@ -172,7 +173,7 @@ def _trainer(
     )
 
 
-def _save_nothing(_step: int, _best_step: int | None) -> None:
+def _save_nothing(*_: object) -> None:
     """Keep no checkpoint: the trained model is in memory."""
 
 

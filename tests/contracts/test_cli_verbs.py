@@ -34,7 +34,7 @@ VERBS = {
     "lock": (["URI"], {"--output", "--sign-with", "--signature", "--yes", "--allow-symlinks", "--json"}),
     "plan": (["[KEY=VALUE]..."], _SETTINGS),
     "score": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code"}),
-    "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--dry-run"}),
+    "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--allow-change", "--dry-run"}),
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),

@@ -12,7 +12,7 @@ from tiny_models import tiny_mtp
 from wmtp.errors import CheckpointError, DataError, TrainingError
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE, read_state
 from wmtp.storage.opening import open_store
-from wmtp.training import preparation
+from wmtp.training import prepared
 from wmtp.training.value_stage import fit_values
 
 GOOD, BAD = "def total(values): return sum(values)", "while True: print('again and again')"
@@ -79,7 +79,7 @@ def test_the_first_stage_changes_nothing_but_value_heads(tmp_path, base, monkeyp
         changed.extend(name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor))
         return explained
 
-    monkeypatch.setattr(preparation, "fit_values", fit_and_compare)
+    monkeypatch.setattr(prepared, "fit_values", fit_and_compare)
     run(tmp_path, base)
     assert changed
     assert all(name.startswith("value_heads.") for name in changed)
@@ -94,7 +94,7 @@ def test_running_figures_are_those_of_training_not_of_the_fit(tmp_path, base, mo
         seen.update(algorithm.state())
         return explained
 
-    monkeypatch.setattr(preparation, "fit_values", fit_and_look)
+    monkeypatch.setattr(prepared, "fit_values", fit_and_look)
     result = run(tmp_path, base, section="scope: ema")
     assert not seen["mean_weight"].any()
     assert read_state(open_store(result.final_checkpoint))[0]["mean_weight"].all()

@@ -22,8 +22,9 @@ from wmtp.publishing.publish import is_complete
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.training import preparation
-from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_steps
+from wmtp.training.checkpoints import CheckpointWriter, carried_files
 from wmtp.training.run import train
+from wmtp.training.saved_steps import published_steps
 
 VOCAB = 128
 TOKENS = torch.arange(2, 22).reshape(2, 10)

@@ -72,7 +72,7 @@ def model_inputs(rows):
     return {name: batch[name] for name in ("input_ids", "labels", "attention_mask")}
 
 
-def save_nothing(step, best_step):
+def save_nothing(step, best_step, loop):
     pass
 
 

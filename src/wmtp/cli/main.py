@@ -1,6 +1,7 @@
 """The program `wmtp`: its options, its commands, and how it ends.
 
 Exit status 0: fine. 1: what was asked for failed, or what was checked is not valid. 2: wrong usage. 130: interrupted.
+143: ended by SIGTERM, a training run after its step.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader of our output has left; typer ends quietly
-        except KeyboardInterrupt:
-            ctx.ensure_object(Output).say(
-                "interrupted; what was there before is whole, and nothing half done has a final name"
-            )
+        except KeyboardInterrupt as error:
+            if not error.args:  # whoever has said already how to go on gives a word with it
+                ctx.ensure_object(Output).say(
+                    "interrupted; what was there before is whole, and nothing half done has a final name"
+                )
             raise typer.Exit(130) from None
         except WmtpError as error:
             failure = error

@@ -79,8 +79,14 @@ def train(  # noqa: PLR0913  each option of the contract is one
     recipe: RecipeFile,
     allow_code: AllowCode = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a run stopped; this version refuses it.")
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint of the run.")
     ] = False,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-change", metavar="KEY", help="With --resume: let this key of the recipe, or data, model, differ."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -102,7 +108,7 @@ def train(  # noqa: PLR0913  each option of the contract is one
     out.start_logging()
     import wmtp
 
-    result = wmtp.train(*settings, allow_code=consents(allow_code), resume=resume)
+    result = wmtp.train(*settings, allow_code=consents(allow_code), resume=resume, allow_change=allow_change or ())
     if is_first:
         out.result(result.to_dict(), result.summary())
 

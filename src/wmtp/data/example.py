@@ -22,12 +22,14 @@ class Example:
         num_prompt_tokens: How many of them, from the start, are read but not learned.
         scores: Figures by name, fp32: one for each token, or 0-dim where it is one for all of them.
         document: Of a piece of a long document what tells that document from others; empty where this is the whole.
+        where: File, and line for JSON, that it comes from, for messages.
     """
 
     input_ids: Int[Tensor, "tokens"]
     num_prompt_tokens: int = 0
     scores: Mapping[str, Float[Tensor, "..."]] = field(default_factory=dict)
     document: str = ""
+    where: str = ""
 
     def __len__(self) -> int:
         return self.input_ids.numel()

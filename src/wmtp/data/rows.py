@@ -167,7 +167,8 @@ def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
         end = [] if whole[-1:] == [eos] else [eos]
         input_ids = torch.tensor([*begin, *whole, *end], dtype=torch.int32)
         scores = {name: torch.tensor(score, dtype=torch.float32) for name, score in document.scores.items()}
-        examples.append(Example(input_ids, len(begin) + num_prompt_tokens if prompt else 0, scores))
+        prompt_end = len(begin) + num_prompt_tokens if prompt else 0
+        examples.append(Example(input_ids, prompt_end, scores, where=document.where))
     return examples
 
 
@@ -196,8 +197,9 @@ def _fit(example: Example, max_length: int) -> Iterable[Example]:
     document = document_digest(example.input_ids)
     if example.num_prompt_tokens:
         cut = example.input_ids[:max_length]
-        return [Example(cut, min(example.num_prompt_tokens, max_length), example.scores, document)]
-    return [Example(piece, scores=example.scores, document=document) for piece in example.input_ids.split(max_length)]
+        num_prompt_tokens = min(example.num_prompt_tokens, max_length)
+        return [replace(example, input_ids=cut, num_prompt_tokens=num_prompt_tokens, document=document)]
+    return [replace(example, input_ids=piece, document=document) for piece in example.input_ids.split(max_length)]
 
 
 def _pack(examples: Sequence[Example], length: int) -> list[Row]:

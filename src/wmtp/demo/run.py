@@ -23,8 +23,8 @@ from wmtp.manifest import sha256_bytes
 from wmtp.metadata.file import load_metadata
 from wmtp.settings.config import Config, load_config
 from wmtp.settings.recipe import Recipe, load_recipe
-from wmtp.training.checkpoints import published_checkpoints
 from wmtp.training.run import TrainResult, train
+from wmtp.training.saved_steps import published_checkpoints
 
 Tell = Callable[[str], None]
 

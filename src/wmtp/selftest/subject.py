@@ -147,7 +147,7 @@ class Subject:
             data_collator=self.rows.collate,
             algorithm=algorithm,
             head_prior=head_prior(_PRIOR, self.num_heads),
-            save=lambda _step, _best: None,
+            save=lambda _step, _best, _loop: None,
         )
 
     def experienced_trainer(self, build: Build) -> WMTPTrainer:

@@ -82,6 +82,13 @@ class TrainSection(StrictModel):
     eval_steps: PositiveInt = Field(200, description="Steps between validations, where there is validation data.")
     save_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
     save_total_limit: PositiveInt | None = Field(3, description="Checkpoints kept, newest first; null: all.")
+    save_optimizer: bool = Field(
+        True,
+        description="Keep in checkpoints what going on with the run needs; false: smaller ones, of the model alone.",
+    )
+    on_save_error: Literal["stop", "continue"] = Field(
+        "stop", description="What to do when a checkpoint cannot be written: end the run, or warn and train on."
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % slower.")
     dataloader_num_workers: int = Field(0, ge=0, le=256, description="Processes that prepare rows; 0: none.")
 

@@ -7,16 +7,11 @@ consent to a base model's modeling.py is consent to the checkpoint's.
 
 from __future__ import annotations
 
-import platform
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 import wmtp
 from wmtp.algorithms.base import Algorithm
@@ -31,12 +26,14 @@ from wmtp.publishing.exports.next_token import export_module
 from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
-from wmtp.publishing.write import RECEIPT_FILE, write_model_directory, write_receipt
+from wmtp.publishing.training_state import TrainingState
+from wmtp.publishing.write import RECEIPT_FILE, stored_once, write_model_directory, write_receipt
 from wmtp.settings.recipe import Recipe
+from wmtp.training.disk import writing
+from wmtp.training.identity import RunRecord, versions
+from wmtp.training.resumable import Loop
+from wmtp.training.saved_steps import FINAL, FINAL_NEXT_TOKEN, STAGE_OF_VALUES, published_steps
 
-FINAL = "final"
-FINAL_NEXT_TOKEN = "final-next-token"  # noqa: S105  a name of a directory
-_STEP = re.compile(r"step-(\d+)")
 _WRITTEN_ANEW = (CONFIG_FILE, METADATA_FILE, RECEIPT_FILE, INDEX_FILE)
 
 
@@ -55,6 +52,7 @@ class CheckpointWriter:
         state: Returns what the algorithm keeps beside the weights, as `write_state` does.
         scores: Fingerprint of the figures beside the training tokens that the algorithm reads, by the score's name;
             those that are computed while training are none.
+        record: What training states say of the run; without it a checkpoint is a model alone.
     """
 
     directory: Path
@@ -65,15 +63,21 @@ class CheckpointWriter:
     carried: Mapping[str, bytes]
     state: Callable[[], bytes]
     scores: Mapping[str, str] = field(default_factory=dict)
+    record: RunRecord | None = None
 
-    def save_step(self, step: int, best_step: int | None) -> None:
+    def save_step(self, step: int, best_step: int | None, loop: Loop | None = None) -> None:
         """Publish `step-<step>`; once it verifies, remove the oldest checkpoints beyond `train.save_total_limit`.
 
         Args:
             step: Optimizer steps done.
             best_step: The step whose checkpoint is kept however old it gets.
+            loop: What going on needs; None: a model alone.
+
+        Raises:
+            StorageError: If the disk does not take it; the older checkpoints are there then.
         """
-        self._publish(f"step-{step}", step)
+        keeps = self.record is not None and loop is not None and self.recipe.train.save_optimizer
+        self._publish(f"step-{step}", step, self.record.state("model", loop) if keeps and self.record else None)
         limit = self.recipe.train.save_total_limit
         published = published_steps(self.directory)
         if limit is None or len(published) <= limit:
@@ -83,35 +87,76 @@ class CheckpointWriter:
         for path in removable[: len(published) - limit]:
             remove_published(path)
 
+    def save_values(self, step: int, best_step: int | None, loop: Loop | None) -> None:  # noqa: ARG002  as save_step
+        """Publish `stage-1/step-<step>`, which holds value heads and no model; once it verifies, remove older ones.
+
+        Args:
+            step: Optimizer steps of the stage that are done.
+            best_step: None, as nothing is validated.
+            loop: What going on within the stage needs; None: it is done.
+
+        Raises:
+            StorageError: If the disk does not take it; the older one is there then.
+        """
+        if self.record is None or not self.recipe.train.save_optimizer:
+            return
+        final = self.directory / STAGE_OF_VALUES / f"step-{step}"
+        training = self.record.state("values", loop)
+        with writing(final, len(state := self.state()) + training.num_bytes), publish_directory(final) as directory:
+            (directory / ALGORITHM_STATE_FILE).write_bytes(state)
+            training.write(directory)
+        verify_published(final)
+        for path in published_steps(final.parent):
+            if path != final:
+                remove_published(path)
+
+    def remove_values(self) -> None:
+        """Remove what the stage of value heads has left, and the run's directory where it holds nothing else."""
+        if (stage := self.directory / STAGE_OF_VALUES).exists():
+            remove_published(stage)
+        if self.directory.is_dir() and not any(self.directory.iterdir()):
+            self.directory.rmdir()
+
     def save_final(self, step: int) -> None:
-        """Publish `final`, and its export as a plain next-token model when the recipe asks for that."""
-        self._publish(FINAL, step)
+        """Publish `final`; before it its export as a plain next-token model when the recipe asks for that."""
         if self.recipe.run.export_next_token:
+            # Of a run that was killed between the two.
+            if (export := self.directory / FINAL_NEXT_TOKEN).exists():
+                remove_published(export)
             export_module(
                 self.base.model,
-                self.directory / FINAL_NEXT_TOKEN,
+                export,
                 config=self.base.checkpoint.config,
                 metadata=self._metadata(step),
                 extra_files=self.carried,
                 source=self.base,
             )
+        self._publish(FINAL, step)
+        self.remove_values()
 
-    def _publish(self, name: str, step: int) -> None:
-        state, metadata = self.state(), self._metadata(step)
+    def _publish(self, name: str, step: int, training: TrainingState | None = None) -> None:
+        state, final = self.state(), self.directory / name
+        num_bytes = sum(tensor.nbytes for tensor in stored_once(self.base.model.state_dict()).values()) + len(state)
+        with writing(final, num_bytes + (training.num_bytes if training else 0)), publish_directory(final) as directory:
+            self._write_model(directory, state, step)
+            if training is not None:
+                training.write(directory)
+
+    def _write_model(self, directory: Path, state: bytes, step: int) -> None:
+        metadata = self._metadata(step)
         files = {**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})}
-        with publish_directory(self.directory / name) as directory:
-            if keeps_source_layout(self.base):
-                write_native_directory(directory, self.base, metadata=metadata, extra_files=files)
-                write_receipt(directory, self.base)
-                return
-            write_model_directory(
-                directory,
-                state_dict=self.base.model.state_dict(),
-                config=self.base.checkpoint.config,
-                metadata=metadata,
-                extra_files=files,
-                source=self.base,
-            )
+        if keeps_source_layout(self.base):
+            write_native_directory(directory, self.base, metadata=metadata, extra_files=files)
+            write_receipt(directory, self.base)
+            return
+        write_model_directory(
+            directory,
+            state_dict=self.base.model.state_dict(),
+            config=self.base.checkpoint.config,
+            metadata=metadata,
+            extra_files=files,
+            source=self.base,
+        )
 
     def _metadata(self, step: int) -> ModelMetadata:
         parent = self.base.metadata
@@ -126,18 +171,14 @@ class CheckpointWriter:
 
     @cached_property
     def _provenance(self) -> dict[str, Any]:
-        # Hashing the parent's weights may take a minute, so it is done once, and by the process that writes.
+        changes = [change.model_dump() for change in self.record.changes] if self.record else []
         return {
             "recipe": self.recipe.to_document(),
             "data": dict(self.data),
             "scores": dict(self.scores),
-            "parent": parent_record(self.base),
-            "versions": {
-                "wmtp": wmtp.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
+            "parent": self.record.parent if self.record else parent_record(self.base),
+            "versions": versions(),
+            **({"changes": changes} if changes else {}),
         }
 
 
@@ -147,15 +188,3 @@ def carried_files(base: LoadResult) -> dict[str, bytes]:
     required = [*base.metadata.loading_strategy.required_files, *base.receipt.code, *small_files(store)]
     names = [n for n in dict.fromkeys(required) if n not in _WRITTEN_ANEW and not n.endswith(".safetensors")]
     return {name: path.read_bytes() for name, path in store.local_paths(names).items()}
-
-
-def published_steps(directory: Path) -> list[Path]:
-    """Return the published `step-<n>` directories of a run, oldest first."""
-    found = {int(match[1]): path for path in directory.glob("step-*") if (match := _STEP.fullmatch(path.name))}
-    return [found[step] for step in sorted(found)]
-
-
-def published_checkpoints(directory: Path) -> list[Path]:
-    """Return every published checkpoint of a run, the final ones last."""
-    finals = [directory / FINAL, directory / FINAL_NEXT_TOKEN]
-    return [*published_steps(directory), *(path for path in finals if path.exists())]

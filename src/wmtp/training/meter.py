@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,6 +42,14 @@ class HeadMeter:
     def add(self, rows: Float[Tensor, "batch sums future"]) -> None:
         """Add what `row_sums` returned."""
         self._sums += rows.sum(0).cpu().double()
+
+    def sums(self) -> list[list[float]]:
+        """Return what is summed so far, as `add_sums` takes it."""
+        return cast("list[list[float]]", self._sums.tolist())
+
+    def add_sums(self, sums: list[list[float]]) -> None:
+        """Add what `sums` of a meter of as many heads returned."""
+        self._sums += torch.tensor(sums, dtype=torch.float64)
 
     def mean_ce(self, prior: Float[Tensor, "future"]) -> float:
         """Return the mean cross-entropy over valid pairs in nats, each head's pairs weighted by its prior."""
@@ -81,6 +90,14 @@ class WeightMeter:
         found = sums.cpu().double()
         largest = torch.maximum(self._sums[-1], found[-1])
         self._sums = torch.cat([(self._sums + found)[:-1], largest.unsqueeze(0)])
+
+    def sums(self) -> list[float]:
+        """Return what is summed so far, and the largest weight, as `add_sums` takes it."""
+        return cast("list[float]", self._sums.tolist())
+
+    def add_sums(self, sums: list[float]) -> None:
+        """Add what `sums` of a meter returned."""
+        self.add(torch.tensor(sums, dtype=torch.float64))
 
     def reduce(self, total: Callable[[Tensor], Tensor], process: int, num_processes: int) -> None:
         """Replace the figures by those of all processes; `total` only sums, so each gives its largest a place."""

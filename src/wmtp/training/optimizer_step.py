@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from wmtp.errors import TrainingError
 from wmtp.models.value_heads import WithValueHead
+from wmtp.untrusted import first_few, show
 
 
 class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
@@ -20,11 +21,14 @@ class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     Args:
         losses: The loss of each micro-batch of the step that is being made; whoever computes them keeps the list.
+        places: Returns where the documents of one of these micro-batches come from, by its number from 0.
         end_step: Called once the step is made.
     """
 
-    def __init__(self, losses: Sequence[Tensor], end_step: Callable[[], None]) -> None:
-        self._losses, self._end_step = losses, end_step
+    def __init__(
+        self, losses: Sequence[Tensor], places: Callable[[int], list[str]], end_step: Callable[[], None]
+    ) -> None:
+        self._losses, self._places, self._end_step = losses, places, end_step
 
     @override
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -32,11 +36,13 @@ class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
         step = state.global_step + 1
         for number, loss in enumerate(losses, start=1):
             if not math.isfinite(loss):
-                _stop(f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}")
+                problem = f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}"
+                _stop(problem, self._places(number - 1))
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(norm):
-            _stop(f"step {step}: the norm of the gradient is {norm}")
+            places = [place for number in range(len(losses)) for place in self._places(number)]
+            _stop(f"step {step}: the norm of the gradient is {norm}", places)
 
     @override
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -62,8 +68,9 @@ def give_own_rate(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramete
     optimizer.add_param_group({"params": parameters, "lr": rate, "weight_decay": 0.0})
 
 
-def _stop(problem: str) -> NoReturn:
+def _stop(problem: str, places: Sequence[str]) -> NoReturn:
     raise TrainingError(
         f"{problem}; stopped before the optimizer step, checkpoints written so far are untouched",
         hint="lower train.learning_rate, set train.max_grad_norm, or train with devices.dtype float32",
+        faults=first_few([f"it has learned from {show(place)}" for place in places]),
     )

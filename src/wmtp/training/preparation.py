@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
@@ -25,7 +22,6 @@ from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.models.value_heads import WithValueHead
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.models import open_models, require_apart
@@ -35,86 +31,41 @@ from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers,
 from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
 from wmtp.training.arguments import training_arguments
-from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
+from wmtp.training.checkpoints import CheckpointWriter, carried_files
+from wmtp.training.identity import RunRecord
+from wmtp.training.prepared import PreparedRun
 from wmtp.training.rendezvous import join_processes
-from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
-from wmtp.training.trainer import OnlineScore, WMTPTrainer
+from wmtp.training.restoring import kept_state, restore_algorithm
+from wmtp.training.resuming import Continuation
+from wmtp.training.saved_steps import refuse_used, require_unfinished
 from wmtp.training.trunk import set_trunk
-from wmtp.training.value_stage import fit_values
 
 
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run that can begin.
+def prepare(
+    config: Config, recipe: Recipe, allow_code: Mapping[str, str], going_on: Sequence[str] | None = None
+) -> PreparedRun:
+    """Resolve, load, score and check everything that a run needs; takes and raises what `train` does.
 
-    Attributes:
-        directory: The run's directory; it holds no checkpoint yet.
-        base: The model to train, as it was loaded.
-        model: The same behind the one interface of training, on its device, with value heads where they are needed.
-        algorithm: What weighs tokens.
-        head_prior: One factor for each head that is trained.
-        rows: What is learned, with the scores that the algorithm reads.
-        online: Scores that are computed while training, by name.
-        held_out: What is measured on; None: nothing.
-        writer: Publishes its checkpoints.
-        arguments: What `transformers.Trainer` is told.
+    Args:
+        config: As of `train`.
+        recipe: The same.
+        allow_code: The same.
+        going_on: Keys that may differ when a run goes on; None: it begins.
     """
-
-    directory: Path
-    base: LoadResult
-    model: TrainedModel
-    algorithm: Algorithm
-    head_prior: Float[Tensor, " future"]
-    rows: RowDataset
-    online: Mapping[str, OnlineScore]
-    held_out: RowDataset | None
-    writer: CheckpointWriter
-    arguments: TrainingArguments
-
-    def build_trainer(self, callbacks: list[TrainerCallback]) -> WMTPTrainer:
-        """Return the trainer of this run."""
-        return self._trainer(self.arguments, self.rows, eval_dataset=self.held_out, callbacks=callbacks)
-
-    def fit_values(self) -> list[float] | None:
-        """Fit value heads where the algorithm has them; returns the explained variance by relative position.
-
-        Raises:
-            TrainingError: If they learn nothing.
-        """
-        if not isinstance(self.algorithm, ValueAlgorithm) or self.algorithm.fit_steps == 0:
-            return None
-        build = partial(self._trainer, values_only=True)
-        assert isinstance(self.model, WithValueHead)
-        return fit_values(self.algorithm, self.model, self.rows, self.arguments, build)
-
-    def _trainer(self, arguments: TrainingArguments, rows: RowDataset, **more: Any) -> WMTPTrainer:
-        return WMTPTrainer(
-            model=self.model,
-            args=arguments,
-            train_dataset=rows,
-            data_collator=rows.collate,
-            algorithm=self.algorithm,
-            head_prior=self.head_prior,
-            online=self.online,
-            save=self.writer.save_step,
-            **more,
-        )
-
-
-def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> PreparedRun:
-    """Resolve, load, score and check everything that a run needs; takes and raises what `train` does."""
     require_needs(config, recipe, trains_here=True)
     algorithm = ComponentFactory.create_algorithm(recipe)
-    directory = _unused_directory(config, recipe)
+    directory = _directory(config, recipe)
+    (refuse_used if going_on is None else require_unfinished)(directory)
     if launch := read_launch(os.environ):
         join_processes(launch, training_device(config.devices))
     config = _with_consent(config, allow_code)
     resolution = resolve_models(config, recipe)
     require_apart(recipe, algorithm, open_models(config, resolution))
+    arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
+    old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
     base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
-    arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
@@ -122,32 +73,39 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     _require_heads(algorithm, len(prior))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
+    record = RunRecord(recipe, base, _facts(config, arguments, fingerprints))
     trained = restore_algorithm(algorithm, model, base, width, recipe.run.seed)
+    if old:
+        old.take_over(record, algorithm, trained, _on_cpu(config))
     models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
     rows = score_rows(rows, algorithm.scores, models, name="data.train")
     algorithm.begin(rows.document_scores())
+    record.scores = scores_fingerprints(rows)
+    if old:
+        old.check(record)
     # Only now: while a model scores, the one to train is not beside it on the device.
     trained, online = trained.to(arguments.device), online_scorers(algorithm.scores, models, str(arguments.device))
-    state, scores = partial(kept_state, algorithm, trained), scores_fingerprints(rows)
-    writer = CheckpointWriter(
-        directory, base, algorithm, recipe, fingerprints, carried_files(base), state, scores=scores
-    )
-    return PreparedRun(directory, base, trained, algorithm, prior, rows, online, held_out, writer, arguments)
+    state, carried = partial(kept_state, algorithm, trained), carried_files(base)
+    writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
+    saved = old.saved if old else None
+    return PreparedRun(base, trained, algorithm, prior, rows, online, held_out, writer, arguments, saved)
 
 
-def _unused_directory(config: Config, recipe: Recipe) -> Path:
+def _directory(config: Config, recipe: Recipe) -> Path:
     directory = Path(config.paths.output_dir) / recipe.run.name
     if recipe.run.name == SCORES_DIRECTORY:
         raise TrainingError(
             f"run.name is {recipe.run.name!r}, and {directory} is where scores are kept, which runs share",
             hint="choose another run.name",
         )
-    if found := [path.name for path in published_checkpoints(directory)]:
-        raise TrainingError(
-            f"{directory}: already holds checkpoints of a run: {', '.join(found)}",
-            hint="choose another run.name, or move that directory away",
-        )
     return directory
+
+
+def _facts(config: Config, arguments: TrainingArguments, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a run is made of beside its recipe and its model."""
+    devices = {"device": training_device(config.devices), "dtype": training_dtype(config.devices)}
+    rows = {f"data.{name}": fingerprint for name, fingerprint in data.items()}
+    return {**rows, "devices": devices, "world_size": arguments.world_size}
 
 
 def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:

@@ -37,7 +37,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if self._draws and state.is_world_process_zero:
             columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._progress = Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True))
-            self._task = self._progress.add_task("", total=state.max_steps)
+            self._task = self._progress.add_task("", total=state.max_steps, completed=state.global_step)
             self._progress.start()
 
     @override

@@ -15,6 +15,7 @@ from wmtp.models.adapter import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_heads import ValueHeads, WithValueHead, kind_of_heads
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE, read_state, write_state
+from wmtp.storage.store import Store
 from wmtp.untrusted import first_few, show
 
 logger = logging.getLogger("wmtp")
@@ -63,6 +64,20 @@ def restore_algorithm(
         algorithm.restore(kept[0])
         _load_strictly(wrapped.value_heads, kept[1], where)
     return wrapped.to(next(model.parameters()).device)
+
+
+def restore_kept(algorithm: Algorithm, model: nn.Module, store: Store) -> None:
+    """Give an algorithm, and the value heads of a model, what a checkpoint of the same run has of them.
+
+    Raises:
+        CheckpointError: If it does not fit.
+    """
+    if not store.has(ALGORITHM_STATE_FILE):
+        return
+    figures, heads = read_state(store)
+    algorithm.restore(figures)
+    if isinstance(model, WithValueHead):
+        _load_strictly(model.value_heads, heads, store.where(ALGORITHM_STATE_FILE))
 
 
 def _with_new_heads(

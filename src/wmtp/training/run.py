@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,17 @@ import wmtp
 from wmtp.errors import TrainingError
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.publishing.publish import sweep_unfinished
+from wmtp.publishing.training_state import has_training_state
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
-from wmtp.training.checkpoints import FINAL, FINAL_NEXT_TOKEN
+from wmtp.storage.replace import replace_file
 from wmtp.training.preparation import prepare
+from wmtp.training.prepared import PreparedRun
+from wmtp.training.processes import together
 from wmtp.training.progress import ProgressReport
 from wmtp.training.rendezvous import part_after
+from wmtp.training.saved_steps import FINAL, FINAL_NEXT_TOKEN, STAGE_OF_VALUES, resumable_steps
+from wmtp.training.stopping import Stopped, StopRequest
 
 logger = logging.getLogger("wmtp")
 
@@ -85,44 +93,65 @@ class TrainResult:
 
 
 def train(
-    config: Config, recipe: Recipe, *, allow_code: Mapping[str, str] | None = None, resume: bool = False
+    config: Config,
+    recipe: Recipe,
+    *,
+    allow_code: Mapping[str, str] | None = None,
+    resume: bool = False,
+    allow_change: Sequence[str] = (),
 ) -> TrainResult:
     """Train the model that fits a recipe, and publish checkpoints that load as it did.
 
     A run writes into `<paths.output_dir>/<run.name>`: `run.json`, what trackers write, `step-<n>` every
-    `train.save_steps` steps, and `final`. A checkpoint holds the model, not the state of the optimizer, so this
-    version cannot resume a run. With `devices.dtype: auto`, models train in float32 off CUDA.
+    `train.save_steps` steps, and `final`. With `devices.dtype: auto`, models train in float32 off CUDA.
+
+    SIGTERM and SIGINT end the run after its optimizer step with a checkpoint, where this is the main thread: then
+    SystemExit(143) or KeyboardInterrupt is raised. A second one ends the process at once.
 
     Args:
         config: Where models are, and what to compute on.
         recipe: What to train.
         allow_code: Consent to run a checkpoint's code, besides that in `config.trust`.
-        resume: Must be False in this version.
+        resume: Go on from the newest whole checkpoint of the run; on a CPU everything is as if it had never stopped.
+        allow_change: Keys of the recipe, or `data`, `model`, `world_size`, `devices`, that may differ from then; with
+            `resume` alone.
 
     Raises:
-        TrainingError: If the run cannot start, or its loss stops being finite.
+        TrainingError: If the run cannot start or go on, or its loss stops being finite.
         DataError: If the data cannot be used.
         IncompatibleModelError: If no model fits the recipe.
+        StorageError: If a checkpoint cannot be written.
     """
-    if resume:
+    if allow_change and not resume:
         raise TrainingError(
-            "this version of wmtp cannot resume a run: its checkpoints hold no optimizer state",
-            hint="start a new run whose paths.models.base is the last checkpoint of the old one",
+            "--allow-change (allow_change) is given, and this run is not to go on from a checkpoint",
+            hint="give --resume (resume=True) too, or leave it out",
         )
     try:
-        return _train(config, recipe, allow_code or {})
+        return _train(config, recipe, allow_code or {}, allow_change if resume else None)
+    except Stopped as stopped:
+        part_after(stopped)
+        raise _ending(stopped, Path(config.paths.output_dir) / recipe.run.name) from None
     except BaseException as error:
         part_after(error)
         raise
 
 
-def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> TrainResult:
-    run = prepare(config, recipe, allow_code)
-    progress = ProgressReport()
+def _train(
+    config: Config, recipe: Recipe, allow_code: Mapping[str, str], going_on: Sequence[str] | None
+) -> TrainResult:
+    run, stop = prepare(config, recipe, allow_code, going_on), StopRequest()
+    with stop.heard(echoes="TORCHELASTIC_RUN_ID" in os.environ):
+        return _carried_out(run, stop, config)
+
+
+def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainResult:
+    progress, directory, recipe = ProgressReport(), run.writer.directory, run.writer.recipe
     started = time.monotonic()
-    explained = run.fit_values()
-    trainer = run.build_trainer(callbacks=[progress])
-    trainer.on_first_process(lambda: _begin(run.directory, config, recipe))
+    together(partial(_sweep, directory), run.arguments.device)
+    explained = run.fit_values(stop)
+    trainer = run.build_trainer([progress], stop)
+    trainer.on_first_process(lambda: _write_settings(directory, config, recipe))
     try:
         trainer.train()
         history = trainer.evaluations()
@@ -131,9 +160,9 @@ def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Tra
     trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step))
     trainer.end()
     return TrainResult(
-        run_directory=run.directory,
-        final_checkpoint=str(run.directory / FINAL),
-        next_token_checkpoint=str(run.directory / FINAL_NEXT_TOKEN) if recipe.run.export_next_token else None,
+        run_directory=directory,
+        final_checkpoint=str(directory / FINAL),
+        next_token_checkpoint=str(directory / FINAL_NEXT_TOKEN) if recipe.run.export_next_token else None,
         steps=trainer.state.global_step,
         initial_metrics=_figures(history[:1]),
         final_metrics=_figures(history[-1:]),
@@ -145,12 +174,26 @@ def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Tra
     )
 
 
-def _begin(directory: Path, config: Config, recipe: Recipe) -> None:
-    for path in sweep_unfinished(directory):
-        logger.warning("removed %s, which a run that was killed left unfinished", path)
+def _ending(stopped: Stopped, directory: Path) -> BaseException:
+    """Return what a process ends with that was asked to stop, once the log has said how to go on."""
+    saved = next(iter(resumable_steps(directory)), None)
+    can_go_on = saved is not None and has_training_state(saved)
+    advice = f"the same command with --resume goes on from {saved}" if can_go_on else "nothing was saved to go on from"
+    if os.environ.get("RANK", "0") == "0":
+        logger.warning("%s: stopped after step %d; %s", stopped.by.name, stopped.step, advice)
+    return KeyboardInterrupt(stopped.by.name) if stopped.by is signal.SIGINT else SystemExit(128 + stopped.by)
+
+
+def _sweep(directory: Path) -> None:
+    for parent in (directory, directory / STAGE_OF_VALUES):
+        for path in sweep_unfinished(parent):
+            logger.warning("removed %s, which a run that was killed left unfinished", path)
+
+
+def _write_settings(directory: Path, config: Config, recipe: Recipe) -> None:
     settings = {"wmtp": wmtp.__version__, "config": config.model_dump(mode="json"), "recipe": recipe.to_document()}
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    replace_file(directory / RUN_FILE, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def _figures(entries: list[dict[str, float]]) -> dict[str, float]:

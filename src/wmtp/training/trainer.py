@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback
 from typing_extensions import override
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
@@ -17,16 +16,19 @@ from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import weight_sums, weighted_sum
 from wmtp.data.example import Batch
 from wmtp.data.folds import FOLD
+from wmtp.data.rows import RowDataset
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.training.inputs import bounds, model_inputs
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
+from wmtp.training.numbered_rows import ROW, NumberedRows, places_of
 from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
+from wmtp.training.resumable import ResumableTrainer
 
 OnlineScore = Callable[[Batch], Tensor]
 
 
-class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
+class WMTPTrainer(ResumableTrainer):
     """Minimises `sum(prior[k] * w[t,k] * CE[t,k]) / N` over valid pairs, and beside it the loss of value heads.
 
     N is `sum_k prior[k] * (valid pairs of head k)` over the whole optimizer step: all micro-batches and all ranks. The
@@ -37,14 +39,11 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     Args:
         algorithm: Gives the weights w.
         head_prior: One factor a head; its length is the number of heads trained.
-        save: Called on the first process when a checkpoint is due before the end, with the step and the best step
-            so far: the validated one with the lowest next-token cross-entropy.
         online: Scores that are computed while training, by name.
         values_only: Train the value heads alone, on their own loss.
-        arguments: What `transformers.Trainer` takes.
+        arguments: What `ResumableTrainer` and `transformers.Trainer` take.
     """
 
-    model: nn.Module
     # The loss is divided by the count of the whole step here; Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
@@ -53,24 +52,21 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         *,
         algorithm: Algorithm,
         head_prior: Float[Tensor, "future"],
-        save: Callable[[int, int | None], None],
         online: Mapping[str, OnlineScore] | None = None,
         values_only: bool = False,
         **arguments: Any,
     ) -> None:
         arguments["model"].leave_out_heads(len(head_prior))
-        super().__init__(**arguments)
+        super().__init__(horizon=len(head_prior), **arguments)
         self.remove_callback(PrinterCallback)
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self._step_losses: list[Tensor] = []
+        self._step_rows: list[Tensor | None] = []
         self._step_pairs = self._step_tokens = 1.0
         self._online = online or {}
         self._values_only = values_only
-        self._publish = save
-        self._meter = HeadMeter(len(head_prior))
-        self._weights = WeightMeter()
-        self.add_callback(AroundOptimizerStep(self._step_losses, self._end_step))
+        self.add_callback(AroundOptimizerStep(self._step_losses, self._places, self._end_step))
 
     @property
     def horizon(self) -> int:
@@ -102,6 +98,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         for batch in batches:
             counts += self._count_valid(batch)
         self._step_losses.clear()
+        self._step_rows = [batch.get(ROW) for batch in batches]
         counts = self.total(counts)
         # Nothing valid in the whole step: the loss is 0, not 0 / 0.
         self._step_tokens = max(float(counts[0]), 1.0)
@@ -158,6 +155,17 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         return {name: inputs[name] for name in asked - set(computed)} | computed
 
     @override
+    def get_train_dataloader(self) -> Any:
+        rows: Any = self.train_dataset
+        collate: Any = self.data_collator
+        self.train_dataset = numbered = NumberedRows(rows, collate)
+        self.data_collator = numbered.collate
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = rows, collate
+
+    @override
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         # Trainer has one collator, that of the training rows; these may be packed otherwise, or longer.
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -195,18 +203,6 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             self._meter, self._weights = HeadMeter(self.horizon), WeightMeter()
         super().log(logs, start_time)
 
-    @override
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # The last one is published as the final checkpoint, once and under that name.
-        if not self.control.should_training_stop:
-            self.on_first_process(lambda: self._publish(self.state.global_step, self.state.best_global_step))
-
-    def on_first_process(self, act: Callable[[], None]) -> None:
-        """Do something on the first process while the others wait."""
-        if self.is_world_process_zero():
-            act()
-        self.accelerator.wait_for_everyone()
-
     def evaluations(self) -> list[dict[str, float]]:
         """Return the metrics of every validation with its `step`; measures once more when the last is not current."""
         measured = [entry for entry in self.state.log_history if "eval_ce_1" in entry]
@@ -215,17 +211,9 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             measured.append(self.state.log_history[-1])
         return measured
 
-    def end(self) -> None:
-        """Part from the other processes, and from trackers; the trainer can do nothing more afterwards.
-
-        What wraps the model for several processes holds on to their group: destroyed before it, the group's threads go
-        on, and abort the process now and then when the interpreter takes itself apart under them.
-        """
-        self.accelerator.wait_for_everyone()
-        self.model_wrapped = self.model
-        self.accelerator.free_memory()
-        gc.collect()  # also what earlier stages left in circles
-        self.accelerator.end_training()
+    def _places(self, number: int) -> list[str]:
+        numbers, rows = self._step_rows[number], cast("RowDataset", self.train_dataset)
+        return [] if numbers is None else places_of(rows, numbers.tolist())
 
     def _end_step(self) -> None:
         # While only values are trained the algorithm weighs nothing, so there is no step that it should know of.
@@ -234,15 +222,3 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def _count_valid(self, batch: Batch) -> Tensor:
         return (bounds(batch).targets(batch["labels"], self.horizon) != IGNORE).sum((0, 1)).cpu()
-
-    def of_first_process(self, figures: list[float]) -> list[float]:
-        """Return what the first process has found, on all: what each finds alone may differ by rounding."""
-        found = torch.tensor(figures, dtype=torch.float64)
-        return self.total(found if self.is_world_process_zero() else torch.zeros_like(found)).tolist()
-
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes, which exchange it through their devices."""
-        if self.accelerator.num_processes == 1:
-            return values
-        exchanged = self.accelerator.reduce(values.to(self.args.device), reduction="sum")
-        return cast("Tensor", exchanged.to(values.device))
