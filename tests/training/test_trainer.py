@@ -1,14 +1,12 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import TrainingArguments
 
+from launched import run_processes
 from scored_rows import INVARIANT, VARIANT, build_algorithm, uneven_rows
 from tiny_models import tiny_mtp
 from wmtp.algorithms.base import ValueAlgorithm
@@ -19,6 +17,7 @@ from wmtp.models.adapter import trainable
 from wmtp.models.value_heads import WithValueHead
 from wmtp.training.trainer import WMTPTrainer
 
+HERE = Path(__file__).parent
 VOCAB = 128
 
 
@@ -147,22 +146,13 @@ def test_a_step_is_the_gradient_of_the_sum_over_valid_pairs_by_their_number(tmp_
     assert torch.allclose(parameters_after(trainer), expected, atol=1e-6, rtol=0)
 
 
-def run_two_processes(script, *arguments):
-    """Run a script that lies beside this file as two processes that torchrun starts; they must succeed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(Path(__file__).with_name(script)), *map(str, arguments)]
-    places = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
-    ran = subprocess.run(command, check=False, timeout=900, capture_output=True, text=True, env=os.environ | places)
-    assert ran.returncode == 0, ran.stderr
-
-
 @pytest.mark.parametrize(
     "name", ["baseline", "rho1 token_skip ema", "critic return ema", "critic token ema", "critic token horizon"]
 )
 def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     changes = {"optim": "sgd", "algorithm": name, "max_steps": 3}
     alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
-    run_two_processes("two_processes.py", tmp_path, name)
+    run_processes(HERE / "two_processes.py", tmp_path, name)
     assert [(tmp_path / f"threads-{rank}.txt").read_text() for rank in (0, 1)] == ["", ""]  # they abort it now and then
     together = torch.load(tmp_path / "parameters.pt", weights_only=True)
     logs = json.loads((tmp_path / "logs.json").read_text())
@@ -175,7 +165,7 @@ def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
 
 
 def test_a_process_that_has_seen_nothing_valid_joins_in_the_report_of_the_others(tmp_path):
-    run_two_processes("silent_process.py", tmp_path)
+    run_processes(HERE / "silent_process.py", tmp_path)
     told, silent = (json.loads((tmp_path / f"logs-{rank}.json").read_text()) for rank in (0, 1))
     assert [entry["ce_1"] for entry in told] == pytest.approx([entry["ce_1"] for entry in silent])
     assert all(math.isfinite(entry["ce_1"]) and entry["share_valid_1"] < 0.5 for entry in told)

@@ -83,6 +83,9 @@ class TrainSection(StrictModel):
     save_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
     save_total_limit: PositiveInt | None = Field(3, description="Checkpoints kept, newest first; null: all.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % slower.")
+    sharding: Literal["none", "fsdp"] = Field(
+        "none", description="fsdp: each process keeps a share of parameters, gradients and optimizer state (FSDP2)."
+    )
     dataloader_num_workers: int = Field(0, ge=0, le=256, description="Processes that prepare rows; 0: none.")
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from typing_extensions import override
 
@@ -34,7 +35,8 @@ class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
             if not math.isfinite(loss):
                 _stop(f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}")
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        total = torch.nn.utils.get_total_norm(gradients)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)  # of all shards
         if not math.isfinite(norm):
             _stop(f"step {step}: the norm of the gradient is {norm}")
 

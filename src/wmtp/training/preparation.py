@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
-from wmtp.models.adapter import ForeignModel, check_packing, trainable
+from wmtp.models.adapter import ForeignModel, check_packing, trainable, unwrapped
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.models.value_heads import WithValueHead
+from wmtp.models.value_heads import WithValueHead, without_value_head
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.models import open_models, require_apart
@@ -36,11 +37,15 @@ from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
 from wmtp.training.arguments import training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
+from wmtp.training.gathering import PlainCopy
 from wmtp.training.rendezvous import join_processes
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
+from wmtp.training.sharding import shard_model
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
 from wmtp.training.trunk import set_trunk
 from wmtp.training.value_stage import fit_values
+
+logger = logging.getLogger("wmtp")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class PreparedRun:
         held_out: What is measured on; None: nothing.
         writer: Publishes its checkpoints.
         arguments: What `transformers.Trainer` is told.
+        plain: What checkpoints are written from where the model is in shards; None: the model itself.
     """
 
     directory: Path
@@ -70,6 +76,7 @@ class PreparedRun:
     held_out: RowDataset | None
     writer: CheckpointWriter
     arguments: TrainingArguments
+    plain: PlainCopy | None = None
 
     def build_trainer(self, callbacks: list[TrainerCallback]) -> WMTPTrainer:
         """Return the trainer of this run."""
@@ -87,6 +94,12 @@ class PreparedRun:
         assert isinstance(self.model, WithValueHead)
         return fit_values(self.algorithm, self.model, self.rows, self.arguments, build)
 
+    def gather(self) -> None:
+        """Bring together what a checkpoint is written from; every process joins in."""
+        if self.plain is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.plain.update(self.model, self.directory)
+
     def _trainer(self, arguments: TrainingArguments, rows: RowDataset, **more: Any) -> WMTPTrainer:
         return WMTPTrainer(
             model=self.model,
@@ -97,6 +110,7 @@ class PreparedRun:
             head_prior=self.head_prior,
             online=self.online,
             save=self.writer.save_step,
+            before_saving=self.gather,
             **more,
         )
 
@@ -111,7 +125,8 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     config = _with_consent(config, allow_code)
     resolution = resolve_models(config, recipe)
     require_apart(recipe, algorithm, open_models(config, resolution))
-    base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
+    sharded = recipe.train.sharding == "fsdp"
+    base = create_model_loader(_on_cpu(config, as_stored=sharded)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
@@ -127,12 +142,20 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     rows = score_rows(rows, algorithm.scores, models, name="data.train")
     algorithm.begin(rows.document_scores())
     # Only now: while a model scores, the one to train is not beside it on the device.
-    trained, online = trained.to(arguments.device), online_scorers(algorithm.scores, models, str(arguments.device))
-    state, scores = partial(kept_state, algorithm, trained), scores_fingerprints(rows)
+    plain = PlainCopy(trained, _compute_dtype(trained, config)) if sharded else None
+    if plain is None:
+        trained = trained.to(arguments.device)
+    else:
+        kept = shard_model(trained, arguments.device, plain.dtype)
+        logger.info("%s", kept)
+        receipt = replace(base.receipt, notes=(*base.receipt.notes, str(kept)))
+        base = replace(base, model=unwrapped(without_value_head(plain.model)), receipt=receipt)
+    online = online_scorers(algorithm.scores, models, str(arguments.device))
+    state = partial(kept_state, algorithm, trained if plain is None else plain.model)
     writer = CheckpointWriter(
-        directory, base, algorithm, recipe, fingerprints, carried_files(base), state, scores=scores
+        directory, base, algorithm, recipe, fingerprints, carried_files(base), state, scores=scores_fingerprints(rows)
     )
-    return PreparedRun(directory, base, trained, algorithm, prior, rows, online, held_out, writer, arguments)
+    return PreparedRun(directory, base, trained, algorithm, prior, rows, online, held_out, writer, arguments, plain)
 
 
 def _unused_directory(config: Config, recipe: Recipe) -> Path:
@@ -154,10 +177,17 @@ def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:
     return config.model_copy(update={"trust": Trust(allow_code={**config.trust.allow_code, **allow_code})})
 
 
-def _on_cpu(config: Config) -> Config:
+def _on_cpu(config: Config, *, as_stored: bool) -> Config:
     # The training arguments know which device belongs to this process.
     training_device(config.devices)
-    return config.model_copy(update={"devices": Devices(device="cpu", dtype=training_dtype(config.devices))})
+    # What is to be sharded stays pages of its files, of which a process then reads its share alone.
+    dtype = "auto" if as_stored else training_dtype(config.devices)
+    return config.model_copy(update={"devices": Devices(device="cpu", dtype=dtype)})
+
+
+def _compute_dtype(model: TrainedModel, config: Config) -> torch.dtype:
+    asked = training_dtype(config.devices)
+    return next(model.parameters()).dtype if asked == "auto" else getattr(torch, asked)
 
 
 def _refuse_float16(base: LoadResult) -> None:
@@ -171,6 +201,9 @@ def _refuse_float16(base: LoadResult) -> None:
 @torch.no_grad()
 def _probe(model: MTPForCausalLM | ForeignModel) -> tuple[int, int, int | None]:
     """Return heads, vocabulary size and width of the hidden state as the model itself has them."""
+    if isinstance(model, MTPForCausalLM):  # which can be asked, so that no weight is read for it
+        vocab_size, width = model.unembedding(1)[0].shape
+        return model.num_heads, vocab_size, width
     device = next(model.parameters()).device
     output = model(torch.zeros(1, 1, dtype=torch.long, device=device))
     _, _, heads, vocab_size = output.logits.shape

@@ -128,6 +128,7 @@ def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Tra
         history = trainer.evaluations()
     finally:
         progress.stop()
+    run.gather()
     trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step))
     trainer.end()
     return TrainResult(

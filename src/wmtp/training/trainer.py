@@ -40,6 +40,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         save: Called on the first process when a checkpoint is due before the end, with the step and the best step
             so far: the validated one with the lowest next-token cross-entropy.
         online: Scores that are computed while training, by name.
+        before_saving: Called on all processes before that.
         values_only: Train the value heads alone, on their own loss.
         arguments: What `transformers.Trainer` takes.
     """
@@ -54,6 +55,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         algorithm: Algorithm,
         head_prior: Float[Tensor, "future"],
         save: Callable[[int, int | None], None],
+        before_saving: Callable[[], None] = lambda: None,
         online: Mapping[str, OnlineScore] | None = None,
         values_only: bool = False,
         **arguments: Any,
@@ -67,7 +69,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self._step_pairs = self._step_tokens = 1.0
         self._online = online or {}
         self._values_only = values_only
-        self._publish = save
+        self._publish, self._before_saving = save, before_saving
         self._meter = HeadMeter(len(head_prior))
         self._weights = WeightMeter()
         self.add_callback(AroundOptimizerStep(self._step_losses, self._end_step))
@@ -199,6 +201,7 @@ class WMTPTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # The last one is published as the final checkpoint, once and under that name.
         if not self.control.should_training_stop:
+            self._before_saving()
             self.on_first_process(lambda: self._publish(self.state.global_step, self.state.best_global_step))
 
     def on_first_process(self, act: Callable[[], None]) -> None:
