@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,10 @@ def test_a_run_in_shards_writes_what_one_process_writes(tmp_path, base):
     assert wmtp.load_model(shards / "final").num_heads == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pages that were read are counted in /proc")
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_process_reads_its_share_alone(tmp_path, count):
-    model = tiny_mtp("llama", 3, "transformer", vocab_size=4096, hidden_size=256)
+    model = tiny_mtp("llama", 3, "transformer", vocab_size=1 << 17, hidden_size=64)
     write_mtp_checkpoint(tmp_path / "base", model)
     run_processes(HERE / "sharing_process.py", tmp_path, count=count)
     shares = [json.loads((tmp_path / f"share-{rank}.json").read_text()) for rank in range(count)]
@@ -82,8 +84,8 @@ def test_every_process_reads_its_share_alone(tmp_path, count):
     assert sum(share["kept_bytes"] for share in shares) == total
     for share in shares:
         assert share["kept_bytes"] <= total / count
-        around = 2 * 64 * 1024 * share["tensors"]  # the pages beside those asked for, which the system maps along
-        assert share["kept_bytes"] <= share["resident"] <= share["kept_bytes"] + around
+        around = 1 << 18  # bytes of pages beside those asked for, which the system maps along
+        assert share["kept_bytes"] <= share["resident"] <= share["kept_bytes"] + around * share["tensors"]
 
 
 def test_shards_are_for_several_processes(tmp_path, base):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
 from launched import run_processes
@@ -15,6 +16,7 @@ from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import trainable
 from wmtp.models.value_heads import WithValueHead
+from wmtp.training.sharding import shard_model
 from wmtp.training.trainer import WMTPTrainer
 
 HERE = Path(__file__).parent
@@ -25,7 +27,9 @@ def build_model(heads):
     return tiny_mtp("llama", heads, "linear", vocab_size=VOCAB)
 
 
-def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior="uniform", horizon=3, **fields):
+def make_trainer(
+    directory, *, batch, accumulation, rows=None, model=None, prior="uniform", horizon=3, sharded=False, **fields
+):
     model = trainable(model or build_model(horizon))
     defaults = {"learning_rate": 1e-2, "max_steps": 2, "logging_steps": 1, "optim": "adamw_torch", "seed": 1}
     rows = rows or uneven_rows()
@@ -34,9 +38,13 @@ def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior
         torch.manual_seed(0)
         kind = {"folds": algorithm.folds, "values_tokens": algorithm.values_tokens}
         model = with_learned_values(WithValueHead(model, 32, detach_trunk=algorithm.detach_trunk, **kind))
+    if sharded:
+        torch.distributed.init_process_group("gloo")
+        shard_model(model, torch.device("cpu"), torch.float32)
     arguments = TrainingArguments(
         output_dir=str(directory),
         use_cpu=True,
+        save_only_model=sharded,
         report_to=[],
         disable_tqdm=True,
         save_strategy="no",
@@ -77,7 +85,9 @@ def save_nothing(step, best_step):
 
 def parameters_after(trainer):
     trainer.train()
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+    parameters = [parameter.detach() for parameter in trainer.model.parameters()]
+    whole = [each.full_tensor() if isinstance(each, DTensor) else each for each in parameters]
+    return torch.cat([parameter.flatten() for parameter in whole])
 
 
 @pytest.mark.parametrize(
@@ -162,6 +172,19 @@ def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     expected = trainer.evaluate()
     assert logs["train"] == pytest.approx(trainer.state.log_history[2], rel=1e-5)  # the first have equal weights
     assert logs["eval"] == pytest.approx(expected, rel=1e-5)
+
+
+SHARED = [pytest.param(name, marks=() if name == "critic token ema" else pytest.mark.slow) for name in INVARIANT]
+
+
+@pytest.mark.parametrize("engine", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", SHARED)
+def test_ten_steps_of_two_processes_are_those_of_one(tmp_path, name, engine):
+    changes = {"optim": "sgd", "algorithm": name, "max_steps": 10}
+    alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
+    run_processes(HERE / "two_processes.py", tmp_path, name, engine, 10)
+    together = torch.load(tmp_path / "parameters.pt", weights_only=True)
+    assert (alone - together).abs().max() < 1e-5
 
 
 def test_a_process_that_has_seen_nothing_valid_joins_in_the_report_of_the_others(tmp_path):
