@@ -86,7 +86,8 @@ def test_the_first_candidate_that_fits_is_taken_and_those_before_it_are_explaine
                 "role": "base",
                 "uri": reward,
                 "reason": "wmtp_type is 'reward_model', and this role needs 'base_model'",
-                "fix": "list it under paths.models.rm, and a base_model here, such as 'wmtp grow' makes of a plain model",
+                "fix": "list it under paths.models.rm, and a base_model here, such as 'wmtp grow' makes of a plain"
+                " model",
             }
         ],
     }

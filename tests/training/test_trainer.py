@@ -1,14 +1,13 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
+from launched import run_processes
 from scored_rows import INVARIANT, VARIANT, build_algorithm, uneven_rows
 from tiny_models import tiny_mtp
 from wmtp.algorithms.base import ValueAlgorithm
@@ -17,8 +16,10 @@ from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
 from wmtp.models.adapter import trainable
 from wmtp.models.value_heads import WithValueHead
+from wmtp.training.sharding import shard_model
 from wmtp.training.trainer import WMTPTrainer
 
+HERE = Path(__file__).parent
 VOCAB = 128
 
 
@@ -26,7 +27,9 @@ def build_model(heads):
     return tiny_mtp("llama", heads, "linear", vocab_size=VOCAB)
 
 
-def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior="uniform", horizon=3, **fields):
+def make_trainer(
+    directory, *, batch, accumulation, rows=None, model=None, prior="uniform", horizon=3, sharded=False, **fields
+):
     model = trainable(model or build_model(horizon))
     defaults = {"learning_rate": 1e-2, "max_steps": 2, "logging_steps": 1, "optim": "adamw_torch", "seed": 1}
     rows = rows or uneven_rows()
@@ -35,9 +38,13 @@ def make_trainer(directory, *, batch, accumulation, rows=None, model=None, prior
         torch.manual_seed(0)
         kind = {"folds": algorithm.folds, "values_tokens": algorithm.values_tokens}
         model = with_learned_values(WithValueHead(model, 32, detach_trunk=algorithm.detach_trunk, **kind))
+    if sharded:
+        torch.distributed.init_process_group("gloo")
+        shard_model(model, torch.device("cpu"), torch.float32)
     arguments = TrainingArguments(
         output_dir=str(directory),
         use_cpu=True,
+        save_only_model=sharded,
         report_to=[],
         disable_tqdm=True,
         save_strategy="no",
@@ -78,7 +85,9 @@ def save_nothing(step, best_step, loop):
 
 def parameters_after(trainer):
     trainer.train()
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+    parameters = [parameter.detach() for parameter in trainer.model.parameters()]
+    whole = [each.full_tensor() if isinstance(each, DTensor) else each for each in parameters]
+    return torch.cat([parameter.flatten() for parameter in whole])
 
 
 @pytest.mark.parametrize(
@@ -147,22 +156,13 @@ def test_a_step_is_the_gradient_of_the_sum_over_valid_pairs_by_their_number(tmp_
     assert torch.allclose(parameters_after(trainer), expected, atol=1e-6, rtol=0)
 
 
-def run_two_processes(script, *arguments):
-    """Run a script that lies beside this file as two processes that torchrun starts; they must succeed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(Path(__file__).with_name(script)), *map(str, arguments)]
-    places = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
-    ran = subprocess.run(command, check=False, timeout=900, capture_output=True, text=True, env=os.environ | places)
-    assert ran.returncode == 0, ran.stderr
-
-
 @pytest.mark.parametrize(
     "name", ["baseline", "rho1 token_skip ema", "critic return ema", "critic token ema", "critic token horizon"]
 )
 def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     changes = {"optim": "sgd", "algorithm": name, "max_steps": 3}
     alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
-    run_two_processes("two_processes.py", tmp_path, name)
+    run_processes(HERE / "two_processes.py", tmp_path, name)
     assert [(tmp_path / f"threads-{rank}.txt").read_text() for rank in (0, 1)] == ["", ""]  # they abort it now and then
     together = torch.load(tmp_path / "parameters.pt", weights_only=True)
     logs = json.loads((tmp_path / "logs.json").read_text())
@@ -174,8 +174,21 @@ def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     assert logs["eval"] == pytest.approx(expected, rel=1e-5)
 
 
+SHARED = [pytest.param(name, marks=() if name == "critic token ema" else pytest.mark.slow) for name in INVARIANT]
+
+
+@pytest.mark.parametrize("engine", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", SHARED)
+def test_ten_steps_of_two_processes_are_those_of_one(tmp_path, name, engine):
+    changes = {"optim": "sgd", "algorithm": name, "max_steps": 10}
+    alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
+    run_processes(HERE / "two_processes.py", tmp_path, name, engine, 10)
+    together = torch.load(tmp_path / "parameters.pt", weights_only=True)
+    assert (alone - together).abs().max() < 1e-5
+
+
 def test_a_process_that_has_seen_nothing_valid_joins_in_the_report_of_the_others(tmp_path):
-    run_two_processes("silent_process.py", tmp_path)
+    run_processes(HERE / "silent_process.py", tmp_path)
     told, silent = (json.loads((tmp_path / f"logs-{rank}.json").read_text()) for rank in (0, 1))
     assert [entry["ce_1"] for entry in told] == pytest.approx([entry["ce_1"] for entry in silent])
     assert all(math.isfinite(entry["ce_1"]) and entry["share_valid_1"] < 0.5 for entry in told)

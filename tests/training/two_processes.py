@@ -10,9 +10,10 @@ from test_trainer import make_trainer, parameters_after
 
 from native_threads import lasting_threads
 
-directory, algorithm = Path(sys.argv[1]), sys.argv[2]
+directory, algorithm, *more = Path(sys.argv[1]), *sys.argv[2:]
+engine, steps = more or ("ddp", "3")
 torch.set_num_threads(1)
-changes = {"optim": "sgd", "algorithm": algorithm, "max_steps": 3}
+changes = {"optim": "sgd", "algorithm": algorithm, "max_steps": int(steps), "sharded": engine == "fsdp"}
 trainer = make_trainer(directory, batch=4, accumulation=1, ddp_backend="gloo", **changes)
 parameters = parameters_after(trainer)
 logs = {"train": trainer.state.log_history[2], "eval": trainer.evaluate()}

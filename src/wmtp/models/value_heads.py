@@ -142,6 +142,11 @@ class WithValueHead(nn.Module):
         self.model.activation_checkpointing_enable(*args, **kwargs)
 
 
+def without_value_head(model: MTPForCausalLM | ForeignModel | WithValueHead) -> MTPForCausalLM | ForeignModel:
+    """Return the model that value heads stand on, or the model itself."""
+    return model.model if isinstance(model, WithValueHead) else model
+
+
 def kind_of_heads(names: Iterable[str]) -> str | None:
     """Return in words what kind of value heads the names of a state dict belong to; None: of no kind that there is."""
     given = set(names)

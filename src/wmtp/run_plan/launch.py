@@ -15,7 +15,7 @@ _LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "M
 _MOST_PORT = 65535
 # What `accelerate launch` sets, and transformers would follow: models in shards, whose checkpoints would not be whole.
 _ENGINES = {
-    "ACCELERATE_USE_FSDP": "this version of wmtp does not train with FSDP",
+    "ACCELERATE_USE_FSDP": "wmtp shards models by itself, where train.sharding is fsdp",
     "ACCELERATE_USE_DEEPSPEED": "this version of wmtp does not train with DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "this version of wmtp does not train with Megatron-LM",
 }

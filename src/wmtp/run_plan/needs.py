@@ -46,7 +46,8 @@ def require_needs(
         missing = machine_faults(config.devices)
         faults += missing
         if not missing and not launched:
-            faults += _place_faults(config.devices, read_launch(environment))
+            launch = read_launch(environment)
+            faults += [*_place_faults(config.devices, launch), *_sharding_faults(recipe, environment)]
     if len(faults) == 1:
         raise TrainingError(str(faults[0]), hint=faults[0].hint)
     if faults:
@@ -62,6 +63,14 @@ def open_questions(devices: Devices) -> list[str]:
         return []
     precision = " and whether it computes in bfloat16" if devices.dtype == "bfloat16" else ""
     return [f"asked when training begins: whether torch finds a device {devices.device!r}{precision}"]
+
+
+def _sharding_faults(recipe: Recipe, environment: Mapping[str, str]) -> Iterator[Fault]:
+    will_be_set = not environment  # by a launcher that is still to come
+    if recipe.train.sharding != "none" and not will_be_set and read_launch(environment) is None:
+        problem = f"is {recipe.train.sharding!r}, and this process is alone: there is nobody to share with"
+        hint = "start several with '-- --nproc-per-node 2', or set train.sharding: none"
+        yield Fault(("train", "sharding"), problem, hint)
 
 
 def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:

@@ -90,6 +90,9 @@ class TrainSection(StrictModel):
         "stop", description="What to do when a checkpoint cannot be written: end the run, or warn and train on."
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30 % slower.")
+    sharding: Literal["none", "fsdp"] = Field(
+        "none", description="fsdp: each process keeps a share of parameters, gradients and optimizer state (FSDP2)."
+    )
     dataloader_num_workers: int = Field(0, ge=0, le=256, description="Processes that prepare rows; 0: none.")
 
     @model_validator(mode="after")

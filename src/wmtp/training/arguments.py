@@ -47,6 +47,7 @@ def training_arguments(config: Config, recipe: Recipe, directory: Path, *, valid
         metric_for_best_model="eval_ce_1" if validates else None,
         greater_is_better=False if validates else None,
         save_strategy="steps",
+        save_only_model=train.sharding != "none",  # which Trainer asks for; what is saved, and how, is our own affair
         remove_unused_columns=False,
         # A loss that is not finite stops the run; it is never averaged away.
         logging_nan_inf_filter=False,

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from wmtp.training.sharding import shard_like
+
 logger = logging.getLogger("wmtp")
 
 
@@ -35,13 +37,14 @@ def restore_optimizer(
 
     What belongs to parameters that are not trained any more is left aside, and the log says so.
     """
-    places = _places(optimizer, model)
+    places, parameters = _places(optimizer, model), dict(model.named_parameters())
     state: dict[int, dict[str, Any]] = {}
     left = []
     for key, value in {**tensors, **numbers}.items():
         kind, _, name = key.partition(".")
         if name in places:
-            state.setdefault(places[name], {})[kind] = value
+            kept = shard_like(value, parameters[name]) if isinstance(value, Tensor) else value
+            state.setdefault(places[name], {})[kind] = kept
         else:
             left.append(key)
     if left:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from typing_extensions import override
 
@@ -39,7 +40,8 @@ class AroundOptimizerStep(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 problem = f"step {step}: the loss of micro-batch {number} of {len(losses)} is {loss}"
                 _stop(problem, self._places(number - 1))
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        total = torch.nn.utils.get_total_norm(gradients)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)  # of all shards
         if not math.isfinite(norm):
             places = [place for number in range(len(losses)) for place in self._places(number)]
             _stop(f"step {step}: the norm of the gradient is {norm}", places)

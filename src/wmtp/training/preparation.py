@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
-from wmtp.models.adapter import ForeignModel, check_packing, trainable
+from wmtp.models.adapter import ForeignModel, check_packing, trainable, unwrapped
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.models.value_heads import without_value_head
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.models import open_models, require_apart
@@ -32,13 +35,17 @@ from wmtp.settings.config import Config, Devices, Trust
 from wmtp.settings.recipe import Recipe
 from wmtp.training.arguments import training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files
+from wmtp.training.gathering import PlainCopy
 from wmtp.training.identity import RunRecord
 from wmtp.training.prepared import PreparedRun
 from wmtp.training.rendezvous import join_processes
-from wmtp.training.restoring import kept_state, restore_algorithm
+from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
 from wmtp.training.resuming import Continuation
 from wmtp.training.saved_steps import refuse_used, require_unfinished
+from wmtp.training.sharding import shard_model
 from wmtp.training.trunk import set_trunk
+
+logger = logging.getLogger("wmtp")
 
 
 def prepare(
@@ -63,7 +70,9 @@ def prepare(
     require_apart(recipe, algorithm, open_models(config, resolution))
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
-    base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
+    sharded = recipe.train.sharding == "fsdp"
+    opened = _on_cpu(config, as_stored=sharded)
+    base = create_model_loader(opened).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
     model = trainable(base.model, backend=recipe.loss.backend)
@@ -76,7 +85,7 @@ def prepare(
     record = RunRecord(recipe, base, _facts(config, arguments, fingerprints))
     trained = restore_algorithm(algorithm, model, base, width, recipe.run.seed)
     if old:
-        old.take_over(record, algorithm, trained, _on_cpu(config))
+        old.take_over(record, algorithm, trained, opened)
     models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
     rows = score_rows(rows, algorithm.scores, models, name="data.train")
     algorithm.begin(rows.document_scores())
@@ -84,11 +93,15 @@ def prepare(
     if old:
         old.check(record)
     # Only now: while a model scores, the one to train is not beside it on the device.
-    trained, online = trained.to(arguments.device), online_scorers(algorithm.scores, models, str(arguments.device))
-    state, carried = partial(kept_state, algorithm, trained), carried_files(base)
+    plain = PlainCopy(trained, _compute_dtype(trained, config)) if sharded else None
+    base, trained = (
+        (base, trained.to(arguments.device)) if plain is None else _shared_out(base, trained, plain, arguments)
+    )
+    online = online_scorers(algorithm.scores, models, str(arguments.device))
+    state, carried = partial(kept_state, algorithm, plain.model if plain else trained), carried_files(base)
     writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
     saved = old.saved if old else None
-    return PreparedRun(base, trained, algorithm, prior, rows, online, held_out, writer, arguments, saved)
+    return PreparedRun(base, trained, algorithm, prior, rows, online, held_out, writer, arguments, saved, plain)
 
 
 def _directory(config: Config, recipe: Recipe) -> Path:
@@ -112,10 +125,27 @@ def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:
     return config.model_copy(update={"trust": Trust(allow_code={**config.trust.allow_code, **allow_code})})
 
 
-def _on_cpu(config: Config) -> Config:
+def _on_cpu(config: Config, *, as_stored: bool) -> Config:
     # The training arguments know which device belongs to this process.
     training_device(config.devices)
-    return config.model_copy(update={"devices": Devices(device="cpu", dtype=training_dtype(config.devices))})
+    # What is to be sharded stays pages of its files, of which a process then reads its share alone.
+    dtype = "auto" if as_stored else training_dtype(config.devices)
+    return config.model_copy(update={"devices": Devices(device="cpu", dtype=dtype)})
+
+
+def _compute_dtype(model: TrainedModel, config: Config) -> torch.dtype:
+    asked = training_dtype(config.devices)
+    return next(model.parameters()).dtype if asked == "auto" else getattr(torch, asked)
+
+
+def _shared_out(
+    base: LoadResult, model: TrainedModel, plain: PlainCopy, arguments: TrainingArguments
+) -> tuple[LoadResult, TrainedModel]:
+    """Put a model into shards, and return it with what checkpoints are written from in its place."""
+    kept = shard_model(model, arguments.device, plain.dtype)
+    logger.info("%s", kept)
+    receipt = replace(base.receipt, notes=(*base.receipt.notes, str(kept)))
+    return replace(base, model=unwrapped(without_value_head(plain.model)), receipt=receipt), model
 
 
 def _refuse_float16(base: LoadResult) -> None:
@@ -129,6 +159,9 @@ def _refuse_float16(base: LoadResult) -> None:
 @torch.no_grad()
 def _probe(model: MTPForCausalLM | ForeignModel) -> tuple[int, int, int | None]:
     """Return heads, vocabulary size and width of the hidden state as the model itself has them."""
+    if isinstance(model, MTPForCausalLM):  # which can be asked, so that no weight is read for it
+        vocab_size, width = model.unembedding(1)[0].shape
+        return model.num_heads, vocab_size, width
     device = next(model.parameters()).device
     output = model(torch.zeros(1, 1, dtype=torch.long, device=device))
     _, _, heads, vocab_size = output.logits.shape

@@ -18,6 +18,7 @@ from wmtp.loaders.base import LoadResult
 from wmtp.models.value_heads import WithValueHead
 from wmtp.training.checkpoints import CheckpointWriter
 from wmtp.training.disk import going_on_after_errors
+from wmtp.training.gathering import PlainCopy
 from wmtp.training.processes import together
 from wmtp.training.restoring import TrainedModel
 from wmtp.training.resumable import Loop, Save
@@ -42,6 +43,7 @@ class PreparedRun:
         writer: Publishes its checkpoints.
         arguments: What `transformers.Trainer` is told.
         saved: The checkpoint to go on from; None: the run begins.
+        plain: What checkpoints are written from where the model is in shards; None: the model itself.
     """
 
     base: LoadResult
@@ -54,6 +56,7 @@ class PreparedRun:
     writer: CheckpointWriter
     arguments: TrainingArguments
     saved: SavedStep | None
+    plain: PlainCopy | None = None
 
     def build_trainer(self, callbacks: list[TrainerCallback], stop: StopRequest) -> WMTPTrainer:
         """Return the trainer of this run; it stops where `stop` asks for it."""
@@ -87,8 +90,15 @@ class PreparedRun:
             together(self.writer.remove_values, self.arguments.device)
             raise
         record.explained = explained
+        self.gather()
         together(partial(save, algorithm.fit_steps, None, None), self.arguments.device)
         return explained
+
+    def gather(self) -> None:
+        """Bring together what a checkpoint is written from; every process has a part in it."""
+        if self.plain is not None:
+            self.writer.directory.mkdir(parents=True, exist_ok=True)
+            self.plain.update(self.model, self.writer.directory)
 
     def _loop(self, stage: str) -> Loop | None:
         return self.saved.loop() if self.saved is not None and self.saved.run.stage == stage else None
@@ -106,5 +116,6 @@ class PreparedRun:
             algorithm=self.algorithm,
             head_prior=self.head_prior,
             online=self.online,
+            before_saving=self.gather,
             **more,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from typing_extensions import override
 
 from wmtp.errors import TrainingError
 from wmtp.publishing.training_state import LoopState, ProcessState
+from wmtp.training.gathering import gathered
 from wmtp.training.meter import HeadMeter, WeightMeter
 from wmtp.training.optimizer_state import optimizer_state, restore_optimizer, restore_schedule
 from wmtp.training.processes import JoinedTrainer
@@ -39,6 +41,7 @@ class ResumableTrainer(JoinedTrainer):
         horizon: Heads that are trained.
         save: Called on the first process when a checkpoint is due before the end, with the step, the best step so far
             (the validated one with the lowest next-token cross-entropy) and what going on needs.
+        before_saving: Called on all processes before that.
         resumed: What `save` was given, to go on from there; None: begin.
         stop: Whether this process is asked to stop.
         arguments: What `transformers.Trainer` takes.
@@ -51,6 +54,7 @@ class ResumableTrainer(JoinedTrainer):
         *,
         horizon: int,
         save: Save,
+        before_saving: Callable[[], None] = lambda: None,
         resumed: Loop | None = None,
         stop: StopRequest | None = None,
         **arguments: Any,
@@ -59,7 +63,7 @@ class ResumableTrainer(JoinedTrainer):
         self._stop = StopAfterStep(stop or StopRequest(), self.total)
         self.add_callback(self._stop)
         self._num_heads, self._meter, self._weights = horizon, HeadMeter(horizon), WeightMeter()
-        self._publish, self._resumed = save, resumed
+        self._publish, self._before_saving, self._resumed = save, before_saving, resumed
         self._order = ReadingOrder(1, 1)
         self._began, self._seconds_before = time.time(), resumed[0].seconds if resumed else 0.0
         if resumed:
@@ -149,6 +153,7 @@ class ResumableTrainer(JoinedTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # The last one is published as the final checkpoint, once and under that name.
         if self.state.global_step < self.state.max_steps:
+            self._before_saving()
             loop = self._loop()  # all processes have a part in it
             self.on_first_process(lambda: self._publish(self.state.global_step, self.state.best_global_step, loop))
 
@@ -181,7 +186,7 @@ class ResumableTrainer(JoinedTrainer):
             numbers=numbers,
             processes=processes,
         )
-        return loop, tensors
+        return loop, gathered(tensors, Path(cast("str", self.args.output_dir)))
 
 
 def _own_share(processes: list[ProcessState], rank: int, count: int) -> ProcessState:

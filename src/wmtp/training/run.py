@@ -157,6 +157,7 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
         history = trainer.evaluations()
     finally:
         progress.stop()
+    run.gather()
     trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step))
     trainer.end()
     return TrainResult(
