@@ -76,6 +76,11 @@ def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:
         hint = f"install it (python -m pip install {package}), or set train.optim: adamw_torch_fused"
         yield Fault(("train", "optim"), problem, hint)
 
+    if recipe.train.trainable == "lora" and not _is_installed("peft"):
+        problem, hint = "is 'lora', which needs the package 'peft', and that is not installed", "install it"
+        hint += " (python -m pip install 'wmtp[lora]'), or set train.trainable: all"
+        yield Fault(("train", "trainable"), problem, hint)
+
 
 def _is_installed(package: str) -> bool:
     spec = find_spec(package)

@@ -32,7 +32,9 @@ from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.publishing.write import RECEIPT_FILE, write_model_directory, write_receipt
+from wmtp.run_plan.trained import trained_record
 from wmtp.settings.recipe import Recipe
+from wmtp.training.lora import write_adapter
 
 FINAL = "final"
 FINAL_NEXT_TOKEN = "final-next-token"  # noqa: S105  a name of a directory
@@ -97,21 +99,25 @@ class CheckpointWriter:
             )
 
     def _publish(self, name: str, step: int) -> None:
+        with publish_directory(self.directory / name) as directory:
+            self._write_model(directory, step)
+            write_adapter(directory, self.base, self.recipe.train.lora)
+
+    def _write_model(self, directory: Path, step: int) -> None:
         state, metadata = self.state(), self._metadata(step)
         files = {**self.carried, **({ALGORITHM_STATE_FILE: state} if state else {})}
-        with publish_directory(self.directory / name) as directory:
-            if keeps_source_layout(self.base):
-                write_native_directory(directory, self.base, metadata=metadata, extra_files=files)
-                write_receipt(directory, self.base)
-                return
-            write_model_directory(
-                directory,
-                state_dict=self.base.model.state_dict(),
-                config=self.base.checkpoint.config,
-                metadata=metadata,
-                extra_files=files,
-                source=self.base,
-            )
+        if keeps_source_layout(self.base):
+            write_native_directory(directory, self.base, metadata=metadata, extra_files=files)
+            write_receipt(directory, self.base)
+            return
+        write_model_directory(
+            directory,
+            state_dict=self.base.model.state_dict(),
+            config=self.base.checkpoint.config,
+            metadata=metadata,
+            extra_files=files,
+            source=self.base,
+        )
 
     def _metadata(self, step: int) -> ModelMetadata:
         parent = self.base.metadata
@@ -129,6 +135,7 @@ class CheckpointWriter:
         # Hashing the parent's weights may take a minute, so it is done once, and by the process that writes.
         return {
             "recipe": self.recipe.to_document(),
+            **trained_record(self.recipe, self.base.checkpoint),
             "data": dict(self.data),
             "scores": dict(self.scores),
             "parent": parent_record(self.base),

@@ -30,6 +30,7 @@ from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.models import open_models, require_apart
 from wmtp.run_plan.needs import require_needs
+from wmtp.run_plan.trained import trained_parameters
 from wmtp.scoring.fingerprint import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.settings.config import Config, Devices, Trust
@@ -38,8 +39,8 @@ from wmtp.training.arguments import training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files, published_checkpoints
 from wmtp.training.rendezvous import join_processes
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
+from wmtp.training.trainable import HeadsFirst, set_trainable
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
-from wmtp.training.trunk import set_trunk
 from wmtp.training.value_stage import fit_values
 
 
@@ -73,6 +74,8 @@ class PreparedRun:
 
     def build_trainer(self, callbacks: list[TrainerCallback]) -> WMTPTrainer:
         """Return the trainer of this run."""
+        if self.writer.recipe.train.heads_warmup_steps:
+            callbacks = [HeadsFirst(self.base.model, self.writer.recipe), *callbacks]
         return self._trainer(self.arguments, self.rows, eval_dataset=self.held_out, callbacks=callbacks)
 
     def fit_values(self) -> list[float] | None:
@@ -110,7 +113,9 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
         join_processes(launch, training_device(config.devices))
     config = _with_consent(config, allow_code)
     resolution = resolve_models(config, recipe)
-    require_apart(recipe, algorithm, open_models(config, resolution))
+    opened = open_models(config, resolution)
+    require_apart(recipe, algorithm, opened)
+    trained_parameters(recipe, opened["base"])  # for what it refuses
     base = create_model_loader(_on_cpu(config)).load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
@@ -118,7 +123,7 @@ def prepare(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Pr
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
-    set_trunk(model, recipe.mtp.trunk, len(prior))
+    set_trainable(model, recipe, len(prior))
     _require_heads(algorithm, len(prior))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}

@@ -17,10 +17,11 @@ import wmtp
 from wmtp.errors import TrainingError
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.publishing.publish import sweep_unfinished
+from wmtp.run_plan.trained import trained_record
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.training.checkpoints import FINAL, FINAL_NEXT_TOKEN
-from wmtp.training.preparation import prepare
+from wmtp.training.preparation import PreparedRun, prepare
 from wmtp.training.progress import ProgressReport
 from wmtp.training.rendezvous import part_after
 
@@ -122,7 +123,7 @@ def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Tra
     started = time.monotonic()
     explained = run.fit_values()
     trainer = run.build_trainer(callbacks=[progress])
-    trainer.on_first_process(lambda: _begin(run.directory, config, recipe))
+    trainer.on_first_process(lambda: _begin(run, config, recipe))
     try:
         trainer.train()
         history = trainer.evaluations()
@@ -145,12 +146,13 @@ def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Tra
     )
 
 
-def _begin(directory: Path, config: Config, recipe: Recipe) -> None:
-    for path in sweep_unfinished(directory):
+def _begin(run: PreparedRun, config: Config, recipe: Recipe) -> None:
+    for path in sweep_unfinished(run.directory):
         logger.warning("removed %s, which a run that was killed left unfinished", path)
     settings = {"wmtp": wmtp.__version__, "config": config.model_dump(mode="json"), "recipe": recipe.to_document()}
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    settings |= trained_record(recipe, run.base.checkpoint)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    (run.directory / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _figures(entries: list[dict[str, float]]) -> dict[str, float]:
