@@ -49,6 +49,14 @@ def test_an_optimizers_package_is_asked_for_before_anything_is_read(ask, without
     assert "nowhere" not in said
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_package_of_adapters_is_asked_for_before_anything_is_read(ask, without, command):
+    without("peft")
+    said = ask(command, "train.trainable=lora")
+    assert "error: train.trainable is 'lora', which needs the package 'peft', and that is not installed" in said
+    assert "python -m pip install 'wmtp[lora]'" in said
+
+
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"])
 def test_an_optimizer_of_torch_or_transformers_needs_nothing_more(ask, optimizer):
     assert "nowhere" in ask(("plan",), f"train.optim={optimizer}")

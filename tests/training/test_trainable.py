@@ -20,7 +20,7 @@ LINES = ["def total(values): return sum(values)", "while True: print('again and 
 RECIPE = """
 run: {{name: {name}, export_next_token: {export}}}
 data: {{train: {{files: [data.jsonl], max_length: 48}}, validation: {{fraction: 0.1}}}}
-train: {{algo: {algo}, learning_rate: 1e-2, max_steps: 4, per_device_train_batch_size: 4,
+train: {{algo: {algo}, learning_rate: 1e-2, {length}, per_device_train_batch_size: 4,
         gradient_accumulation_steps: 1, logging_steps: 1, eval_steps: 2, save_steps: 2, {train}}}
 """
 CRITIC = "critic: {reward_column: passed, stage1_steps: 30, value_learning_rate: 1e-2}"
@@ -41,7 +41,8 @@ def released(tmp_path, family="mellum"):
 def prepared(tmp_path, base, train, *, name="run", algo="baseline-mtp", export="false", more=""):
     entries = [{"text": f"{LINES[i % 2]}  # {i}", "passed": 1 - i % 2} for i in range(40)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    text = RECIPE.format(name=name, algo=algo, train=train, export=export)
+    length = "lr_scheduler_type: cosine" if "epochs" in train else "max_steps: 4"
+    text = RECIPE.format(name=name, algo=algo, train=train, export=export, length=length)
     (tmp_path / "recipe.yaml").write_text(text + (CRITIC if algo == "critic-wmtp" else "") + "\n" + more)
     config = {"paths": {"models": {"base": [str(base)]}, "output_dir": str(tmp_path / "runs")}}
     config |= {"devices": {"device": "cpu"}, "tracking": {"report_to": []}}
@@ -242,7 +243,7 @@ def test_records_say_what_is_trained(tmp_path):
     ("train", "more", "message"),
     [
         (HEADS, "mtp: {horizon: 1}", "train.trainable is heads, and only the next-token head is trained"),
-        ("heads_warmup_steps: 4", "", "heads_warmup_steps is 4, and the run has 4 optimizer steps"),
+        ("heads_warmup_steps: 3, num_train_epochs: 1", "", "is 3, and the run has 3 optimizer steps"),
         (
             LORA[:-1] + ", target_modules: [query, q_proj]}",
             "",
@@ -257,12 +258,3 @@ def test_what_cannot_be_trained_is_refused_by_name(tmp_path, train, more, messag
     if "target_modules" in message:
         assert "name some of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in caught.value.hint
     assert not list((tmp_path / "runs").glob("*/step-*"))
-
-
-def test_a_model_without_heads_is_refused_before_its_weights_are_read(tmp_path):
-    base = mtp(tmp_path, heads=1, head_type="linear")
-    weights = (base / "model.safetensors").read_bytes()
-    (base / "model.safetensors").write_bytes(weights[: len(weights) // 2 * 2])
-    with pytest.raises(TrainingError, match="the base model has no heads besides the next-token head") as caught:
-        run(tmp_path, base, HEADS)
-    assert f"wmtp grow {base} DST --heads 4" in caught.value.hint

@@ -80,7 +80,8 @@ def trained_parameters(recipe: Recipe, base: Checkpoint) -> TrainedParameters:
 
     Raises:
         TrainingError: If the base model cannot be trained in this way: its class shows no trunk, it has no heads
-            besides the next-token head, or no layers of the names that adapters are asked for.
+            besides the next-token head, or no layers of the names that adapters are asked for. Or if the run ends
+            before anything but heads is trained.
     """
     train = recipe.train
     if (setting := unusual(recipe)) is None:
@@ -90,6 +91,7 @@ def trained_parameters(recipe: Recipe, base: Checkpoint) -> TrainedParameters:
     heads = recipe.mtp.horizon or base.metadata.num_heads
     if heads == 1 and (keeps_trunk(train, recipe.mtp.trunk) or train.heads_warmup_steps):
         refuse_headless(setting, base.where, has_more=base.metadata.num_heads != 1)
+    check_warmup(train.heads_warmup_steps, train.max_steps)
     shapes = _shapes(base)
     num_heads = sum(math.prod(shapes[name]) for name in _of_heads(shapes, base.metadata, heads))
     layers = _adapted(shapes, train.lora, base) if train.lora is not None else {}
@@ -116,6 +118,15 @@ def unusual(recipe: Recipe) -> str | None:
     if recipe.mtp.trunk == "frozen":
         return "mtp.trunk is frozen"
     return f"train.heads_warmup_steps is {train.heads_warmup_steps}" if train.heads_warmup_steps else None
+
+
+def check_warmup(heads_alone: int, steps: int | None) -> None:
+    """Refuse a run that would be over before anything but heads is trained; `steps` is its length, None: not known."""
+    if heads_alone and steps is not None and heads_alone >= steps:
+        raise TrainingError(
+            f"train.heads_warmup_steps is {heads_alone}, and the run has {steps} optimizer steps",
+            hint="lower it, or set train.trainable: heads, which trains heads alone to the end",
+        )
 
 
 def refuse_headless(setting: str, where: str, *, has_more: bool) -> NoReturn:

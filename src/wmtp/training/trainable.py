@@ -13,7 +13,7 @@ from wmtp.errors import TrainingError
 from wmtp.models.adapter import unwrapped
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.native import NativeMTPForCausalLM
-from wmtp.run_plan.trained import refuse_class, refuse_headless, unusual
+from wmtp.run_plan.trained import check_warmup, refuse_class, refuse_headless, unusual
 from wmtp.settings.recipe import Recipe
 from wmtp.settings.trainable import keeps_trunk
 from wmtp.training.lora import add_adapters
@@ -87,11 +87,7 @@ class HeadsFirst(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._steps >= state.max_steps:
-            raise TrainingError(
-                f"train.heads_warmup_steps is {self._steps}, and the run has {state.max_steps} optimizer steps",
-                hint="lower it, or set train.trainable: heads, which trains heads alone to the end",
-            )
+        check_warmup(self._steps, state.max_steps)
 
     @override
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
