@@ -243,7 +243,7 @@ def test_records_say_what_is_trained(tmp_path):
     ("train", "more", "message"),
     [
         (HEADS, "mtp: {horizon: 1}", "train.trainable is heads, and only the next-token head is trained"),
-        ("heads_warmup_steps: 3, num_train_epochs: 1", "", "is 3, and the run has 3 optimizer steps"),
+        ("heads_warmup_steps: 30, num_train_epochs: 1", "", "is 30, and the run has 9 optimizer steps"),
         (
             LORA[:-1] + ", target_modules: [query, q_proj]}",
             "",
