@@ -89,6 +89,8 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "paths.cache_dir",
         "devices.device",
         "devices.dtype",
+        "devices.quantize.ref",
+        "devices.quantize.rm",
         "tracking.report_to",
         "tracking.experiment",
         "trust.allow_code",

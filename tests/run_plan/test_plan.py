@@ -329,3 +329,15 @@ def test_a_model_that_has_no_other_heads_or_shows_no_trunk_is_known_by_its_metad
     result = plan("baseline_mtp", f"paths.models.base={base}", "mtp.horizon=null", "train.trainable=heads")
     assert result.exit_code == 1
     assert message.format(base=base) in result.stderr
+
+
+@pytest.mark.parametrize(("bits", "bytes_of_a_weight"), [("int8", 1), ("nf4", 0.5625)])
+def test_a_reference_in_fewer_bits_takes_less_memory(plan, bits, bytes_of_a_weight):
+    full, few = (
+        facts(plan("rho1_online", "--json")),
+        facts(plan("rho1_online", "--json", f"devices.quantize.ref={bits}")),
+    )
+    in_layers = 2 * (4 * 32 * 32 - 2 * 32 * 16 + 3 * 32 * 48)
+    saved = full["memory"]["other_models"] - few["memory"]["other_models"]
+    assert saved == in_layers * (4 - bytes_of_a_weight)
+    assert any(note.startswith(f"ref scores with its linear layers in {bits}, by ") for note in few["notes"])

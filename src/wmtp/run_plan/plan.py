@@ -12,7 +12,7 @@ from wmtp.checkpoint.contents import Checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
 from wmtp.run_plan.cost import RunCost, num_value_parameters, online_roles, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
-from wmtp.run_plan.models import open_models, require_apart
+from wmtp.run_plan.models import open_models, quantised_notes, require_apart, scoring_bytes
 from wmtp.run_plan.needs import open_questions, require_needs
 from wmtp.run_plan.references import known_losses, reference_notes
 from wmtp.run_plan.trained import TrainedParameters, trained_parameters
@@ -113,13 +113,14 @@ def plan_run(
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
     kept_in = Path(config.paths.output_dir) / "scores"
     notes = [f"data.train: {data.left_out}"] if data.left_out else []
+    notes += quantised_notes(config.devices.quantize, opened)
     notes += [] if trains_here else open_questions(config.devices)
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},
         data,
         score_facts(algorithm, uris, data, kept_in),
-        known_losses(algorithm, opened, recipe.data, kept_in),
+        known_losses(algorithm, opened, recipe.data, kept_in, config.devices.quantize),
         run_cost(recipe, algorithm, num_parameters, trained, data, num_value=num_value),
         trained,
         _memory(config, recipe, algorithm, opened, trained, notes),
@@ -159,7 +160,7 @@ def _memory(
         "gradients": trained.of_model * width + adapters,
         "optimizer": num_values * moments,
         # A model whose scores are computed before is gone when training begins.
-        "other_models": sum(_num_parameters(opened[role]) for role in beside) * width,
+        "other_models": sum(scoring_bytes(opened[role], config.devices.quantize.of(role), width) for role in beside),
         # With gradients and two moments.
         "value_head": 4 * _num_value_parameters(algorithm, opened["base"]) * _DTYPE_BYTES["float32"],
         "logits": _logits(recipe, opened["base"]),
