@@ -89,6 +89,8 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "paths.cache_dir",
         "devices.device",
         "devices.dtype",
+        "devices.quantize.ref",
+        "devices.quantize.rm",
         "tracking.report_to",
         "tracking.experiment",
         "trust.allow_code",
@@ -102,6 +104,7 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "run.export_next_token",
         "mtp.horizon",
         "mtp.trunk",
+        *(f"train.lora.{name}" for name in ("r", "alpha", "dropout", "target_modules")),
         "loss.head_prior",
         "loss.backend",
     }
@@ -124,7 +127,10 @@ def test_training_keys_are_named_as_in_transformers() -> None:
 
     ours = set(TrainSection.model_fields)
     # transformers 5 folds warmup_ratio into warmup_steps, where a number below 1 is a share.
-    assert ours - set(TrainingArguments.__dataclass_fields__) == {"algo", "warmup_ratio"}
+    assert ours - set(TrainingArguments.__dataclass_fields__) == {
+        *("algo", "warmup_ratio"),
+        *("trainable", "heads_warmup_steps", "lora"),
+    }
     fields = TrainSection.model_fields
     assert set(get_args(fields["lr_scheduler_type"].annotation)) <= {item.value for item in SchedulerType}
     assert set(get_args(fields["optim"].annotation)) <= {item.value for item in OptimizerNames}

@@ -49,6 +49,24 @@ def test_an_optimizers_package_is_asked_for_before_anything_is_read(ask, without
     assert "nowhere" not in said
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_package_of_adapters_is_asked_for_before_anything_is_read(ask, without, command):
+    without("peft")
+    said = ask(command, "train.trainable=lora")
+    assert "error: train.trainable is 'lora', which needs the package 'peft', and that is not installed" in said
+    assert "python -m pip install 'wmtp[lora]'" in said
+
+
+@pytest.mark.parametrize(("bits", "package"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
+def test_the_package_of_fewer_bits_is_asked_for_where_the_model_is_used(ask, without, bits, package):
+    without(package)
+    words = [f"devices.quantize.ref={bits}", "train.algo=rho1-wmtp"]
+    said = f"error: devices.quantize.ref is {bits!r}, which needs the package {package!r}, and that is not installed"
+    assert said in ask(("plan",), *words)
+    assert said in ask(("score",), *words)
+    assert "nowhere" in ask(("plan",), words[0])
+
+
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"])
 def test_an_optimizer_of_torch_or_transformers_needs_nothing_more(ask, optimizer):
     assert "nowhere" in ask(("plan",), f"train.optim={optimizer}")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +245,99 @@ def test_documents_of_a_small_file_by_gzip_are_counted_and_not_guessed(tmp_path,
     path = tmp_path / "data.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "one"}\n') * parts)
     assert estimate_data(Data.model_validate({"train": {"files": [str(path)]}}), []).documents == parts
+
+
+def test_what_is_not_trained_has_no_gradients_and_costs_less(plan, zoo):
+    everything = facts(plan("baseline_mtp", "--json"))
+    found = facts(plan("baseline_mtp", "--json", "train.trainable=heads"))
+    trained, total = found["trained"], everything["models"]["base"]["num_parameters"]
+    assert (everything["trained"]["what"], everything["trained"]["trunk"]) == ("all", total)
+    assert (trained["what"], trained["trunk"] + trained["heads"]) == ("heads", total)
+    assert found["memory"]["gradients"] == 4 * trained["heads"]
+    assert found["memory"]["optimizer"] == 8 * trained["heads"]
+    assert found["memory"]["weights"] == everything["memory"]["weights"]
+    assert found["cost"]["training"] == found["cost"]["tokens"] * (2 * trained["trunk"] + 6 * trained["heads"])
+    frozen = facts(plan("baseline_mtp", "--json", "mtp.trunk=frozen"))
+    assert frozen["trained"] == trained
+    assert (
+        f"trained: heads alone, {trained['heads']:,} parameters; the trunk"
+        in plan("baseline_mtp", "train.trainable=heads").stdout
+    )
+
+
+def test_heads_beyond_the_horizon_are_not_among_the_trained(plan):
+    counts = {h: facts(plan("baseline_mtp", "--json", "train.trainable=heads", f"mtp.horizon={h}")) for h in (2, 4)}
+    assert counts[4]["trained"]["heads"] == 3 * counts[2]["trained"]["heads"]
+
+
+def test_adapters_are_counted_by_rank_and_layers(plan):
+    words = ["train.trainable=lora", "train.lora={r: 4, target_modules: [q_proj, layers.1.mlp.up_proj]}"]
+    found = facts(plan("baseline_mtp", "--json", *words))
+    trained = found["trained"]
+    assert (trained["adapted_layers"], trained["adapters"]) == (3, 4 * (32 + 32 + 32 + 32 + 48 + 32))
+    assert found["memory"]["gradients"] == 4 * (trained["heads"] + trained["adapters"])
+    assert facts(plan("baseline_mtp", "--json", "train.trainable=lora"))["trained"]["adapted_layers"] == 14
+    assert (
+        "trained: adapters on 3 layers of the trunk, 832 parameters, and heads" in plan("baseline_mtp", *words).stdout
+    )
+
+
+def test_heads_that_learn_first_save_compute_for_as_many_steps(plan):
+    found = facts(plan("baseline_mtp", "--json", "train.heads_warmup_steps=1000"))
+    tokens, trained = found["cost"]["tokens"] // 3, found["trained"]
+    alone = 2 * trained["trunk"] + 6 * trained["heads"]
+    assert found["cost"]["training"] == tokens * (alone + 2 * 6 * (trained["trunk"] + trained["heads"]))
+    assert "trained at first: heads alone" in plan("baseline_mtp", "train.heads_warmup_steps=1000").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.trainable=heads", "mtp.horizon=1"], "train.trainable is heads, and only the next-token head is"),
+        (["mtp.trunk=frozen", "mtp.horizon=1"], "mtp.trunk is frozen, and only the next-token head is trained"),
+        (["train.heads_warmup_steps=3000"], "train.heads_warmup_steps is 3000, and the run has 3000 optimizer steps"),
+        (["train.trainable=lora", "train.lora={target_modules: [query]}"], "names 'query', and"),
+    ],
+)
+def test_a_plan_refuses_what_cannot_be_trained(plan, words, message):
+    result = plan("baseline_mtp", *words)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (
+            {"loader_type": "huggingface", "transformers_class": "LlamaForCausalLM"},
+            "the base model has no heads besides the next-token head, which is the trunk's own",
+        ),
+        (
+            {"loader_type": "custom_mtp", "model_class_name": "Own", "custom_module_file": "modeling.py"},
+            "the class of {base} does not say what its trunk is",
+        ),
+    ],
+)
+def test_a_model_that_has_no_other_heads_or_shows_no_trunk_is_known_by_its_metadata(
+    plan, zoo, tmp_path, strategy, message
+):
+    base = shutil.copytree(zoo / "ref", tmp_path / "one")
+    (base / "modeling.py").write_text("raise SystemExit")
+    document = json.loads((base / "metadata.json").read_text())
+    declared = {"wmtp_type": "base_model", "loading_strategy": {"required_files": ["config.json"], **strategy}}
+    (base / "metadata.json").write_text(json.dumps(document | declared))
+    result = plan("baseline_mtp", f"paths.models.base={base}", "mtp.horizon=null", "train.trainable=heads")
+    assert result.exit_code == 1
+    assert message.format(base=base) in result.stderr
+
+
+@pytest.mark.parametrize(("bits", "bytes_of_a_weight"), [("int8", 1), ("nf4", 0.5625)])
+def test_a_reference_in_fewer_bits_takes_less_memory(plan, bits, bytes_of_a_weight):
+    full, few = (
+        facts(plan("rho1_online", "--json")),
+        facts(plan("rho1_online", "--json", f"devices.quantize.ref={bits}")),
+    )
+    in_layers = 2 * (4 * 32 * 32 - 2 * 32 * 16 + 3 * 32 * 48)
+    saved = full["memory"]["other_models"] - few["memory"]["other_models"]
+    assert saved == in_layers * (4 - bytes_of_a_weight)
+    assert any(note.startswith(f"ref scores with its linear layers in {bits}, by ") for note in few["notes"])

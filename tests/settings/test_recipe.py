@@ -189,3 +189,29 @@ def test_the_json_schema_has_the_sections_of_all_algorithms() -> None:
     assert schema["required"] == ["run", "data", "train"]
     assert schema["additionalProperties"] is False
     assert "algorithm_section" not in json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("train", "mtp", "fault"),
+    [
+        ("lora: {r: 2}", "{}", "train.lora is given, and train.trainable is 'all'"),
+        ("trainable: heads, heads_warmup_steps: 2", "{}", "heads_warmup_steps is 2, and train.trainable is 'heads'"),
+        ("trainable: lora", "{trunk: frozen}", "mtp.trunk is 'frozen', and train.trainable is 'lora': adapters change"),
+        ("trainable: heads", "{trunk: detached}", "mtp.trunk is 'detached', and train.trainable is 'heads': no loss"),
+        (
+            "heads_warmup_steps: 2",
+            "{trunk: frozen}",
+            "mtp.trunk is 'frozen', and train.heads_warmup_steps is 2: nothing",
+        ),
+        ("trainable: lora, lora: {target_modules: []}", "{}", "train.lora.target_modules"),
+        ("trainable: lora, lora: {r: 0}", "{}", "train.lora.r is 0"),
+    ],
+)
+def test_what_is_trained_is_said_without_contradiction(tmp_path: Path, train: str, mtp: str, fault: str) -> None:
+    assert fault in refused(tmp_path, SMALL + f"  {train.replace(', ', chr(10) + '  ', 1)}\nmtp: {mtp}\n")
+
+
+def test_adapters_without_settings_have_the_usual_ones_written_out(tmp_path: Path) -> None:
+    recipe = read(tmp_path, SMALL + "  trainable: lora\n")
+    assert recipe.to_document()["train"]["lora"] == {"r": 16, "alpha": 32.0, "dropout": 0.0}
+    assert read(tmp_path, SMALL).train.lora is None

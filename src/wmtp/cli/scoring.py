@@ -54,9 +54,11 @@ def _scored(config: Config, recipe: Recipe) -> tuple[list[ReferenceLosses], list
     from wmtp.checkpoint.contents import open_checkpoint
     from wmtp.data.corpus import read_corpus
     from wmtp.loaders.tokenizer import load_tokenizer
+    from wmtp.run_plan.needs import require_quantisers
     from wmtp.scoring.references import compare_references
     from wmtp.scoring.scores import ScoringModels, score_columns
 
+    require_quantisers(config, recipe)
     resolution = resolve_models(config, recipe)
     base = open_checkpoint(resolution.chosen["base"].uri, cache_dir=config.paths.cache_dir)
     tokenizer = load_tokenizer(base)

@@ -69,7 +69,9 @@ class ReferenceLosses(StrictModel):
         return {**self.model_dump(mode="json"), "is_better": self.is_better}
 
 
-def losses_file(directory: Path, base: Checkpoint, reference: Checkpoint, data: Data) -> Path:
+def losses_file(
+    directory: Path, base: Checkpoint, reference: Checkpoint, data: Data, *, bits: str | None = None
+) -> Path:
     """Return the file that keeps the losses of two models on the data of a recipe.
 
     Its name depends on both addresses, on size and version of their weights, on the recipe's section, and on size and
@@ -80,11 +82,12 @@ def losses_file(directory: Path, base: Checkpoint, reference: Checkpoint, data: 
         base: The model to train.
         reference: The reference.
         data: The recipe's section.
+        bits: Into how many the reference's weights are put; None: none fewer than they are loaded in.
     """
     models = [[checkpoint.where, _weights(checkpoint)] for checkpoint in (base, reference)]
     sources = [("data.train", data.train), ("data.validation", data.validation)]
     files = [found for field, source in sources if source is not None for found in _files(source, field)]
-    key = [_FORMAT, models, data.model_dump(mode="json"), files]
+    key = [_FORMAT, models, data.model_dump(mode="json"), files, *([] if bits is None else [bits])]
     return directory / DIRECTORY / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
 
 

@@ -1,11 +1,12 @@
-"""Recomputing activations in the backward pass, in the trunk and in heads that have layers like its own."""
+"""What `Trainer` switches: dropout, and recomputing activations, in the trunk and in heads with layers like its own."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from wmtp.models.parts import TrunkParts
 
@@ -16,11 +17,21 @@ class Recomputing(nn.Module):
     Attributes:
         trunk: The causal LM.
         heads: What stands on it.
+        keeps_trunk: Whether the trunk is not trained, and computes as it will when it is served.
     """
 
     trunk: PreTrainedModel
     heads: nn.ModuleDict
+    keeps_trunk: bool = False
     _parts: TrunkParts
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of every part; a trunk that is kept stays in eval mode, without dropout."""
+        super().train(mode)
+        if self.keeps_trunk:
+            self.trunk.eval()
+        return self
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any

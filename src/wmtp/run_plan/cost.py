@@ -13,6 +13,7 @@ from wmtp.untrusted import plain, show
 
 if TYPE_CHECKING:
     from wmtp.run_plan.data import DataEstimate
+    from wmtp.run_plan.trained import TrainedParameters
     from wmtp.settings.recipe import Recipe
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -33,6 +34,7 @@ class RunCost:
         tokens: Tokens that are trained on, each as often as it is read.
         beside: FLOPs of models that run while training, to score each batch.
         training: FLOPs of training, those among them.
+        trains_all: Whether every parameter is trained, in every step.
     """
 
     scoring: int
@@ -45,6 +47,7 @@ class RunCost:
     tokens: int
     beside: int
     training: int
+    trains_all: bool = True
 
     def lines(self) -> Iterator[str]:
         """Yield the cost in lines for a person."""
@@ -59,11 +62,18 @@ class RunCost:
             yield f"  value heads: {of_what}; documents in {self.folds} fold{'s' * (self.folds > 1)}"
         steps = f"{self.steps} optimizer steps of {self.rows_in_step} rows, {self.tokens:,} tokens"
         beside = ", and 2 x of models beside it" if self.beside else ""
-        yield f"  training: {flops(self.training)} (6 x parameters x tokens{beside}), {steps}"
+        factor = "6" if self.trains_all else "6, and less where nothing is trained,"
+        yield f"  training: {flops(self.training)} ({factor} x parameters x tokens{beside}), {steps}"
 
 
 def run_cost(
-    recipe: Recipe, algorithm: Algorithm, num_parameters: Mapping[str, int], data: DataEstimate, *, num_value: int = 0
+    recipe: Recipe,
+    algorithm: Algorithm,
+    num_parameters: Mapping[str, int],
+    trained: TrainedParameters,
+    data: DataEstimate,
+    *,
+    num_value: int = 0,
 ) -> RunCost:
     """Return about what a run computes.
 
@@ -71,6 +81,7 @@ def run_cost(
         recipe: Length and batch size of the run.
         algorithm: What it scores, and whether it has value heads.
         num_parameters: Of the model in each role.
+        trained: Which of the base model's are trained.
         data: How much there is to train on.
         num_value: Parameters of value heads.
     """
@@ -81,6 +92,8 @@ def run_cost(
     step_tokens = rows_in_step * data.row_tokens
     value_steps = algorithm.fit_steps if isinstance(algorithm, ValueAlgorithm) else 0
     beside = 2 * steps * step_tokens * sum(num_parameters[role] for role in online_roles(algorithm))
+    at_first = min(trained.heads_warmup_steps, steps)
+    own = trained.flops(at_first * step_tokens, heads_alone=True) + trained.flops((steps - at_first) * step_tokens)
     before = [score.role for score in algorithm.scores if score.role is not None and not score.online]
     return RunCost(
         scoring=2 * data.tokens * sum(num_parameters[role] for role in before),
@@ -92,7 +105,8 @@ def run_cost(
         rows_in_step=rows_in_step,
         tokens=steps * step_tokens,
         beside=beside,
-        training=6 * steps * step_tokens * (base + num_value) + beside,
+        training=own + 6 * steps * step_tokens * num_value + beside,
+        trains_all=trained.what == "all" and not at_first,
     )
 
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from wmtp.devices import first_device, machine_faults, num_devices, setting_faults
 from wmtp.errors import TrainingError
+from wmtp.factory import ComponentFactory
 from wmtp.faults import Fault
 from wmtp.run_plan.launch import Launch, launch_faults, read_launch
+from wmtp.settings.quantize import PACKAGES
 
 if TYPE_CHECKING:
     from wmtp.settings.config import Config, Devices
@@ -84,6 +86,29 @@ def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:
         problem = f"is {optimizer!r}, which needs the package {package!r}, and that is not installed"
         hint = f"install it (python -m pip install {package}), or set train.optim: adamw_torch_fused"
         yield Fault(("train", "optim"), problem, hint)
+
+    if recipe.train.trainable == "lora" and not _is_installed("peft"):
+        problem, hint = "is 'lora', which needs the package 'peft', and that is not installed", "install it"
+        hint += " (python -m pip install 'wmtp[lora]'), or set train.trainable: all"
+        yield Fault(("train", "trainable"), problem, hint)
+
+    yield from _missing_quantisers(config, recipe)
+
+
+def require_quantisers(config: Config, recipe: Recipe) -> None:
+    """Refuse to score with a model in fewer bits whose package is missing; raises TrainingError."""
+    for fault in _missing_quantisers(config, recipe):
+        raise TrainingError(str(fault), hint=fault.hint)
+
+
+def _missing_quantisers(config: Config, recipe: Recipe) -> Iterator[Fault]:
+    roles = {score.role for score in ComponentFactory.create_algorithm(recipe).scores}
+    for role in ("ref", "rm"):
+        bits = config.devices.quantize.of(role)
+        if bits is not None and role in roles and not _is_installed(PACKAGES[bits]):
+            problem = f"is {bits!r}, which needs the package {PACKAGES[bits]!r}, and that is not installed"
+            hint = "install it (python -m pip install 'wmtp[quantize]'), or leave it out"
+            yield Fault(("devices", "quantize", role), problem, hint)
 
 
 def _is_installed(package: str) -> bool:

@@ -12,9 +12,10 @@ from wmtp.checkpoint.contents import Checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
 from wmtp.run_plan.cost import RunCost, num_value_parameters, online_roles, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
-from wmtp.run_plan.models import open_models, require_apart
+from wmtp.run_plan.models import open_models, quantised_notes, require_apart, scoring_bytes
 from wmtp.run_plan.needs import open_questions, require_needs
 from wmtp.run_plan.references import known_losses, reference_notes
+from wmtp.run_plan.trained import TrainedParameters, trained_parameters
 from wmtp.untrusted import plain
 from wmtp.wording import size
 
@@ -40,6 +41,7 @@ class RunPlan:
         scores: What will be scored, by which model, on how much, and where that is kept.
         references: Losses of each reference beside those of the base model, by score; None: not measured.
         cost: About what is computed.
+        trained: How many parameters are trained, and of which part.
         memory: Bytes while training, by what they hold; activations are not counted.
         notes: What else should be known before it starts.
     """
@@ -50,15 +52,16 @@ class RunPlan:
     scores: list[dict[str, Any]]
     references: dict[str, ReferenceLosses | None]
     cost: RunCost
+    trained: TrainedParameters
     memory: dict[str, int]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         facts = {"models": self.models, "data": self.data.to_dict(), "scores": self.scores}
-        figures = {"cost": asdict(self.cost), "memory": self.memory, "notes": self.notes}
+        counted = {"cost": asdict(self.cost), "trained": self.trained.to_dict(), "memory": self.memory}
         facts["references"] = [losses.to_dict() for losses in self.references.values() if losses is not None]
-        return {**self.resolution.to_dict(), **facts, **figures}
+        return {**self.resolution.to_dict(), **facts, **counted, "notes": self.notes}
 
     def summary(self) -> Iterator[str]:
         """Yield the plan in lines for a person."""
@@ -68,6 +71,7 @@ class RunPlan:
         for role, model in self.models.items():
             parameters, stored = f"{model['num_parameters']:,} parameters", size(model["stored_bytes"])
             yield f"  {role}: {parameters}, {stored} stored, {size(model['bytes_to_fetch'])} to fetch"
+        yield from self.trained.lines()
         yield self.data.line()
         if self.scores:
             yield "to score"
@@ -93,8 +97,8 @@ def plan_run(
         trains_here: Whether the devices of this machine are asked, as it will train; imports torch.
 
     Raises:
-        TrainingError: If a need of the run is not met, see `run_plan.needs`; or if rows are packed for a model that is
-            known to let documents see each other.
+        TrainingError: If a need of the run is not met, see `run_plan.needs`; if rows are packed for a model that is
+            known to let documents see each other; or if the model cannot be trained in the part that the recipe names.
         WmtpError: If no model fits, one that was picked is malformed, or the data lacks a file or a key.
     """
     require_needs(config, recipe, environment, trains_here=trains_here)
@@ -103,20 +107,23 @@ def plan_run(
     data = estimate_data(recipe.data, [score.column for score in algorithm.scores if score.column is not None])
     opened = open_models(config, resolution)
     require_apart(recipe, algorithm, opened)
+    trained = trained_parameters(recipe, opened["base"])
     num_parameters = {role: _num_parameters(checkpoint) for role, checkpoint in opened.items()}
     num_value = _num_value_parameters(algorithm, opened["base"])
     uris = {role: checkpoint.where for role, checkpoint in opened.items()}
     kept_in = Path(config.paths.output_dir) / "scores"
     notes = [f"data.train: {data.left_out}"] if data.left_out else []
+    notes += quantised_notes(config.devices.quantize, opened)
     notes += [] if trains_here else open_questions(config.devices)
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},
         data,
         score_facts(algorithm, uris, data, kept_in),
-        known_losses(algorithm, opened, recipe.data, kept_in),
-        run_cost(recipe, algorithm, num_parameters, data, num_value=num_value),
-        _memory(config, recipe, algorithm, opened, notes),
+        known_losses(algorithm, opened, recipe.data, kept_in, config.devices.quantize),
+        run_cost(recipe, algorithm, num_parameters, trained, data, num_value=num_value),
+        trained,
+        _memory(config, recipe, algorithm, opened, trained, notes),
         tuple(notes),
     )
 
@@ -135,19 +142,26 @@ def _model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _memory(
-    config: Config, recipe: Recipe, algorithm: Algorithm, opened: Mapping[str, Checkpoint], notes: list[str]
+    config: Config,
+    recipe: Recipe,
+    algorithm: Algorithm,
+    opened: Mapping[str, Checkpoint],
+    trained: TrainedParameters,
+    notes: list[str],
 ) -> dict[str, int]:
     width = _width(config, opened["base"], notes)
-    trained = _num_parameters(opened["base"])
+    # Adapters and value heads are in float32, whatever the trunk is in.
+    adapters = trained.adapters * _DTYPE_BYTES["float32"]
     num_values, value_bytes = _OPTIMIZERS.get(recipe.train.optim, _ADAMW)
+    moments = trained.of_model * (value_bytes or width) + trained.adapters * (value_bytes or _DTYPE_BYTES["float32"])
     beside = online_roles(algorithm)
     return {
-        "weights": trained * width,
-        "gradients": trained * width,
-        "optimizer": trained * num_values * (value_bytes or width),
+        "weights": _num_parameters(opened["base"]) * width + adapters,
+        "gradients": trained.of_model * width + adapters,
+        "optimizer": num_values * moments,
         # A model whose scores are computed before is gone when training begins.
-        "other_models": sum(_num_parameters(opened[role]) for role in beside) * width,
-        # With gradients and two moments, in float32 whatever the trunk is in.
+        "other_models": sum(scoring_bytes(opened[role], config.devices.quantize.of(role), width) for role in beside),
+        # With gradients and two moments.
         "value_head": 4 * _num_value_parameters(algorithm, opened["base"]) * _DTYPE_BYTES["float32"],
         "logits": _logits(recipe, opened["base"]),
     }

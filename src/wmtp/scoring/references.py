@@ -49,7 +49,7 @@ def compare_references(
 
 
 def _kept_or_measured(rows: RowDataset, score: Score, models: ScoringModels, data: Data, name: str) -> ReferenceLosses:
-    path = losses_file(models.directory, models.base, models.open(score), data)
+    path = losses_file(models.directory, models.base, models.open(score), data, bits=models.bits(score))
     if (kept := read_losses(path)) is not None:
         return kept
     sample = _sample(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,9 +25,11 @@ from wmtp.scoring.fingerprint import model_fingerprint, tokenizer_identity
 from wmtp.scoring.kinds import KINDS, Kind, Scored, refuse_online
 from wmtp.scoring.nll import causal_model
 from wmtp.scoring.online import OnlineLosses
+from wmtp.scoring.quantised import quantise
 from wmtp.scoring.store import ScoreKey, ScoreStore
 from wmtp.scoring.work import compute
 from wmtp.settings.config import Config, Devices
+from wmtp.settings.quantize import Bits
 
 logger = logging.getLogger("wmtp")
 
@@ -72,12 +74,20 @@ class ScoringModels:
         """Return the model that gives a score, without its weights."""
         return open_checkpoint(self._uri(score), cache_dir=self.config.paths.cache_dir)
 
+    def bits(self, score: Score) -> Bits | None:
+        """Return into how many bits the weights of the model are put; None: none fewer than they are loaded in."""
+        return self.config.devices.quantize.of(score.role)
+
     def load(self, score: Score, device: str) -> LoadResult:
-        """Return the model that gives a score."""
-        devices = Devices(device=device, dtype=self.dtype)
+        """Return the model that gives a score, in fewer bits where the operator says so."""
+        bits = self.bits(score)
+        devices = Devices(device=device if bits is None else "cpu", dtype=self.dtype)
         loader = create_model_loader(self.config.model_copy(update={"devices": devices}))
         loaded: LoadResult = loader.load(self._uri(score))
-        return loaded
+        if bits is None:
+            return loaded
+        logger.info("%s: its linear layers are put into %s", loaded.checkpoint.where, bits)
+        return replace(loaded, model=quantise(loaded.model, bits, device, loaded.checkpoint.where))
 
     def _uri(self, score: Score) -> str:
         assert score.role is not None  # only a column of the data has none
@@ -201,6 +211,7 @@ def _key(rows: RowDataset, kind: Kind, models: ScoringModels) -> ScoreKey:
         tokenizer=tokenizer_identity(models.base.store),
         data=rows.fingerprint(),
         max_length=rows.longest_example(),
+        quantized=models.bits(kind.scored.score),
     )
 
 

@@ -52,6 +52,8 @@ class ScoreKey:
         tokenizer: Of the base model, with which the data was tokenized.
         data: Fingerprint of the rows.
         max_length: Tokens of the longest document.
+        quantized: Into how many bits its weights are put; None: none fewer. Figures that were kept before there was
+            this are such.
         format: Version of how figures are kept.
     """
 
@@ -62,12 +64,17 @@ class ScoreKey:
     tokenizer: str
     data: str
     max_length: int
+    quantized: str | None = None
     format: int = FORMAT
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the figures depend on, as plain JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "quantized" or value is not None}
 
     @property
     def name(self) -> str:
         """The name of its directory."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
         return f"{self.what}-{digest[:32]}"
 
 
@@ -146,7 +153,7 @@ class ScoreStore:
         try:
             with publish_directory(self.path) as directory:
                 (directory / COLUMN_FILE).write_bytes(_bytes(figures))
-                facts = {"key": asdict(self._key), **about}
+                facts = {"key": self._key.facts(), **about}
                 (directory / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         except StorageError:
             # Where locks do nothing, another process may have been as quick.
@@ -165,15 +172,15 @@ class ScoreStore:
     def _check_facts(self) -> None:
         path = self.path / FACTS_FILE
         document = parse_json_object(path.read_bytes(), where=str(path), error=IntegrityError)
-        found, asked = document.get("key"), asdict(self._key)
+        found, asked = document.get("key"), self._key.facts()
         if not isinstance(found, dict):
             raise IntegrityError(f"{path}: has no key", hint="remove the directory")
         if found != asked:
-            different = [name for name in asked if found.get(name) != asked[name]]
+            different = [name for name in {**asked, **found} if found.get(name) != asked.get(name)]
             raise DataError(
                 f"{path}: these are figures of something else than asked for",
                 hint="remove the directory, or give it back its own name; what is missing is computed again",
-                faults=[f"{name} is {show(found.get(name))}, asked for {show(asked[name])}" for name in different],
+                faults=[f"{name} is {show(found.get(name))}, asked for {show(asked.get(name))}" for name in different],
             )
 
     def _check_digests(self) -> None:

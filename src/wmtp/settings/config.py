@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from wmtp.errors import URIError
 from wmtp.faults import Fault, FieldFaults, StrictModel
 from wmtp.manifest import RelativeName
+from wmtp.settings.quantize import Quantize
 from wmtp.settings.yaml_file import beside_file, read_document
 from wmtp.storage.uri import parse_uri
 from wmtp.untrusted import show
@@ -75,6 +76,7 @@ class Devices(StrictModel):
         "auto", description="auto, cpu, mps, cuda or cuda:N."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: as stored.")
+    quantize: Quantize = Field(default_factory=Quantize, description="Fewer bits for models that only score.")
 
 
 class Tracking(StrictModel):

@@ -20,6 +20,7 @@ from wmtp.registry import algorithms
 from wmtp.settings.config import Config, matching
 from wmtp.settings.data import Data, DataSource, TrainingData, ValidationData
 from wmtp.settings.heads import MTP
+from wmtp.settings.trainable import TrainedPart, check_trunk
 from wmtp.settings.yaml_file import Override, read_document
 from wmtp.untrusted import did_you_mean, show
 
@@ -55,7 +56,7 @@ class Run(StrictModel):
     )
 
 
-class TrainSection(StrictModel):
+class TrainSection(TrainedPart):
     """How to train; names and meanings as in transformers' TrainingArguments."""
 
     algo: AlgorithmName = Field(description="A registered algorithm.")
@@ -156,6 +157,11 @@ class RecipeFields(StrictModel):
         if isinstance(prior, list) and horizon not in (None, len(prior)):
             problem = f"has {len(prior)} weights, and mtp.horizon is {horizon}"
             raise FieldFaults(Fault(("loss", "head_prior"), problem, "give one weight for each head"))
+        return self
+
+    @model_validator(mode="after")
+    def _trunk_is_trained_as_said(self) -> Self:
+        check_trunk(self.train, self.mtp.trunk)
         return self
 
 

@@ -28,9 +28,11 @@ from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.publishing.training_state import TrainingState
 from wmtp.publishing.write import RECEIPT_FILE, stored_once, write_model_directory, write_receipt
+from wmtp.run_plan.trained import trained_record
 from wmtp.settings.recipe import Recipe
 from wmtp.training.disk import writing
 from wmtp.training.identity import RunRecord, versions
+from wmtp.training.lora import write_adapter
 from wmtp.training.resumable import Loop
 from wmtp.training.saved_steps import FINAL, FINAL_NEXT_TOKEN, STAGE_OF_VALUES, published_steps
 
@@ -139,6 +141,7 @@ class CheckpointWriter:
         num_bytes = sum(tensor.nbytes for tensor in stored_once(self.base.model.state_dict()).values()) + len(state)
         with writing(final, num_bytes + (training.num_bytes if training else 0)), publish_directory(final) as directory:
             self._write_model(directory, state, step)
+            write_adapter(directory, self.base, self.recipe.train.lora)
             if training is not None:
                 training.write(directory)
 
@@ -174,6 +177,7 @@ class CheckpointWriter:
         changes = [change.model_dump() for change in self.record.changes] if self.record else []
         return {
             "recipe": self.recipe.to_document(),
+            **trained_record(self.recipe, self.base.checkpoint),
             "data": dict(self.data),
             "scores": dict(self.scores),
             "parent": self.record.parent if self.record else parent_record(self.base),

@@ -20,7 +20,7 @@ from wmtp.data.folds import with_folds
 from wmtp.data.rows import RowDataset
 from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
-from wmtp.factory import ComponentFactory, create_model_loader, resolve_models
+from wmtp.factory import ComponentFactory, Resolution, create_model_loader, resolve_models
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable, unwrapped
 from wmtp.models.mtp import MTPForCausalLM
@@ -29,6 +29,7 @@ from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.models import open_models, require_apart
 from wmtp.run_plan.needs import require_needs
+from wmtp.run_plan.trained import trained_parameters
 from wmtp.scoring.fingerprint import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
 from wmtp.settings.config import Config, Devices, Trust
@@ -43,7 +44,7 @@ from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
 from wmtp.training.resuming import Continuation
 from wmtp.training.saved_steps import refuse_used, require_unfinished
 from wmtp.training.sharding import shard_model
-from wmtp.training.trunk import set_trunk
+from wmtp.training.trainable import set_trainable
 
 logger = logging.getLogger("wmtp")
 
@@ -66,8 +67,7 @@ def prepare(
     if launch := read_launch(os.environ):
         join_processes(launch, training_device(config.devices))
     config = _with_consent(config, allow_code)
-    resolution = resolve_models(config, recipe)
-    require_apart(recipe, algorithm, open_models(config, resolution))
+    resolution = _resolved(config, recipe, algorithm)
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
     sharded = recipe.train.sharding == "fsdp"
@@ -78,7 +78,7 @@ def prepare(
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
-    set_trunk(model, recipe.mtp.trunk, len(prior))
+    set_trainable(model, recipe, len(prior))
     _require_heads(algorithm, len(prior))
     rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
@@ -102,6 +102,14 @@ def prepare(
     writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
     saved = old.saved if old else None
     return PreparedRun(base, trained, algorithm, prior, rows, online, held_out, writer, arguments, saved, plain)
+
+
+def _resolved(config: Config, recipe: Recipe, algorithm: Algorithm) -> Resolution:
+    resolution = resolve_models(config, recipe)
+    chosen = open_models(config, resolution)
+    require_apart(recipe, algorithm, chosen)
+    trained_parameters(recipe, chosen["base"])  # for what it refuses
+    return resolution
 
 
 def _directory(config: Config, recipe: Recipe) -> Path:

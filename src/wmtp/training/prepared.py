@@ -15,7 +15,7 @@ from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
 from wmtp.loaders.base import LoadResult
-from wmtp.models.value_heads import WithValueHead
+from wmtp.models.value_heads import WithValueHead, without_value_head
 from wmtp.training.checkpoints import CheckpointWriter
 from wmtp.training.disk import going_on_after_errors
 from wmtp.training.gathering import PlainCopy
@@ -24,6 +24,7 @@ from wmtp.training.restoring import TrainedModel
 from wmtp.training.resumable import Loop, Save
 from wmtp.training.saved_steps import SavedStep
 from wmtp.training.stopping import StopRequest
+from wmtp.training.trainable import HeadsFirst
 from wmtp.training.trainer import OnlineScore, WMTPTrainer
 from wmtp.training.value_stage import fit_values
 
@@ -60,6 +61,8 @@ class PreparedRun:
 
     def build_trainer(self, callbacks: list[TrainerCallback], stop: StopRequest) -> WMTPTrainer:
         """Return the trainer of this run; it stops where `stop` asks for it."""
+        if self.writer.recipe.train.heads_warmup_steps:
+            callbacks = [HeadsFirst(without_value_head(self.model), self.writer.recipe), *callbacks]
         return self._trainer(
             self.arguments,
             self.rows,

@@ -17,6 +17,7 @@ from wmtp.load_plan.parameters import parameter_slots
 from wmtp.settings.config import Config
 from wmtp.storage.opening import open_store
 from wmtp.training.identity import RunRecord
+from wmtp.training.lora import of_adapter, take_adapters
 from wmtp.training.processes import together
 from wmtp.training.restoring import restore_kept
 from wmtp.training.saved_steps import STAGE_OF_VALUES, SavedStep, newest_whole
@@ -70,6 +71,7 @@ class Continuation:
         together(partial(record.refuse_other, self.saved.path, self.saved.run, self.allowed), self.device)
         if self.saved.run.stage == "model":
             _take_weights(record.model, create_model_loader(config).load(self.saved.path).model)
+            take_adapters(record.model, self.saved.path)
         restore_kept(algorithm, model, open_store(self.saved.path))
         record.explained = self.saved.run.explained
 
@@ -83,4 +85,5 @@ class Continuation:
 def _take_weights(model: nn.Module, trained: nn.Module) -> None:
     slots = dict(parameter_slots(trained))
     for name, slot in parameter_slots(model):
-        slot.tensor.copy_(slots[name].tensor)
+        if not of_adapter(name):
+            slot.tensor.copy_(slots[name].tensor)

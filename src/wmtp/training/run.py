@@ -21,6 +21,7 @@ from wmtp.errors import TrainingError
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.publishing.publish import sweep_unfinished
 from wmtp.publishing.training_state import has_training_state
+from wmtp.run_plan.trained import trained_record
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.storage.replace import replace_file
@@ -151,7 +152,7 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
     together(partial(_sweep, directory), run.arguments.device)
     explained = run.fit_values(stop)
     trainer = run.build_trainer([progress], stop)
-    trainer.on_first_process(lambda: _write_settings(directory, config, recipe))
+    trainer.on_first_process(lambda: _write_settings(run, config))
     try:
         trainer.train()
         history = trainer.evaluations()
@@ -191,8 +192,10 @@ def _sweep(directory: Path) -> None:
             logger.warning("removed %s, which a run that was killed left unfinished", path)
 
 
-def _write_settings(directory: Path, config: Config, recipe: Recipe) -> None:
+def _write_settings(run: PreparedRun, config: Config) -> None:
+    directory, recipe = run.writer.directory, run.writer.recipe
     settings = {"wmtp": wmtp.__version__, "config": config.model_dump(mode="json"), "recipe": recipe.to_document()}
+    settings |= trained_record(recipe, run.base.checkpoint)
     directory.mkdir(parents=True, exist_ok=True)
     replace_file(directory / RUN_FILE, (json.dumps(settings, indent=2) + "\n").encode())
 
