@@ -31,6 +31,7 @@ _FIRST_BYTES = {
 }  # fmt: skip
 _GZIP = b"\x1f\x8b"
 _BYTES_TO_KNOW = 4096
+_PART_BYTES = 1 << 20
 _LENGTH_BYTES = 4  # the end of a gzip file: its length without compression, modulo 4 GiB
 
 
@@ -117,7 +118,7 @@ def read_content(path: Path, at_most: int | None = None) -> Content:
         DataError: If it cannot be read, or holds more than 1 GiB once unpacked.
     """
     _refuse_endless(path)
-    with _opened(path) as (file, is_packed):
+    with opened(path) as (file, is_packed):
         most = min(at_most or MAX_UNPACKED_BYTES, MAX_UNPACKED_BYTES) if is_packed else at_most
         data = file.read() if most is None else file.read(most + 1)
     is_whole = most is None or len(data) <= most
@@ -127,6 +128,30 @@ def read_content(path: Path, at_most: int | None = None) -> Content:
             hint="unpack it, and name what was in it; several smaller files are read too",
         )
     return Content(path, data if is_whole else data[:most], is_whole)
+
+
+def text_parts(path: Path) -> Iterator[str]:
+    """Yield a text file in parts; one by gzip or zstd is unpacked.
+
+    Raises:
+        DataError: If it cannot be read.
+        NotTextError: If it is not UTF-8, or has NUL characters.
+    """
+    decoder, passed = codecs.getincrementaldecoder("utf-8-sig")(), 0
+    with opened(path) as (file, _):
+        is_last = False
+        while not is_last:
+            data = file.read(_PART_BYTES)
+            is_last = len(data) == 0
+            try:
+                text = decoder.decode(data, is_last)
+            except UnicodeDecodeError as error:
+                raise NotTextError(path, f"{error.reason} behind byte {passed:,}") from error
+            if "\0" in text:
+                raise NotTextError(path, "it has NUL characters")
+            passed += len(data)
+            if text:
+                yield text
 
 
 def content_size(path: Path) -> int:
@@ -148,12 +173,19 @@ def _refuse_endless(path: Path) -> None:
         )
 
 
-class _Readable(Protocol):
+class Readable(Protocol):
+    """A file that gives its bytes in order."""
+
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[_Readable, bool]]:
+def opened(path: Path) -> Iterator[tuple[Readable, bool]]:
+    """Open a file to read what is in it, and say whether it is unpacked on the way.
+
+    Raises:
+        DataError: If it cannot be read; also while it is.
+    """
     try:
         with path.open("rb") as file:
             is_packed = file.read(len(_GZIP)) == _GZIP

@@ -6,12 +6,12 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import field as attribute
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from wmtp.data.columns import read_number, read_text, refuse_columns
 from wmtp.data.content import JSON_SUFFIXES, Content, NotTextError, read_content, refuse_other_kinds, suffix_of
+from wmtp.data.document import Document
 from wmtp.data.fault_list import FaultList
 from wmtp.data.files import LeftOut, find_files
 from wmtp.data.records import looks_like_records, parse_record, record_texts
@@ -21,29 +21,9 @@ from wmtp.untrusted import show_all
 if TYPE_CHECKING:
     from wmtp.settings.data import DataSource
 
+__all__ = ["Document", "DocumentReader", "hold_out", "read_documents"]
+
 logger = logging.getLogger("wmtp")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One piece of text that stands by itself: attention and prediction never cross its ends.
-
-    Attributes:
-        text: What is learned.
-        prompt: What comes before it and is only read; empty for plain text.
-        where: File, and line for JSON, for messages.
-        scores: Numbers that the data has of it, by the name of the score.
-    """
-
-    text: str
-    prompt: str = ""
-    where: str = ""
-    scores: Mapping[str, float] = attribute(default_factory=dict, hash=False)
-
-    @property
-    def whole_text(self) -> str:
-        """The document as the model sees it, without its end-of-sequence token."""
-        return self.prompt + self.text
 
 
 @dataclass(frozen=True)
