@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jinja2 import TemplateError
 
+from wmtp.data.columns import ASSISTANT
 from wmtp.data.token_store import Array
 from wmtp.untrusted import show
 
-ASSISTANT = "assistant"
 # As transformers looks for it, to know whether a template says itself what the assistant has written.
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 

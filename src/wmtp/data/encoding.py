@@ -125,11 +125,11 @@ class Encoder:
         return np.zeros(count, record_type(self.scores))
 
     def note(self, records: Array, place: int, document: Document, ids: Array, counts: tuple[int, int]) -> None:
-        """Write down what is known of a document: its text's digest, its tokens, how many are prompt and are learned."""
+        """Write down what is known of a document; `counts` are the tokens of its prompt, and those learned."""
         record = records[place : place + 1]
         record["length"], (record["prompt"], record["targets"]) = len(ids), counts
         record["digest"] = token_digest(ids)
-        record["text"] = np.void(hashlib.sha256(document.whole_text.encode()).digest())
+        record["text"] = hashlib.sha256(document.whole_text.encode()).digest()
         for name in self.scores:
             record[f"score:{name}"] = document.scores[name]
 

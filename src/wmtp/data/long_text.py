@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wmtp.data.content import text_parts
+from wmtp.data.document import Document
 from wmtp.untrusted import plain
 
 logger = logging.getLogger("wmtp")
@@ -35,6 +36,10 @@ class LongDocument:
     path: Path
     where: str
 
+    def read(self) -> Document:
+        """Return it as a document whose text is in memory."""
+        return Document("".join(text_parts(self.path, self.where)), where=self.where)
+
     def pieces(self, tokens: Tokens) -> Iterator[str]:
         """Yield the text in pieces, cut only where the tokens of both sides are shown to be those of the whole.
 
@@ -42,7 +47,7 @@ class LongDocument:
             tokens: Makes tokens of texts.
         """
         text, told = "", False
-        for part in text_parts(self.path):
+        for part in text_parts(self.path, self.where):
             text += part
             while len(text) >= 2 * _PIECE_CHARACTERS:
                 cut = _cut(text, tokens)
@@ -52,7 +57,10 @@ class LongDocument:
                 text = text[cut:]
             if len(text) > 64 * _PIECE_CHARACTERS and not told:
                 told = True
-                logger.warning("%s: tokenized as a whole, which takes memory: its tokens run across all cuts tried", plain(self.where))
+                logger.warning(
+                    "%s: tokenized as a whole, which takes memory: its tokens run across all cuts tried",
+                    plain(self.where),
+                )
         yield text
 
 

@@ -139,7 +139,9 @@ class RowTable(Sequence[Row]):
         begins = np.flatnonzero(np.concatenate([[True], starts[1:] != starts[:-1] + lengths[:-1]]))
         ends = np.concatenate([begins[1:], [len(starts)]]) - 1
         runs = zip(starts[begins].tolist(), (starts[ends] + lengths[ends]).tolist(), strict=True)
-        passes = ((first, min(end, first + _PASS_TOKENS)) for start, end in runs for first in range(start, end, _PASS_TOKENS))
+        passes = (
+            (first, min(end, first + _PASS_TOKENS)) for start, end in runs for first in range(start, end, _PASS_TOKENS)
+        )
         return max(int(self.store.tokens[first:end].max()) for first, end in passes)
 
     def fingerprint(self) -> str:

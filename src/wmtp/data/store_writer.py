@@ -33,6 +33,11 @@ class StoreWriter:
         self._records: list[Array] = []
         self._numbers = {name: number for number, name in enumerate(self._files)}
 
+    @property
+    def num_documents(self) -> int:
+        """How many documents there are so far."""
+        return sum(map(len, self._records))
+
     def add(self, encoded: Encoded, source: int, places: Sequence[str]) -> None:
         """Take documents; `places` are file, and line or row, of each."""
         self._tokens.add(encoded.tokens)
@@ -63,7 +68,7 @@ class StoreWriter:
                 _settle(file)
             facts = {"tokens": len(self._tokens), "documents": len(records), "learned": self._learned is not None}
             with (self._directory / FACTS_FILE).open("w", encoding="utf-8") as file:
-                json.dump({**facts, "scores": list(self._scores)}, file, indent=1)
+                json.dump({**facts, "scores": list(self._scores), "files": self._files}, file, indent=1)
                 _settle(file)
         learned = self._learned.finish() if self._learned is not None else None
         return TokenStore(self._tokens.finish(), records, learned, list(self._files))

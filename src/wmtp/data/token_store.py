@@ -22,7 +22,7 @@ RECORD = [
     ("targets", "<i8"),  # tokens that the next-token head learns
     ("chat", "u1"),  # whether `learned` says what is learned
     ("digest", "<u8"),  # of the tokens
-    ("text", "V32"),  # SHA-256 of the text
+    ("text", "S32"),  # SHA-256 of the text
     ("source", "<i4"),
     ("file", "<i4"),
     ("line", "<i8"),  # 0: the file is the document

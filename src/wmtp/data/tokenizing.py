@@ -81,7 +81,9 @@ def _jobs(documents: Iterable[tuple[int, AnyDocument]], encoder: Encoder, faults
     waiting, characters, current = list[Document](), 0, 0
     for source, document in documents:
         is_long = isinstance(document, LongDocument)
-        if waiting and (is_long or source != current or characters >= _JOB_CHARACTERS or len(waiting) >= _JOB_DOCUMENTS):
+        if waiting and (
+            is_long or source != current or characters >= _JOB_CHARACTERS or len(waiting) >= _JOB_DOCUMENTS
+        ):
             yield _Job(current, waiting)
             waiting, characters = [], 0
         current = source
@@ -154,7 +156,7 @@ class _Assembly:
         record = self._encoder.new_records(1)
         record["length"], record["targets"] = self._length, self._length - 1
         record["digest"] = int(self._tokens.hexdigest()[:16], 16)
-        record["text"] = np.void(self._text.digest())
+        record["text"] = self._text.digest()
         assert job.long is not None
         self._writer.add_records(record, job.source, [job.long.where])
         self._begin_long()

@@ -133,7 +133,9 @@ class Reward(Kind):
         if self.scored.shares_tokenizer:
             return ids
         # To the byte: some tokenizers would take spaces before punctuation away.
-        decoded = self.scored.tokenizer.batch_decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        decoded = self.scored.tokenizer.batch_decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         texts = self._encoded(decoded)
         self._check_texts(texts)
         return texts

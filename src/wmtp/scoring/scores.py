@@ -224,4 +224,6 @@ def _computed(rows: RowDataset, kind: Kind, models: ScoringModels, store: ScoreS
 def _of_data(rows: RowDataset, score: Score) -> ScoredColumn:
     values = rows.document_scores()[score.name]
     mean = float(values.double().mean())
-    return ScoredColumn(score, "", "", is_computed=False, figures=len(values), mean=mean, seconds=0.0, all_figures=values)
+    return ScoredColumn(
+        score, "", "", is_computed=False, figures=len(values), mean=mean, seconds=0.0, all_figures=values
+    )
