@@ -62,11 +62,11 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
         ("a.csv", "a table in text", "pandas.read_csv('a.csv').to_json('a.jsonl', orient='records', lines=True)"),
         ("a.TSV", "a table in text", "write it as JSONL"),
         ("a.csv.gz", "a table in text", "pandas.read_csv('a.csv.gz').to_json('a.csv.jsonl'"),
-        ("a.parquet", "a table in binary form", "pandas.read_parquet('a.parquet')"),
+        ("a.orc", "a table in binary form", "pandas.read_orc('a.orc')"),
         ("a.xlsx", "a spreadsheet", "write it as JSONL"),
         ("a.zip", "packed", "unpack it"),
         ("a.tar.gz", "packed", "unpack it"),
-        ("a.jsonl.zst", "packed", "unpack it"),
+        ("a.jsonl.xz", "packed", "unpack it"),
     ],
 )
 @pytest.mark.parametrize("format_", ["text", "prompt_completion"])

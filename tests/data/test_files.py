@@ -45,10 +45,10 @@ def test_what_is_left_out_of_a_directory_is_counted_and_named_by_its_kind(tmp_pa
 
 
 def test_a_directory_without_anything_that_is_read_says_what_it_holds(tmp_path):
-    (tmp_path / "data.parquet").write_bytes(b"PAR1\0\0")
+    (tmp_path / "data.orc").write_bytes(b"ORC\0\0")
     with pytest.raises(DataError, match="there is no document") as caught:
         read(tmp_path)
-    assert caught.value.hint.endswith("left out of directories: 1 *.parquet ('data.parquet')")
+    assert caught.value.hint.endswith("left out of directories: 1 *.orc ('data.orc')")
 
 
 def test_prompts_and_completions_of_a_directory_are_in_its_json_files(tmp_path, caplog):

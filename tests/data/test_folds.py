@@ -1,10 +1,13 @@
 import pytest
 import torch
 
+from tiny_tokenizer import build_tokenizer
+from wmtp.data.document import Document
 from wmtp.data.example import Example
 from wmtp.data.folds import FOLD, with_folds
-from wmtp.data.rows import RowDataset, _fit
+from wmtp.data.rows import RowDataset, build_rows
 from wmtp.errors import DataError
+from wmtp.settings.data import DataSource
 
 
 def documents(count):
@@ -35,11 +38,12 @@ def test_equal_documents_are_in_the_same_fold():
 
 
 def test_pieces_of_one_document_are_in_the_same_fold():
-    long = [Example(torch.arange(number, number + 90, dtype=torch.int32)) for number in range(20)]
-    pieces = [piece for example in long for piece in _fit(example, 8)]
-    found = folds_of(pieces)
-    assert len(pieces) == 20 * 12
-    assert all(len(set(found[start : start + 12])) == 1 for start in range(0, len(found), 12))
+    texts = [Document("".join(chr(97 + (n * place) % 23) for place in range(90))) for n in range(1, 21)]
+    source = DataSource(files=["unused"], max_length=7, packing=False)
+    rows = with_folds(build_rows(texts, build_tokenizer(), source, name="data.train"), 2)
+    found = [int(example.scores[FOLD]) for example in rows.examples]
+    assert len(found) == 20 * 13
+    assert all(len(set(found[start : start + 13])) == 1 for start in range(0, len(found), 13))
     assert len(set(found)) == 2
 
 

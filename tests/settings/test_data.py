@@ -70,8 +70,25 @@ def test_a_json_key_that_the_format_does_not_use_is_not_silently_ignored(tmp_pat
     assert "set format: prompt_completion, or remove completion" in text
 
 
-def test_data_in_an_object_store_is_refused_with_a_way_on(tmp_path: Path) -> None:
-    assert "data is read from local files" in refused(tmp_path, SMALL.replace("a.txt", "s3://b/a.txt"))
+def test_data_may_stand_in_an_object_store_or_on_the_hub_and_nowhere_else(tmp_path: Path) -> None:
+    for address in ("s3://b/a.txt", "hf://datasets/org/name/a*.parquet"):
+        assert read(tmp_path, SMALL.replace("a.txt", address)).data.train.files == [address]
+    assert "data is read from local files" in refused(tmp_path, SMALL.replace("a.txt", "https://b/a.txt"))
+
+
+def test_sources_are_read_as_train_says_where_they_do_not_say_otherwise(tmp_path: Path) -> None:
+    sources = "sources: [{files: a.jsonl, weight: 3}, {files: b.jsonl, format: chat}]"
+    train = read(tmp_path, SMALL.replace("files: a.txt", f"text: body, {sources}")).data.train
+    assert [(part.format, part.text, part.weight) for part in train.sources] == [
+        ("text", "body", 3),
+        ("chat", "text", 1),
+    ]
+    assert train.parts == train.sources
+
+
+@pytest.mark.parametrize("given", ["files: a, sources: [{files: b}]", "max_length: 8"])
+def test_training_data_is_files_or_sources(tmp_path: Path, given: str) -> None:
+    assert "data.train.files needs either files or sources" in refused(tmp_path, SMALL.replace("files: a.txt", given))
 
 
 def test_brackets_in_the_name_of_the_recipes_directory_are_not_a_pattern(tmp_path: Path) -> None:

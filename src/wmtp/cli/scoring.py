@@ -63,7 +63,7 @@ def _scored(config: Config, recipe: Recipe) -> tuple[list[ReferenceLosses], list
     base = open_checkpoint(resolution.chosen["base"].uri, cache_dir=config.paths.cache_dir)
     tokenizer = load_tokenizer(base)
     columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
-    rows, held_out = read_corpus(recipe, tokenizer, base.where, columns)
+    rows, held_out = read_corpus(recipe, tokenizer, base.where, columns, cache_dir=config.paths.cache_dir)
     models = ScoringModels.of(config, resolution, base, tokenizer)
     scored = score_columns(rows, algorithm.scores, models, name="data.train")
     return list(compare_references(rows, held_out, algorithm.scores, models, recipe.data)), scored

@@ -17,7 +17,7 @@ from wmtp.checkpoint.contents import Checkpoint
 from wmtp.data.fault_list import FaultList
 from wmtp.data.files import LeftOut, find_files
 from wmtp.faults import StrictModel
-from wmtp.settings.data import Data, DataSource
+from wmtp.settings.data import Data, Reading
 from wmtp.storage.replace import replace_file
 from wmtp.untrusted import plain
 
@@ -86,7 +86,13 @@ def losses_file(
     """
     models = [[checkpoint.where, _weights(checkpoint)] for checkpoint in (base, reference)]
     sources = [("data.train", data.train), ("data.validation", data.validation)]
-    files = [found for field, source in sources if source is not None for found in _files(source, field)]
+    files = [
+        found
+        for field, source in sources
+        if source is not None
+        for part in source.parts
+        for found in _files(part, field)
+    ]
     key = [_FORMAT, models, data.model_dump(mode="json"), files, *([] if bits is None else [bits])]
     return directory / DIRECTORY / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
 
@@ -114,7 +120,7 @@ def _weights(checkpoint: Checkpoint) -> list[list[Any]]:
     return [[info.name, info.size_bytes, info.version] for info in infos]
 
 
-def _files(source: DataSource, field: str) -> list[list[Any]]:
+def _files(source: Reading, field: str) -> list[list[Any]]:
     # What is wrong with the files, reading them says.
-    paths = [path for path, _ in find_files(source, FaultList(field), LeftOut(), field=field)] if source.files else []
+    paths = [file.path for file in find_files(source, FaultList(field), LeftOut(), field=field)] if source.files else []
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.is_file()]

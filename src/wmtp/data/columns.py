@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wmtp.data.records import Unusable
 from wmtp.errors import DataError
 from wmtp.untrusted import did_you_mean, show, show_all
 
+ASSISTANT = "assistant"
 _LARGEST = 3.4e38  # what fp32 holds, in which scores are kept
 _MEND = "mend the line, or remove it"
 
@@ -69,12 +70,65 @@ def read_number(entry: Mapping[str, Any], key: str, where: str) -> float:
     return float(value)
 
 
-def refuse_columns(path: Path, columns: Mapping[str, str]) -> None:
+def read_messages(entry: Mapping[str, Any], key: str, where: str, hint: str) -> list[dict[str, Any]]:
+    """Return the turns of a chat that a record has under a key; what a turn has no value for is left out.
+
+    Args:
+        entry: The record.
+        key: The key.
+        where: File and line, for messages.
+        hint: What to do where the key is missing.
+
+    Raises:
+        DataError: If the key is missing, its value is no list of turns with role and content, or none is the
+            assistant's.
+    """
+    if key not in entry:
+        raise DataError(
+            f"{where}: the key {show(key)} is missing; keys found: {_keys(entry)}",
+            hint=f"{hint}{did_you_mean(key, entry)}",
+        )
+    value = _usable(entry[key], key, where)
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where}: {show(key)} is {show(value)}, expected a list of turns", hint=_MEND)
+    turns = [_turn(turn, f"{where}: turn {number} of {show(key)}") for number, turn in enumerate(value, start=1)]
+    if not any(turn["role"] == ASSISTANT for turn in turns):
+        roles = ", ".join(show_all(sorted({turn["role"] for turn in turns})))
+        raise DataError(
+            f"{where}: {show(key)} has no turn of the assistant, so there is nothing to learn; roles found: {roles}",
+            hint=f"leave the chat out, or call the role {ASSISTANT!r} whose turns are to be learned",
+        )
+    return turns
+
+
+def _turn(turn: Any, where: str) -> dict[str, Any]:
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or "content" not in turn:
+        raise DataError(f"{where} is {show(turn)}, expected an object with role and content", hint=_MEND)
+    if fault := next(_unusable(turn), None):
+        raise DataError(f"{where} has a value that {fault.problem}", hint=_MEND)
+    if not isinstance(turn["content"], str | list) and not turn.get("tool_calls"):
+        raise DataError(f"{where}: content is {show(turn['content'])}, expected text", hint=_MEND)
+    try:
+        json.dumps(turn, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:  # a lone surrogate too
+        raise DataError(f"{where} has a value that is no text or number: {error}", hint=_MEND) from error
+    return {name: value for name, value in turn.items() if value is not None}
+
+
+def _unusable(value: Any) -> Iterator[Unusable]:
+    if isinstance(value, Unusable):
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _unusable(part)
+
+
+def refuse_columns(where: str, columns: Mapping[str, str]) -> None:
     """Raise DataError if a file of plain text should have numbers for its documents."""
     if columns:
         keys = ", ".join(show(key) for key in columns.values())
         raise DataError(
-            f"{path}: a text file has no key {keys}, which holds a score of each document",
+            f"{where}: a text file has no key {keys}, which holds a score of each document",
             hint="write the documents as JSONL, one object a line with text and number, and name only such files",
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,22 +16,28 @@ from wmtp.errors import DataError
 from wmtp.untrusted import refuse_pointer
 
 JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
+TABLE_SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
 
 # What a gzip file may hold. A document, its tokens and its rows are kept in memory; a bomb would fill it.
 MAX_UNPACKED_BYTES = 1 << 30
 
+# A file that holds more than this is not read into memory, where it can be read in parts.
+LONG_BYTES = 16 << 20
+
 _TABLES = {
     **dict.fromkeys((".csv", ".tsv"), "a table in text"),
     **dict.fromkeys((".xls", ".xlsx", ".ods"), "a spreadsheet"),
-    **dict.fromkeys((".parquet", ".arrow", ".feather", ".orc", ".avro"), "a table in binary form"),
+    **dict.fromkeys((".orc", ".avro"), "a table in binary form"),
 }
-_PACKED = frozenset({".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"})
+_PACKED = frozenset({".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z", ".rar"})
 _FIRST_BYTES = {
     b"PAR1": "Parquet", b"ARROW1": "Arrow", b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2",
-    b"\xfd7zXZ": "packed by xz", b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"\xfd7zXZ": "packed by xz",
 }  # fmt: skip
-_GZIP = b"\x1f\x8b"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BYTES_TO_KNOW = 4096
+_PART_BYTES = 1 << 20
+_ZSTD_FACTOR = 4  # of text, about
 _LENGTH_BYTES = 4  # the end of a gzip file: its length without compression, modulo 4 GiB
 
 
@@ -42,11 +49,18 @@ class Content:
         path: The file.
         data: Its bytes, without compression.
         is_whole: Whether these are all of them.
+        name: What messages call the file, where that is not its path.
     """
 
     path: Path
     data: bytes
     is_whole: bool = True
+    name: str = ""
+
+    @property
+    def where(self) -> str:
+        """The file, for messages."""
+        return self.name or str(self.path)
 
     def text(self) -> str:
         """Return it as text, to the byte but for a byte order mark at its begin.
@@ -58,26 +72,26 @@ class Content:
         try:
             text = codecs.getincrementaldecoder("utf-8-sig")().decode(self.data, self.is_whole)
         except UnicodeDecodeError as error:
-            raise NotTextError(self.path, str(error)) from error
+            raise NotTextError(self.where, str(error)) from error
         if "\0" in text:
-            raise NotTextError(self.path, "it has NUL characters")
+            raise NotTextError(self.where, "it has NUL characters")
         return text
 
     def refuse_binary(self) -> None:
         """Raise DataError if the first bytes show that this is no text, or not the file itself."""
-        refuse_pointer(self.data, where=str(self.path), error=DataError)
+        refuse_pointer(self.data, where=self.where, error=DataError)
         head = self.data[:_BYTES_TO_KNOW]
         found = next((kind for first, kind in _FIRST_BYTES.items() if head.startswith(first)), None)
         if b"\0" in head or (found and not _is_utf8(head)):
-            raise NotTextError(self.path, f"by its first bytes it is {found}" if found else "it has NUL characters")
+            raise NotTextError(self.where, f"by its first bytes it is {found}" if found else "it has NUL characters")
 
 
 class NotTextError(DataError):
     """A file whose bytes are no text."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, where: str, reason: str) -> None:
         super().__init__(
-            f"{path}: not readable as UTF-8 text: {reason}", hint="convert the file to UTF-8, or leave it out"
+            f"{where}: not readable as UTF-8 text: {reason}", hint="convert the file to UTF-8, or leave it out"
         )
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str, tuple[str, ...]]]:
@@ -86,7 +100,7 @@ class NotTextError(DataError):
 
 def suffix_of(path: Path) -> str:
     """Return what a file's name says it is, in lower case: `.jsonl` for `TRAIN.JSONL` and for `train.jsonl.gz`."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    return Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
 
 
 def refuse_other_kinds(path: Path, *, raw: bool) -> None:
@@ -101,23 +115,24 @@ def refuse_other_kinds(path: Path, *, raw: bool) -> None:
         raise DataError(f"{path}: {_TABLES[suffix]}, and such files are not read", hint=_as_jsonl(path, suffix))
     if suffix in _PACKED:
         raise DataError(
-            f"{path}: packed, and of packed files only single ones by gzip are read",
+            f"{path}: packed, and of packed files only single ones by gzip or zstd are read",
             hint="unpack it, and name what was in it",
         )
 
 
-def read_content(path: Path, at_most: int | None = None) -> Content:
-    """Read a file, or its beginning; one by gzip, whatever its name, is unpacked.
+def read_content(path: Path, at_most: int | None = None, *, name: str = "") -> Content:
+    """Read a file, or its beginning; one by gzip or zstd, whatever its name, is unpacked.
 
     Args:
         path: The file.
         at_most: So many bytes; None: all.
+        name: What messages call it, where that is not its path.
 
     Raises:
         DataError: If it cannot be read, or holds more than 1 GiB once unpacked.
     """
     _refuse_endless(path)
-    with _opened(path) as (file, is_packed):
+    with opened(path) as (file, is_packed):
         most = min(at_most or MAX_UNPACKED_BYTES, MAX_UNPACKED_BYTES) if is_packed else at_most
         data = file.read() if most is None else file.read(most + 1)
     is_whole = most is None or len(data) <= most
@@ -126,14 +141,52 @@ def read_content(path: Path, at_most: int | None = None) -> Content:
             f"{path}: holds more than {MAX_UNPACKED_BYTES:,} bytes once unpacked",
             hint="unpack it, and name what was in it; several smaller files are read too",
         )
-    return Content(path, data if is_whole else data[:most], is_whole)
+    return Content(path, data if is_whole else data[:most], is_whole, name)
+
+
+def text_parts(path: Path, where: str) -> Iterator[str]:
+    """Yield a text file in parts; one by gzip or zstd is unpacked.
+
+    Args:
+        path: The file.
+        where: What messages call it.
+
+    Raises:
+        DataError: If it cannot be read.
+        NotTextError: If it is not UTF-8, or has NUL characters.
+    """
+    decoder, passed = codecs.getincrementaldecoder("utf-8-sig")(), 0
+    with opened(path) as (file, _):
+        is_last = False
+        while not is_last:
+            data = file.read(_PART_BYTES)
+            is_last = len(data) == 0
+            try:
+                text = decoder.decode(data, is_last)
+            except UnicodeDecodeError as error:
+                raise NotTextError(where, f"{error.reason} behind byte {passed:,}") from error
+            if "\0" in text:
+                raise NotTextError(where, "it has NUL characters")
+            passed += len(data)
+            if text:
+                yield text
+
+
+def line_parts(path: Path, most: int) -> Iterator[bytes]:
+    """Yield the lines of a file with their ends; what is longer than `most` bytes comes in parts of that length."""
+    with opened(path) as (file, _):
+        while line := file.readline(most):
+            yield line
 
 
 def content_size(path: Path) -> int:
     """Return how many bytes a file holds; of one by gzip, what its end says that these are without compression."""
     stored = path.stat().st_size
     with path.open("rb") as file:
-        if file.read(len(_GZIP)) != _GZIP:
+        head = file.read(len(_ZSTD))
+        if head == _ZSTD:
+            return _ZSTD_FACTOR * stored  # not every file says it
+        if not head.startswith(_GZIP):
             return stored
         file.seek(max(0, stored - _LENGTH_BYTES))
         return min(max(stored, int.from_bytes(file.read(), "little")), MAX_UNPACKED_BYTES)
@@ -148,24 +201,43 @@ def _refuse_endless(path: Path) -> None:
         )
 
 
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
+class Readable(Protocol):
+    """A file that gives its bytes in order."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return so many bytes, or fewer at its end."""
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Return a line with its end, or so many bytes of it."""
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[_Readable, bool]]:
+def opened(path: Path) -> Iterator[tuple[Readable, bool]]:
+    """Open a file to read what is in it, and say whether it is unpacked on the way.
+
+    Raises:
+        DataError: If it cannot be read; also while it is.
+    """
     try:
         with path.open("rb") as file:
-            is_packed = file.read(len(_GZIP)) == _GZIP
+            head = file.read(len(_ZSTD))
             file.seek(0)
-            if is_packed:
+            if head.startswith(_GZIP):
                 with gzip.GzipFile(fileobj=file) as unpacked:
                     yield unpacked, True
+            elif head == _ZSTD:
+                yield _unpacked_zstd(path), True
             else:
                 yield file, False
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read: {reason}", hint="restore the file, or leave it out") from error
+
+
+def _unpacked_zstd(path: Path) -> Readable:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
 
 
 def _is_utf8(head: bytes) -> bool:
@@ -177,7 +249,7 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def _as_jsonl(path: Path, suffix: str) -> str:
-    reader = {".csv": "read_csv", ".parquet": "read_parquet", ".feather": "read_feather", ".orc": "read_orc"}
+    reader = {".csv": "read_csv", ".orc": "read_orc"}
     how = ""
     if suffix in reader:
         command = (

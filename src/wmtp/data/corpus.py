@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wmtp.data.documents import Document, hold_out, read_documents
-from wmtp.data.rows import RowDataset, build_rows
+import numpy as np
+
+from wmtp.data.documents import is_held_out
+from wmtp.data.kept_rows import kept_rows
+from wmtp.data.rows import RowDataset
+from wmtp.data.tokenized import Tokenizing, tokenized
 from wmtp.errors import DataError
 from wmtp.settings.recipe import Recipe
 
@@ -18,7 +22,7 @@ _COUNTS_FROM_PADDING = (
 
 
 def read_corpus(
-    recipe: Recipe, tokenizer: Any, where: str, columns: Mapping[str, str]
+    recipe: Recipe, tokenizer: Any, where: str, columns: Mapping[str, str], *, cache_dir: str | None = None
 ) -> tuple[RowDataset, RowDataset | None]:
     """Read the documents of a recipe and arrange their tokens in rows.
 
@@ -27,12 +31,15 @@ def read_corpus(
         tokenizer: That of the base model; None when it has none.
         where: Address of the base model, for messages.
         columns: Numbers that the training documents must have: the name of the score, and the key that holds it.
+        cache_dir: Where tokens and fetched files are kept; None: the cache's usual place.
 
     Returns:
-        What is learned, and what is measured on; None where the recipe asks for no validation.
+        What is learned, and what is measured on; None where the recipe asks for no validation. Where there are several
+        sources, their rows follow each other: `mixed` gives each its share.
 
     Raises:
         DataError: If the data or the tokenizer cannot be used.
+        StorageError: If tokens cannot be kept.
     """
     if tokenizer is None:
         raise DataError(
@@ -40,13 +47,19 @@ def read_corpus(
             hint="put its tokenizer.json and tokenizer_config.json beside its weights",
         )
     source, validation = recipe.data.train, recipe.data.validation
-    documents, held_out = read_documents(source, field="data.train", columns=columns), list[Document]()
-    if validation is not None and validation.fraction is not None:
-        documents, held_out = hold_out(documents, validation.fraction)
-    elif validation is not None:
-        held_out = read_documents(validation, field="data.validation")
-    rows = build_rows(documents, tokenizer, source, name="data.train")
-    return rows, build_rows(held_out, tokenizer, validation, name="data.validation") if validation else None
+    how = Tokenizing(tokenizer, recipe.data.num_proc, cache_dir)
+    kept = tokenized(source, "data.train", columns, how)
+    everything, fraction = np.arange(len(kept.store)), validation.fraction if validation is not None else None
+    if fraction is None:
+        rows = kept_rows(kept, everything, source, name="data.train")
+        if validation is None:
+            return rows, None
+        measured = tokenized(validation, "data.validation", {}, how)
+        return rows, kept_rows(measured, np.arange(len(measured.store)), validation, name="data.validation")
+    assert validation is not None
+    held = is_held_out(kept.store.records["text"], fraction)
+    rows = kept_rows(kept, np.flatnonzero(~held), source, name="data.train")
+    return rows, kept_rows(kept, np.flatnonzero(held), validation, name="data.validation")
 
 
 def check_vocabulary(rows: RowDataset, where: str, vocab_size: int) -> None:

@@ -33,6 +33,9 @@ class FaultList:
             if len(self._first) < MAX_SHOWN:
                 self._first.append(error)
 
+    def __bool__(self) -> bool:
+        return self._count > 0
+
     def raise_any(self) -> None:
         """Raise DataError if there is a fault: that one, or one error that names the first 20 and counts them all."""
         if self._count == 1:

@@ -6,16 +6,18 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wmtp.data.content import JSON_SUFFIXES, suffix_of
+from wmtp.data.content import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from wmtp.data.fault_list import FaultList
+from wmtp.data.remote import fetch_data
 from wmtp.errors import DataError
 from wmtp.untrusted import did_you_mean, first_few, plain, show, show_all
 
 if TYPE_CHECKING:
-    from wmtp.settings.data import DataSource
+    from wmtp.settings.data import Reading
 
 # What is read from a directory; a file that is named or matched by a pattern may have any name.
 TEXT_SUFFIXES = JSON_SUFFIXES | {
@@ -55,8 +57,35 @@ class LeftOut:
         return f"{count:,} {plain(kind)} ({', '.join(names)}{more})"
 
 
-def find_files(source: DataSource, faults: FaultList, left_out: LeftOut, *, field: str) -> Iterator[tuple[Path, bool]]:
-    """Yield each file of a data source once, and whether it was found in a directory rather than asked for.
+@dataclass(frozen=True)
+class DataFile:
+    """A file to read.
+
+    Attributes:
+        path: Where it is on this machine.
+        is_found: Whether it was found in a directory rather than asked for.
+        name: What messages call it, where that is not its path: its address in an object store or on the Hub.
+    """
+
+    path: Path
+    is_found: bool = False
+    name: str = ""
+
+    @property
+    def where(self) -> str:
+        """The file, for messages."""
+        return self.name or str(self.path)
+
+    @property
+    def suffix(self) -> str:
+        """What its name says it is."""
+        return suffix_of(Path(self.where))
+
+
+def find_files(
+    source: Reading, faults: FaultList, left_out: LeftOut, *, field: str, cache_dir: str | None = None
+) -> Iterator[DataFile]:
+    """Yield each file of a data source once; what is not on this machine is fetched.
 
     What exists under the very name that is given is that file or directory; anything else is a pattern.
 
@@ -65,17 +94,24 @@ def find_files(source: DataSource, faults: FaultList, left_out: LeftOut, *, fiel
         faults: Gets each name that matches nothing.
         left_out: Gets what directories hold and is not read.
         field: The recipe's section that `source` comes from, for messages: `data.train`.
+        cache_dir: Where fetched files are kept; None: the cache's usual place.
     """
-    suffixes = JSON_SUFFIXES if source.format == "prompt_completion" else TEXT_SUFFIXES
+    suffixes = TEXT_SUFFIXES if source.format in ("text", "raw_text") else JSON_SUFFIXES
     seen: set[Path] = set()
     for pattern in source.files:
+        if "://" in pattern:
+            with faults.collected():
+                yield from (
+                    DataFile(*found) for found in fetch_data(pattern, suffixes, field=field, cache_dir=cache_dir)
+                )
+            continue
         for match in _matches(pattern, faults, field):
             is_directory = match.is_dir()
             for path in _files_below(match, suffixes, left_out) if is_directory else [match]:
                 place = path.parent.resolve() / path.name  # the same by whatever way a pattern came to it
                 if place not in seen:
                     seen.add(place)
-                    yield path, is_directory
+                    yield DataFile(path, is_directory)
 
 
 def _matches(pattern: str, faults: FaultList, field: str) -> list[Path]:
@@ -90,13 +126,21 @@ def _matches(pattern: str, faults: FaultList, field: str) -> list[Path]:
 
 
 def _files_below(directory: Path, suffixes: frozenset[str], left_out: LeftOut) -> Iterator[Path]:
+    texts, others = list[Path](), list[tuple[str, Path]]()
     for path in sorted(directory.rglob("*")):
         if not path.is_file():
             continue
-        suffix = suffix_of(path)
         if any(part.startswith(".") for part in path.relative_to(directory).parts):
             left_out.add("hidden", path)
-        elif suffix in suffixes:
+        elif suffix_of(path) in suffixes and path.suffix.lower() != ".zst":
+            texts.append(path)
+        else:
+            others.append((path.suffix.lower() if suffix_of(path) in suffixes else suffix_of(path), path))
+    yield from texts
+    # The same data often lies beside itself in another form: that is read where there is nothing else.
+    readable = frozenset() if texts else TABLE_SUFFIXES | {".zst"}
+    for suffix, path in others:
+        if suffix in readable:
             yield path
         else:
             left_out.add(f"*{suffix}" if suffix else "without a suffix", path)

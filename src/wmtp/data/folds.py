@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
+import numpy as np
 import torch
 
-from wmtp.data.example import document_digest
 from wmtp.data.rows import RowDataset
 from wmtp.errors import DataError
 
@@ -26,12 +24,12 @@ def with_folds(rows: RowDataset, number: int) -> RowDataset:
     Raises:
         DataError: If a fold would be empty.
     """
-    digests = [example.document or document_digest(example.input_ids) for example in rows.examples]
-    folds = [int(digest, 16) % number for digest in digests]
-    if len(counts := Counter(folds)) < number:
+    digests = rows.table.digests
+    folds = (digests % np.uint64(number)).astype("<f4")
+    if (found := len(np.unique(folds))) < number:
         raise DataError(
-            f"data.train: its {len(set(digests))} different documents are too few for critic.folds: {number}, as"
-            f" {number - len(counts)} of these would be empty",
+            f"data.train: its {len(np.unique(digests))} different documents are too few for critic.folds: {number}, as"
+            f" {number - found} of these would be empty",
             hint="give more documents; with critic.folds: 1 heads remember rewards rather than explain them",
         )
-    return rows.with_scores(FOLD, [torch.tensor(float(fold)) for fold in folds])
+    return rows.with_figures(FOLD, torch.from_numpy(folds), per_token=False)

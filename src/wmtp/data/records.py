@@ -8,10 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from wmtp.data.content import Content
+from wmtp.data.content import Content, line_parts
 from wmtp.errors import DataError
 from wmtp.untrusted import MAX_INDEX_BYTES, JSONFault, json_text, show
 
@@ -50,6 +49,23 @@ def record_texts(content: Content) -> Iterator[tuple[str, bytes]]:
         yield from _values(content, is_array=is_array)
     else:
         yield from _lines(content, data)
+
+
+def is_by_lines(content: Content) -> bool:
+    """Say whether a JSON file's beginning shows that its records are one a line, so that the rest need not be known."""
+    data = content.data.removeprefix(_BOM).lstrip()
+    first, end, _ = data.partition(b"\n")
+    return not data.startswith((b"[", b"{")) or (bool(end) and _is_object(first))
+
+
+def line_texts(content: Content) -> Iterator[tuple[str, bytes]]:
+    """Yield each record of a JSON file that has one a line, of which `content` is the beginning."""
+    content.refuse_binary()
+    # One byte more than a record may have, so that one that is longer is seen to be.
+    for number, line in enumerate(line_parts(content.path, MAX_INDEX_BYTES + 1), start=1):
+        data = line.removeprefix(_BOM) if number == 1 else line
+        if data.strip():
+            yield f"{content.where}:{number}", data.rstrip(b"\n").rstrip(b"\r")
 
 
 def shows_a_record(content: Content) -> bool:
@@ -107,12 +123,12 @@ def _lines(content: Content, data: bytes) -> Iterator[tuple[str, bytes]]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield f"{content.path}:{number}", line.rstrip(b"\r")
+            yield f"{content.where}:{number}", line.rstrip(b"\r")
 
 
 def _values(content: Content, *, is_array: bool) -> Iterator[tuple[str, bytes]]:
     text = content.text()
-    places = _Places(content.path, text)
+    places = _Places(content.where, text)
     place = _after_space(text, 0)
     if is_array:
         place = _after_space(text, place + 1)
@@ -136,8 +152,8 @@ def _values(content: Content, *, is_array: bool) -> Iterator[tuple[str, bytes]]:
 class _Places:
     """Lines of places in a text, which are asked for in their order."""
 
-    def __init__(self, path: Path, text: str) -> None:
-        self._path, self._text, self._line, self._counted = path, text, 1, 0
+    def __init__(self, file: str, text: str) -> None:
+        self._file, self._text, self._line, self._counted = file, text, 1, 0
         self._begin, self._asked = 0, 0  # of the line; how often
 
     def where(self, place: int) -> str:
@@ -147,7 +163,7 @@ class _Places:
         if passed:  # an array may be one long line: it is not gone through again for each of its items
             self._begin = self._text.rfind("\n", self._counted, place) + 1
         self._line, self._counted, self._asked = self._line + passed, max(self._counted, place), self._asked + 1
-        return f"{self._path}:{self._line}" + ("" if is_first else f":{place - self._begin + 1}")
+        return f"{self._file}:{self._line}" + ("" if is_first else f":{place - self._begin + 1}")
 
 
 def _end_of_value(text: str, place: int) -> int:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wmtp.data.collation import packed_row, padded_row, stacked
-from wmtp.data.documents import Document
-from wmtp.data.example import Batch, Example, Row, document_digest
+from wmtp.data.document import Document
+from wmtp.data.encoding import Encoder
+from wmtp.data.example import Batch, Example, Row
+from wmtp.data.fault_list import FaultList
+from wmtp.data.layout import fit, joined, pack
+from wmtp.data.row_table import Figures, RowTable, figures_of, table_of
+from wmtp.data.store_writer import StoreWriter
+from wmtp.data.token_store import Array, TokenStore
+from wmtp.data.tokenizing import tokenize
 from wmtp.errors import DataError
 
 if TYPE_CHECKING:
     from wmtp.settings.data import DataSource
-
-# More open rows pack a little tighter and take longer to search; beyond some dozens nothing is gained.
-_MAX_OPEN_ROWS = 32
 
 logger = logging.getLogger("wmtp")
 
@@ -31,13 +35,17 @@ class RowDataset:
     """A data set of rows, in the order of its documents; shuffling is the sampler's work.
 
     Attributes:
-        rows: Each row's documents.
+        rows: Each row's documents. Rows that are given as tuples of examples are kept as a table of their tokens.
         packed_length: Tokens of every row where documents are packed; None where a row is one document and a batch
             is as long as its longest.
     """
 
     rows: Sequence[Row]
     packed_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rows, RowTable):
+            object.__setattr__(self, "rows", table_of(self.rows))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,27 +54,38 @@ class RowDataset:
         return self.rows[index]
 
     @property
+    def table(self) -> RowTable:
+        """The rows, as they are kept."""
+        assert isinstance(self.rows, RowTable)
+        return self.rows
+
+    @property
     def num_tokens(self) -> int:
         """Tokens in all rows, without padding."""
-        return sum(len(example) for row in self.rows for example in row)
+        return int(self.table.layout.lengths.sum())
 
     @property
     def num_targets(self) -> int:
         """Tokens that the next-token head learns in one pass over the rows."""
-        return sum(example.num_targets for row in self.rows for example in row)
+        return int(self.table.layout.targets.sum())
 
     def largest_token(self) -> int:
         """Return the highest token id, which the model's vocabulary must reach."""
-        return max(int(example.input_ids.max()) for row in self.rows for example in row)
+        return self.table.largest_token()
 
     @property
     def examples(self) -> Iterator[Example]:
         """Every document, row by row."""
-        return (example for row in self.rows for example in row)
+        return self.table.examples
+
+    @property
+    def lengths(self) -> Array:
+        """The tokens of each of `examples`."""
+        return self.table.layout.lengths
 
     def longest_example(self) -> int:
         """Return the tokens of the longest document, which a model's positions must reach."""
-        return max(len(example) for example in self.examples)
+        return int(self.lengths.max())
 
     def with_scores(self, name: str, values: Sequence[Float[Tensor, "..."]]) -> RowDataset:
         """Return the same rows with one more score.
@@ -78,29 +97,36 @@ class RowDataset:
         Raises:
             ValueError: If they do not fit the examples.
         """
-        scored = []
-        for example, value in zip(self.examples, values, strict=True):
-            if value.shape not in ((), (len(example),)):
-                raise ValueError(f"{name}: figures of shape {tuple(value.shape)} for {len(example)} tokens")
-            scored.append(replace(example, scores={**example.scores, name: value}))
-        rest = iter(scored)
-        return replace(self, rows=[tuple(next(rest) for _ in row) for row in self.rows])
+        return replace(self, rows=self.table.with_score(name, figures_of(name, self.examples, values)))
+
+    def with_figures(self, name: str, values: Float[Tensor, "figures"], *, per_token: bool) -> RowDataset:
+        """Return the same rows with one more score, whose figures follow one another.
+
+        Args:
+            name: What batches call it.
+            values: One for each of `examples`, in that order, or one for each of their tokens.
+            per_token: Which of the two.
+
+        Raises:
+            ValueError: If there are more or fewer.
+        """
+        expected = self.num_tokens if per_token else len(self.lengths)
+        if values.shape != (expected,):
+            raise ValueError(f"{name}: figures of shape {tuple(values.shape)}, expected {expected}")
+        return replace(self, rows=self.table.with_score(name, Figures(values.float().numpy(), per_token)))
+
+    def take(self, rows: Sequence[int] | Array) -> RowDataset:
+        """Return some of the rows, in the order in which they are named; one may be named more than once."""
+        return replace(self, rows=self.table.take(np.asarray(rows, dtype=np.int64)))
 
     def document_scores(self) -> dict[str, Float[Tensor, "documents"]]:
         """Return the scores that are one figure a document, by name, in the order of `examples`."""
-        names = next(self.examples).scores
-        columns = {name: [example.scores[name] for example in self.examples] for name in names}
-        return {name: torch.stack(column) for name, column in columns.items() if column[0].dim() == 0}
+        found = self.table.scores.items()
+        return {name: torch.tensor(figures.values) for name, figures in found if not figures.per_token}
 
     def fingerprint(self) -> str:
         """Return `sha256:<hex>` over what is learned: tokens, prompts, document and row boundaries; no scores."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            digest.update(b"row")
-            for example in row:
-                digest.update(f"{len(example)},{example.num_prompt_tokens};".encode())
-                digest.update(example.input_ids.numpy().tobytes())
-        return f"sha256:{digest.hexdigest()}"
+        return self.table.fingerprint()
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Return the tensors of a batch, as the model's forward takes them.
@@ -117,9 +143,9 @@ class RowDataset:
 
 
 def build_rows(documents: Sequence[Document], tokenizer: Any, source: DataSource, *, name: str) -> RowDataset:
-    """Tokenize documents and arrange them in rows of `source.max_length` tokens.
+    """Tokenize documents and arrange them in rows of `source.max_length` tokens; all of it stays in memory.
 
-    A longer text is split into pieces that each stand by themselves; a longer completion is cut, and loses its
+    A longer text is split into pieces that each stand by themselves; a longer completion or chat is cut, and loses its
     end-of-sequence token with its end.
 
     Args:
@@ -131,89 +157,40 @@ def build_rows(documents: Sequence[Document], tokenizer: Any, source: DataSource
     Raises:
         DataError: If the tokenizer has no end-of-sequence token, or no document has anything to learn.
     """
-    max_length = source.max_length
-    tokenized = _tokenize(documents, tokenizer)
-    pieces = [piece for example in tokenized for piece in _fit(example, max_length)]
-    examples = [piece for piece in pieces if piece.num_targets]
-    if not examples:
+    scores, masks = tuple(documents[0].scores) if documents else (), any(d.messages is not None for d in documents)
+    writer, faults = StoreWriter(None, [], scores, masks=masks), FaultList(name)
+    tokenize(((0, document) for document in documents), Encoder(tokenizer, scores, masks), writer, faults)
+    faults.raise_any()
+    store = writer.finish()
+    return arrange(store, np.arange(len(store)), source, name=name)
+
+
+def arrange(store: TokenStore, documents: Array, source: DataSource, *, name: str) -> RowDataset:
+    """Arrange documents in rows of `source.max_length` tokens; those of one source share no row with others.
+
+    Args:
+        store: All documents.
+        documents: Places of those that are wanted.
+        source: How long rows are, and whether documents share them.
+        name: What the data is called in messages: `data.train`.
+
+    Raises:
+        DataError: If no document has anything to learn.
+    """
+    length, records = source.max_length, store.records[documents]
+    fitted = [fit(store, documents[records["source"] == number], length) for number in np.unique(records["source"])]
+    kept = [layout.rows(np.flatnonzero(layout.targets > 0)) for layout in fitted]
+    if not any(layout.num_rows for layout in kept):
         raise DataError(
-            f"{name}: none of {len(documents)} documents leaves a token to learn within max_length {max_length}",
+            f"{name}: none of {len(documents)} documents leaves a token to learn within max_length {length}",
             hint=f"raise {name}.max_length, or shorten the prompts",
         )
-    packed = _pack(examples, max_length) if source.packing else [(example,) for example in examples]
-    rows = RowDataset(packed, max_length if source.packing else None)
+    layout = joined([pack(each, length) if source.packing else each for each in kept if each.num_rows])
+    scores = {of: Figures(values[layout.documents], per_token=False) for of, values in store.scores.items()}
+    rows = RowDataset(RowTable(store, layout, scores), length if source.packing else None)
     logger.info(
         "%s: %d documents, %d tokens (%d to learn) in %d rows; %d longer than %d tokens, %d pieces left out",
-        name, len(documents), rows.num_tokens, rows.num_targets, len(rows),
-        sum(len(example) > max_length for example in tokenized), max_length, len(pieces) - len(examples),
+        name, len(documents), rows.num_tokens, rows.num_targets, len(rows), (records["length"] > length).sum(), length,
+        sum(each.num_rows for each in fitted) - len(rows.lengths),
     )  # fmt: skip
     return rows
-
-
-def _tokenize(documents: Sequence[Document], tokenizer: Any) -> list[Example]:
-    eos = tokenizer.eos_token_id
-    if eos is None:
-        raise DataError(
-            "the model's tokenizer has no end-of-sequence token, and every document ends with one",
-            hint="set eos_token in the checkpoint's tokenizer_config.json",
-        )
-    begin = _begin_tokens(tokenizer)
-    wholes = _encode([document.whole_text for document in documents], tokenizer)
-    prompts = _encode([document.prompt for document in documents], tokenizer)
-    examples = []
-    for document, whole, prompt in zip(documents, wholes, prompts, strict=True):
-        # A tokenizer may merge the end of a prompt with what follows: such a token belongs to the completion.
-        num_prompt_tokens = _shared_length(prompt, whole)
-        end = [] if whole[-1:] == [eos] else [eos]
-        input_ids = torch.tensor([*begin, *whole, *end], dtype=torch.int32)
-        scores = {name: torch.tensor(score, dtype=torch.float32) for name, score in document.scores.items()}
-        prompt_end = len(begin) + num_prompt_tokens if prompt else 0
-        examples.append(Example(input_ids, prompt_end, scores, where=document.where))
-    return examples
-
-
-def _shared_length(one: list[int], other: list[int]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))  # as far as the shorter one goes
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _begin_tokens(tokenizer: Any) -> list[int]:
-    # A tokenizer that begins texts with a token (llama's do) gets it here, once, and before the prompt.
-    alone = tokenizer("")["input_ids"]
-    return (
-        [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in alone[:1] else []
-    )
-
-
-def _encode(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    # verbose=False: texts longer than the model's context are split below, so a warning would mislead.
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-
-
-def _fit(example: Example, max_length: int) -> Iterable[Example]:
-    # What the data says of a document it says of each of its pieces.
-    if len(example) <= max_length:
-        return [example]
-    document = document_digest(example.input_ids)
-    if example.num_prompt_tokens:
-        cut = example.input_ids[:max_length]
-        num_prompt_tokens = min(example.num_prompt_tokens, max_length)
-        return [replace(example, input_ids=cut, num_prompt_tokens=num_prompt_tokens, document=document)]
-    return [replace(example, input_ids=piece, document=document) for piece in example.input_ids.split(max_length)]
-
-
-def _pack(examples: Sequence[Example], length: int) -> list[Row]:
-    """Put each document into the first open row that has room; the fullest row is closed when too many are open."""
-    rows: list[list[Example]] = []
-    room: dict[int, int] = {}  # of the open rows
-    for example in examples:
-        place = next((row for row, free in room.items() if free >= len(example)), None)
-        if place is None:
-            place = len(rows)
-            rows.append([])
-            room[place] = length
-        rows[place].append(example)
-        room[place] -= len(example)
-        if room[place] == 0 or len(room) > _MAX_OPEN_ROWS:
-            del room[min(room, key=lambda row: room[row])]
-    return [tuple(row) for row in rows]

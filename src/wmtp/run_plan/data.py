@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wmtp.data.content import Content, content_size, read_content
+from wmtp.data.content import Content, content_size, read_content, refuse_other_kinds
+from wmtp.data.document import Document
 from wmtp.data.documents import DocumentReader
+from wmtp.data.files import DataFile
 from wmtp.data.records import shows_a_record
+from wmtp.data.tables import table_size
 from wmtp.untrusted import MAX_INDEX_BYTES
 from wmtp.wording import size
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 # Of English and of code with vocabularies of 32,000 to 150,000 tokens; a small vocabulary has shorter tokens.
 BYTES_OF_A_TOKEN = 4
 _SAMPLED_BYTES = 1 << 16
+_SAMPLED_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,9 @@ def estimate_data(data: Data, columns: Sequence[str]) -> DataEstimate:
     Raises:
         DataError: With everything that is wrong with the first documents of each file; or if there is no file.
     """
-    reader = DocumentReader.of(data.train, "data.train", dict(zip(columns, columns, strict=True)))
-    counted = _counted(reader)
+    same = dict(zip(columns, columns, strict=True))
+    readers = [DocumentReader.of(part, "data.train", same) for part in data.train.parts]
+    counted = [file for reader in readers for file in _counted(reader)]
     if data.validation is not None and data.validation.files:
         # Called for its errors: they would end the run once the models are loaded.
         _counted(DocumentReader.of(data.validation, "data.validation", {}))
@@ -79,7 +86,8 @@ def estimate_data(data: Data, columns: Sequence[str]) -> DataEstimate:
     rows = math.ceil(tokens / length) if data.train.packing else max(documents, math.ceil(tokens / length))
     row_tokens = min(length, math.ceil(tokens / rows))
     stored = sum(file.stored_bytes for file in counted)
-    return DataEstimate(len(counted), stored, documents, tokens, rows, row_tokens, str(reader.left_out))
+    left_out = "; ".join(str(reader.left_out) for reader in readers if reader.left_out)
+    return DataEstimate(len(counted), stored, documents, tokens, rows, row_tokens, left_out)
 
 
 @dataclass(frozen=True)
@@ -91,15 +99,19 @@ class _File:
 
 def _counted(reader: DocumentReader) -> list[_File]:
     files = []
-    for content, is_found in reader.contents(_SAMPLED_BYTES):
+    for file in reader.files():
         with reader.faults.collected():
-            files.append(_count(reader, content, is_found=is_found))
+            files.append(_count(reader, file))
     reader.raise_any(has_documents=any(file.documents for file in files))
     return files
 
 
-def _count(reader: DocumentReader, content: Content, *, is_found: bool) -> _File:
-    stored = content.path.stat().st_size
+def _count(reader: DocumentReader, file: DataFile) -> _File:
+    stored = file.path.stat().st_size
+    if reader.is_table(file):
+        return _count_rows(reader, file)
+    refuse_other_kinds(Path(file.where), raw=reader.source.format == "raw_text")
+    content, is_found = read_content(file.path, _SAMPLED_BYTES, name=file.name), file.is_found
     size_bytes = len(content.data) if content.is_whole else content_size(content.path)
     if not reader.holds_records(content):
         documents = list(reader.documents(content, is_found=is_found))
@@ -108,13 +120,22 @@ def _count(reader: DocumentReader, content: Content, *, is_found: bool) -> _File
     documents = list(reader.documents(sample, is_found=is_found))
     # Up to its last line end, where there is one: the line after it is cut through.
     sampled = len(sample.data) if sample.is_whole else sample.data.rfind(b"\n") + 1 or len(sample.data)
-    text_bytes = sum(len(document.whole_text.encode()) for document in documents)
     factor = size_bytes / max(1, sampled)
-    return _File(stored, factor * len(documents), factor * text_bytes)
+    return _File(stored, factor * len(documents), factor * _text_bytes(documents))
+
+
+def _count_rows(reader: DocumentReader, file: DataFile) -> _File:
+    documents, rows = list(islice(reader.of_table(file), _SAMPLED_ROWS)), table_size(file)
+    factor = rows / max(1, min(rows, _SAMPLED_ROWS))
+    return _File(file.path.stat().st_size, factor * len(documents), factor * _text_bytes(documents))
+
+
+def _text_bytes(documents: Sequence[Document]) -> int:
+    return sum(len(document.whole_text.encode()) for document in documents)
 
 
 def _sample(content: Content) -> Content:
     """Return so much of a file's beginning that a record is in it, or more than a record may have."""
     while not content.is_whole and len(content.data) <= MAX_INDEX_BYTES and not shows_a_record(content):
-        content = read_content(content.path, min(16 * len(content.data), MAX_INDEX_BYTES + 1))
+        content = read_content(content.path, min(16 * len(content.data), MAX_INDEX_BYTES + 1), name=content.name)
     return content

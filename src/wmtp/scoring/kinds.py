@@ -77,7 +77,7 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def texts(self, rows: RowDataset) -> list[Tensor]:
+    def texts(self, rows: RowDataset) -> Sequence[Tensor]:
         """Return what the model reads: the ids of each example, in order; raises DataError for what it cannot read."""
 
     @abstractmethod
@@ -100,8 +100,8 @@ class TokenLoss(Kind):
             check_vocabulary(rows, where, size)
 
     @override
-    def texts(self, rows: RowDataset) -> list[Tensor]:
-        return [example.input_ids for example in rows.examples]
+    def texts(self, rows: RowDataset) -> Sequence[Tensor]:
+        return rows.table.texts
 
     @override
     def load(self, load: Load, rows: RowDataset, device: str) -> Answer:
@@ -128,12 +128,14 @@ class Reward(Kind):
                 check_vocabulary(rows, scored.checkpoint.where, size)
 
     @override
-    def texts(self, rows: RowDataset) -> list[Tensor]:
-        ids = [example.input_ids for example in rows.examples]
+    def texts(self, rows: RowDataset) -> Sequence[Tensor]:
+        ids = rows.table.texts
         if self.scored.shares_tokenizer:
             return ids
         # To the byte: some tokenizers would take spaces before punctuation away.
-        decoded = self.scored.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        decoded = self.scored.tokenizer.batch_decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         texts = self._encoded(decoded)
         self._check_texts(texts)
         return texts

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from wmtp.algorithms.base import Score
 from wmtp.comparison.references import ReferenceLosses, keep_losses, losses_file, read_losses
-from wmtp.data.example import Example
 from wmtp.data.rows import RowDataset
 from wmtp.errors import DataError, WmtpError
+from wmtp.models.targets import IGNORE
 from wmtp.scoring.scores import ScoringModels, checked_kind
 from wmtp.scoring.work import batches
 from wmtp.settings.recipe import Data
@@ -70,7 +70,8 @@ def _kept_or_measured(rows: RowDataset, score: Score, models: ScoringModels, dat
 def _sample(rows: RowDataset) -> RowDataset:
     """Return documents at equal distances, a row each, the longest first."""
     step = math.ceil(rows.num_tokens / _SAMPLE_TOKENS)
-    examples = [Example(each.input_ids, each.num_prompt_tokens) for each in list(rows.examples)[::step]]
+    places = range(0, len(rows.lengths), step)
+    examples = [replace(rows.table.example(place), scores={}, document="") for place in places]
     return RowDataset([(each,) for each in sorted(examples, key=len, reverse=True)])
 
 
@@ -83,7 +84,8 @@ def _mean_loss(sample: RowDataset, score: Score, models: ScoringModels, name: st
         with scoring_errors(kind.scored.checkpoint.where, f"a sample of {name}"):
             found = answer([texts[index] for index in batch])
         for index, figures in zip(batch, found, strict=True):
-            total += float(figures[max(1, examples[index].num_prompt_tokens) :].double().sum())
+            is_learned = examples[index].labels[1:] != IGNORE
+            total += float(figures[1:][is_learned].double().sum())
     if not math.isfinite(total):
         raise DataError(
             f"{kind.scored.checkpoint.where}: its loss on a sample of {name} is {total}",

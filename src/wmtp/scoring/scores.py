@@ -17,6 +17,7 @@ from wmtp.algorithms.base import RoleName, Score
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.data.example import Batch
 from wmtp.data.rows import RowDataset
+from wmtp.data.token_store import Array
 from wmtp.devices import DType, training_device, training_dtype
 from wmtp.factory import Resolution, create_model_loader
 from wmtp.load_plan.parameters import target_dtype
@@ -106,7 +107,8 @@ class ScoredColumn:
         figures: How many there are.
         mean: Over documents; for a figure a token over tokens, without the first of each document, which has none.
         seconds: It took.
-        values: For each example in order.
+        all_figures: Those of all examples, in order.
+        lengths: Tokens of each example, where there is a figure for each of them; None where there is one for all.
     """
 
     score: Score
@@ -116,12 +118,18 @@ class ScoredColumn:
     figures: int
     mean: float
     seconds: float
-    values: list[Tensor] = field(repr=False)
+    all_figures: Float[Tensor, "figures"] = field(repr=False)
+    lengths: Array | None = field(default=None, repr=False)
+
+    @property
+    def values(self) -> list[Tensor]:
+        """The figures of each example."""
+        return list(self.all_figures if self.lengths is None else self.all_figures.split(self.lengths.tolist()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain JSON values, without the figures."""
         return {"name": self.score.name, "what": self.score.what} | {
-            name: value for name, value in vars(self).items() if name not in ("score", "values")
+            name: value for name, value in vars(self).items() if name not in ("score", "all_figures", "lengths")
         }
 
 
@@ -143,7 +151,7 @@ def score_rows(rows: RowDataset, scores: Sequence[Score], models: ScoringModels,
     """
     for column in score_columns(rows, scores, models, name=name):
         if column.score.what != "column":
-            rows = rows.with_scores(column.score.name, column.values)
+            rows = rows.with_figures(column.score.name, column.all_figures, per_token=column.lengths is not None)
     return rows
 
 
@@ -185,8 +193,8 @@ def checked_kind(rows: RowDataset, score: Score, models: ScoringModels, name: st
 
 def _kept_or_computed(rows: RowDataset, kind: Kind, models: ScoringModels) -> ScoredColumn:
     started, where = time.monotonic(), kind.scored.checkpoint.where
-    lengths = [len(example) if kind.per_token else 1 for example in rows.examples]
-    store = ScoreStore(models.directory, _key(rows, kind, models), sum(lengths))
+    size = rows.num_tokens if kind.per_token else len(rows.lengths)
+    store = ScoreStore(models.directory, _key(rows, kind, models), size)
     figures, is_computed = store.read(), False
     if figures is None:
         with store.turn():
@@ -194,11 +202,11 @@ def _kept_or_computed(rows: RowDataset, kind: Kind, models: ScoringModels) -> Sc
             if figures is None:
                 figures, is_computed = _computed(rows, kind, models, store), True
     logger.info("%s by %s: %s in %s", kind.scored.score.what, where, "kept" if is_computed else "found", store.path)
-    values = list(figures.split(lengths)) if kind.per_token else list(figures)
-    count = sum(length - 1 for length in lengths) if kind.per_token else len(values)
-    mean = float(figures.double().sum()) / max(count, 1)
-    seconds = time.monotonic() - started
-    return ScoredColumn(kind.scored.score, str(store.path), where, is_computed, len(figures), mean, seconds, values)
+    count = size - len(rows.lengths) if kind.per_token else size
+    mean = float(figures.sum(dtype=torch.float64)) / max(count, 1)
+    seconds, lengths = time.monotonic() - started, rows.lengths if kind.per_token else None
+    score = kind.scored.score
+    return ScoredColumn(score, str(store.path), where, is_computed, size, mean, seconds, figures, lengths)
 
 
 def _key(rows: RowDataset, kind: Kind, models: ScoringModels) -> ScoreKey:
@@ -225,6 +233,8 @@ def _computed(rows: RowDataset, kind: Kind, models: ScoringModels, store: ScoreS
 
 
 def _of_data(rows: RowDataset, score: Score) -> ScoredColumn:
-    values = [example.scores[score.name] for example in rows.examples]
-    mean = float(torch.stack(values).double().mean())
-    return ScoredColumn(score, "", "", is_computed=False, figures=len(values), mean=mean, seconds=0.0, values=values)
+    values = rows.document_scores()[score.name]
+    mean = float(values.double().mean())
+    return ScoredColumn(
+        score, "", "", is_computed=False, figures=len(values), mean=mean, seconds=0.0, all_figures=values
+    )

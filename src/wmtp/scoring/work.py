@@ -40,10 +40,11 @@ def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, 
         IncompatibleModelError: If the model raises anything.
     """
     # The longest first: what does not fit into memory shows at once, and neighbours are of about one length.
-    order = sorted(range(len(texts)), key=lambda index: (-len(texts[index]), index))
-    sizes = [len(texts[index]) if kind.per_token else 1 for index in order]
+    lengths = [len(text) for text in texts]
+    order = sorted(range(len(texts)), key=lambda index: (-lengths[index], index))
+    sizes = [lengths[index] if kind.per_token else 1 for index in order]
     parts = _Parts(store, sizes)
-    progress = _Progress(kind, [len(texts[index]) for index in order], parts.num_texts)
+    progress = _Progress(kind, [lengths[index] for index in order], parts.num_texts)
     try:
         for batch in batches(order[parts.num_texts :], texts):
             figures = _answered(answer, texts, batch, kind)

@@ -17,6 +17,7 @@ from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.weighting import head_prior
 from wmtp.data.corpus import check_positions, check_vocabulary, read_corpus
 from wmtp.data.folds import with_folds
+from wmtp.data.mixing import mixed
 from wmtp.data.rows import RowDataset
 from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
@@ -80,7 +81,7 @@ def prepare(
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
     set_trainable(model, recipe, len(prior))
     _require_heads(algorithm, len(prior))
-    rows, held_out = _read_rows(recipe, base, algorithm, vocab_size)
+    rows, held_out = _read_rows(config, recipe, base, algorithm, vocab_size)
     fingerprints = {name: part.fingerprint() for name, part in (("train", rows), ("validation", held_out)) if part}
     record = RunRecord(recipe, base, _facts(config, arguments, fingerprints))
     trained = restore_algorithm(algorithm, model, base, width, recipe.run.seed)
@@ -88,6 +89,8 @@ def prepare(
         old.take_over(record, algorithm, trained, opened)
     models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
     rows = score_rows(rows, algorithm.scores, models, name="data.train")
+    # Only now: a row that is drawn several times is scored once.
+    rows = mixed(rows, [source.weight for source in recipe.data.train.sources], recipe.run.seed)
     algorithm.begin(rows.document_scores())
     record.scores = scores_fingerprints(rows)
     if old:
@@ -204,11 +207,11 @@ def _require_heads(algorithm: Algorithm, horizon: int) -> None:
 
 
 def _read_rows(
-    recipe: Recipe, base: LoadResult, algorithm: Algorithm, vocab_size: int
+    config: Config, recipe: Recipe, base: LoadResult, algorithm: Algorithm, vocab_size: int
 ) -> tuple[RowDataset, RowDataset | None]:
     where = base.checkpoint.where
     columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
-    rows, held_out = read_corpus(recipe, base.tokenizer, where, columns)
+    rows, held_out = read_corpus(recipe, base.tokenizer, where, columns, cache_dir=config.paths.cache_dir)
     for name, part in (("data.train", rows), ("data.validation", held_out)):
         if part is not None:
             check_vocabulary(part, where, vocab_size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import torch
@@ -80,7 +79,7 @@ def explained_by_position(trainer: WMTPTrainer, rows: RowDataset) -> list[float]
     return explained_variance(ValueStates.joined(states), parts=PARTS)
 
 
-def _split(rows: RowDataset) -> tuple[RowDataset, ...]:
+def _split(rows: RowDataset) -> tuple[RowDataset, RowDataset]:
     """Return the rows to learn and those to measure on; the same ones where there are too few for both."""
     # At random, but always the same: data may come in a pattern, of which every fifth row would be one part.
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
@@ -88,7 +87,7 @@ def _split(rows: RowDataset) -> tuple[RowDataset, ...]:
     if len(rows) == num_measured:
         return rows, rows
     measured, learned = order[:num_measured], sorted(order[num_measured:])
-    return tuple(replace(rows, rows=[rows.rows[index] for index in part]) for part in (learned, measured))
+    return rows.take(learned), rows.take(measured)
 
 
 def _stage_arguments(arguments: TrainingArguments, algorithm: ValueAlgorithm, directory: str) -> TrainingArguments:
