@@ -22,7 +22,7 @@ help:
 	@echo "make bench      speed and memory of loading and of the loss, against the peers"
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
-	@echo "make bench-faults  training runs killed 300 times at random moments, and gone on with (an hour)"
+	@echo "make bench-faults  training runs killed 300 times at random moments, and gone on with (ten minutes)"
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"

@@ -14,6 +14,8 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from wmtp.settings.recipe import load_recipe
 from wmtp.training.run import train
 from wmtp.training.trainer import WMTPTrainer  # noqa: F401  imported before processes are forked
 
+_LIBRARIES = ("wmtp.", "transformers.", "torch.", "accelerate.", "tokenizers.", "safetensors.")
 _TOUCHES = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove")
 
 
@@ -63,7 +66,8 @@ def run(order: list[Any], answers: int) -> None:
         answer = {"ended": "finished", "final": result.final_metrics, "explained": result.explained_variance}
     except (WmtpError, SystemExit, KeyboardInterrupt) as error:
         answer = {"ended": f"{type(error).__name__}: {error}"}
-    os.write(answers, json.dumps({**answer, "seen": counter.seen}).encode())
+    modules = sorted(name for name in sys.modules if name.startswith(_LIBRARIES))
+    os.write(answers, json.dumps({**answer, "seen": counter.seen, "modules": modules}).encode())
 
 
 def main() -> None:
@@ -79,7 +83,11 @@ def main() -> None:
         with os.fdopen(read) as answers:
             text = answers.read()
         _, status = os.waitpid(child, 0)
-        sys.stdout.write((text or json.dumps({"ended": f"by signal {os.WTERMSIG(status)}"})) + "\n")
+        answer = json.loads(text) if text else {"ended": f"by signal {os.WTERMSIG(status)}"}
+        for name in answer.pop("modules", ()):  # what it has imported on the way: the next need not
+            with suppress(ImportError):
+                import_module(name)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

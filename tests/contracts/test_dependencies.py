@@ -14,9 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULE_NAMES = {"google-re2": "re2", "ruamel.yaml": "ruamel", "pyOpenSSL": "OpenSSL", "mlflow-skinny": "mlflow"}
 # Never imported by us, and needed all the same.
 NEEDED_BY = {
-    "accelerate": "transformers' Trainer",
     "gguf": "transformers, to read GGUF files",
-    "numpy": "torch.Tensor.numpy",
     "pyOpenSSL": "model-signing, which does not declare it",
     "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",

@@ -25,7 +25,9 @@ def sections(batch):
 
 @pytest.fixture
 def files(tmp_path):
-    return RunFiles(tmp_path, "baseline-mtp", dropout=0.0, **sections(4))
+    made = RunFiles(tmp_path, "baseline-mtp", dropout=0.0, **sections(4))
+    made.write_data(last="x = 1\n" * 200)  # enough for all steps: at the end of a pass two processes repeat rows
+    return made
 
 
 def by_two(files, port, place, signal_at):

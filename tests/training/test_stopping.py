@@ -17,10 +17,11 @@ class SignalAt(logging.Handler):
 
     def __init__(self, step, number):
         super().__init__()
-        self.step, self.number = step, number
+        self.step, self.number, self.is_sent = step, number, False
 
     def emit(self, record):
-        if record.getMessage().startswith(f"step {self.step} of"):
+        if record.getMessage().startswith(f"step {self.step} of") and not self.is_sent:
+            self.is_sent = True  # validation has a line of its own
             os.kill(os.getpid(), self.number)
 
 
