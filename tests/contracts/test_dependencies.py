@@ -16,7 +16,6 @@ MODULE_NAMES = {"google-re2": "re2", "ruamel.yaml": "ruamel", "pyOpenSSL": "Open
 NEEDED_BY = {
     "accelerate": "transformers' Trainer",
     "gguf": "transformers, to read GGUF files",
-    "numpy": "torch.Tensor.numpy",
     "pyOpenSSL": "model-signing, which does not declare it",
     "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",

@@ -98,7 +98,7 @@ class DocumentReader:
     def of_table(self, file: DataFile) -> Iterator[Document]:
         """Yield the documents of a table, one a row."""
         keys, reader = self.record_reader.keys, self.record_reader
-        for where, row in table_rows(file, keys, {key: reader.hint(key) for key in keys}):
+        for where, row in table_rows(file, keys, {key: reader.hint(key, is_column=True) for key in keys}):
             with self.faults.collected():
                 yield reader.document(row, where)
 
