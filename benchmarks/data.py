@@ -2,8 +2,8 @@
 
     python benchmarks/data.py --tokenizer DIR --text FILE [FILE ...] --gigabytes 1 [--num-proc 1 2] [--trl]
 
-The corpus is made of the lines of the texts, in random order, so many times as it takes. Every measurement has a process
-of its own; memory is what it and its children have resident at the same time, pages of mapped files included.
+The corpus is made of the lines of the texts, in random order, so many times as it takes. Every measurement has a
+process of its own; memory is what it and its children have resident at once, pages of mapped files included.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,12 +50,11 @@ def measured(act: str, *words: object) -> dict[str, Any]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     own = psutil.Process(process.pid)
     while process.poll() is None:
-        try:
+        with suppress(psutil.NoSuchProcess):
             peak = max(peak, sum(each.memory_info().rss for each in (own, *own.children(recursive=True))))
-        except psutil.NoSuchProcess:
-            pass
         time.sleep(0.1)
-    assert process.returncode == 0 and process.stdout is not None, act
+    assert process.returncode == 0, act
+    assert process.stdout is not None
     facts: dict[str, Any] = json.loads(process.stdout.read().splitlines()[-1])
     return {"total": time.perf_counter() - started, "resident": peak, **facts}
 

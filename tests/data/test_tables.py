@@ -41,7 +41,7 @@ def test_a_table_without_the_column_is_refused_with_those_that_it_has(tmp_path):
         DataError, match=r"a\.parquet: the column 'text' is missing; columns found: 'texts', 'id'"
     ) as caught:
         read(path)
-    assert caught.value.hint.endswith("data.train.text to the key that holds it (did you mean 'texts'?)")
+    assert caught.value.hint.startswith("set data.train.text in the recipe to the column that holds it (did you")
 
 
 def test_a_value_that_is_no_text_names_file_and_row(tmp_path):

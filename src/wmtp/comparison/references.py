@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.data.fault_list import FaultList
-from wmtp.data.files import LeftOut, find_files
+from wmtp.data.files import LeftOut, find_files, without_remote
 from wmtp.faults import StrictModel
 from wmtp.settings.data import Data, Reading
 from wmtp.storage.replace import replace_file
@@ -121,6 +121,7 @@ def _weights(checkpoint: Checkpoint) -> list[list[Any]]:
 
 
 def _files(source: Reading, field: str) -> list[list[Any]]:
-    # What is wrong with the files, reading them says.
-    paths = [file.path for file in find_files(source, FaultList(field), LeftOut(), field=field)] if source.files else []
+    # What is wrong with the files, reading them says. Of what is elsewhere the address stands for it.
+    local = without_remote(source)
+    paths = [file.path for file in find_files(local, FaultList(field), LeftOut(), field=field)]
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.is_file()]

@@ -36,7 +36,6 @@ _FIRST_BYTES = {
 }  # fmt: skip
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BYTES_TO_KNOW = 4096
-_PART_BYTES = 1 << 20
 _ZSTD_FACTOR = 4  # of text, about
 _LENGTH_BYTES = 4  # the end of a gzip file: its length without compression, modulo 4 GiB
 
@@ -142,41 +141,6 @@ def read_content(path: Path, at_most: int | None = None, *, name: str = "") -> C
             hint="unpack it, and name what was in it; several smaller files are read too",
         )
     return Content(path, data if is_whole else data[:most], is_whole, name)
-
-
-def text_parts(path: Path, where: str) -> Iterator[str]:
-    """Yield a text file in parts; one by gzip or zstd is unpacked.
-
-    Args:
-        path: The file.
-        where: What messages call it.
-
-    Raises:
-        DataError: If it cannot be read.
-        NotTextError: If it is not UTF-8, or has NUL characters.
-    """
-    decoder, passed = codecs.getincrementaldecoder("utf-8-sig")(), 0
-    with opened(path) as (file, _):
-        is_last = False
-        while not is_last:
-            data = file.read(_PART_BYTES)
-            is_last = len(data) == 0
-            try:
-                text = decoder.decode(data, is_last)
-            except UnicodeDecodeError as error:
-                raise NotTextError(where, f"{error.reason} behind byte {passed:,}") from error
-            if "\0" in text:
-                raise NotTextError(where, "it has NUL characters")
-            passed += len(data)
-            if text:
-                yield text
-
-
-def line_parts(path: Path, most: int) -> Iterator[bytes]:
-    """Yield the lines of a file with their ends; what is longer than `most` bytes comes in parts of that length."""
-    with opened(path) as (file, _):
-        while line := file.readline(most):
-            yield line
 
 
 def content_size(path: Path) -> int:

@@ -22,12 +22,12 @@ from wmtp.data.content import (
     read_content,
     refuse_other_kinds,
     suffix_of,
-    text_parts,
 )
 from wmtp.data.document import Document
 from wmtp.data.fault_list import FaultList
 from wmtp.data.files import DataFile, LeftOut, find_files
 from wmtp.data.long_text import LongDocument
+from wmtp.data.parts import text_parts
 from wmtp.data.record_documents import RecordReader
 from wmtp.data.records import is_by_lines, line_texts, looks_like_records, parse_record, record_texts
 from wmtp.data.tables import table_rows
@@ -98,7 +98,7 @@ class DocumentReader:
     def of_table(self, file: DataFile) -> Iterator[Document]:
         """Yield the documents of a table, one a row."""
         keys, reader = self.record_reader.keys, self.record_reader
-        for where, row in table_rows(file, keys, {key: reader.hint(key) for key in keys}):
+        for where, row in table_rows(file, keys, {key: reader.hint(key, is_column=True) for key in keys}):
             with self.faults.collected():
                 yield reader.document(row, where)
 

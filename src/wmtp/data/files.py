@@ -82,6 +82,16 @@ class DataFile:
         return suffix_of(Path(self.where))
 
 
+def is_remote(pattern: str) -> bool:
+    """Say whether what a data source names is not on this machine."""
+    return "://" in pattern
+
+
+def without_remote(source: Reading) -> Reading:
+    """Return a data source without what is not on this machine, for those who fetch nothing."""
+    return source.model_copy(update={"files": [pattern for pattern in source.files if not is_remote(pattern)]})
+
+
 def find_files(
     source: Reading, faults: FaultList, left_out: LeftOut, *, field: str, cache_dir: str | None = None
 ) -> Iterator[DataFile]:
@@ -99,7 +109,7 @@ def find_files(
     suffixes = TEXT_SUFFIXES if source.format in ("text", "raw_text") else JSON_SUFFIXES
     seen: set[Path] = set()
     for pattern in source.files:
-        if "://" in pattern:
+        if is_remote(pattern):
             with faults.collected():
                 yield from (
                     DataFile(*found) for found in fetch_data(pattern, suffixes, field=field, cache_dir=cache_dir)

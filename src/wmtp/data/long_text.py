@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wmtp.data.content import text_parts
 from wmtp.data.document import Document
+from wmtp.data.parts import text_parts
 from wmtp.untrusted import plain
 
 logger = logging.getLogger("wmtp")

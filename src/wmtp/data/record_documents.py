@@ -34,16 +34,16 @@ class RecordReader:
         own = {"text": [source.text], "chat": [source.messages]}.get(source.format, [source.prompt, source.completion])
         return list(dict.fromkeys([*own, *self.columns.values()]))
 
-    def hint(self, key: str) -> str:
-        """Return what to do where a key is missing."""
+    def hint(self, key: str, *, is_column: bool = False) -> str:
+        """Return what to do where a key of JSON, or a column of a table, is missing."""
         source = self.source
-        names = {source.prompt: "prompt", source.completion: "completion"}
-        name = {"text": "text", "chat": "messages"}.get(source.format, names.get(key, "completion"))
-        if key in self.columns.values():
+        own = {"text": {source.text: "text"}, "chat": {source.messages: "messages"}}
+        names = own.get(source.format, {source.completion: "completion", source.prompt: "prompt"})
+        if key not in names:
             return "write it for every document, or name the key that holds it in the recipe"
-        if source.format == "text":
+        if source.format == "text" and not is_column:
             return f"set format: raw_text to learn JSON as it stands, or {self.field}.text to the key that holds it"
-        return f"set {self.field}.{name} in the recipe to the key that holds it"
+        return f"set {self.field}.{names[key]} in the recipe to the {'column' if is_column else 'key'} that holds it"
 
     def document(self, entry: Mapping[str, Any], where: str) -> Document:
         """Return the document that a record holds.

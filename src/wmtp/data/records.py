@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wmtp.data.content import Content, line_parts
+from wmtp.data.content import Content
+from wmtp.data.parts import line_parts
 from wmtp.errors import DataError
 from wmtp.untrusted import MAX_INDEX_BYTES, JSONFault, json_text, show
 

@@ -16,9 +16,10 @@ from wmtp.data.collation import packed_row, padded_row, stacked
 from wmtp.data.document import Document
 from wmtp.data.encoding import Encoder
 from wmtp.data.example import Batch, Example, Row
+from wmtp.data.example_table import figures_of, table_of
 from wmtp.data.fault_list import FaultList
 from wmtp.data.layout import fit, joined, pack
-from wmtp.data.row_table import Figures, RowTable, figures_of, table_of
+from wmtp.data.row_table import Figures, RowTable
 from wmtp.data.store_writer import StoreWriter
 from wmtp.data.token_store import Array, TokenStore
 from wmtp.data.tokenizing import tokenize

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from wmtp.data.content import Content, content_size, read_content, refuse_other_kinds
 from wmtp.data.document import Document
 from wmtp.data.documents import DocumentReader
-from wmtp.data.files import DataFile
+from wmtp.data.files import DataFile, is_remote, without_remote
 from wmtp.data.records import shows_a_record
 from wmtp.data.tables import table_size
-from wmtp.untrusted import MAX_INDEX_BYTES
+from wmtp.untrusted import MAX_INDEX_BYTES, plain
 from wmtp.wording import size
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DataEstimate:
         tokens: About how many tokens they have, at 4 bytes of text each, counting the ends of documents.
         rows: About how many rows these fill.
         row_tokens: About how many tokens of a row are not padding.
-        left_out: What directories hold that is not read; empty: nothing.
+        left_out: What directories hold that is not read, and what is not counted; empty: nothing.
     """
 
     num_files: int
@@ -74,11 +74,13 @@ def estimate_data(data: Data, columns: Sequence[str]) -> DataEstimate:
         DataError: With everything that is wrong with the first documents of each file; or if there is no file.
     """
     same = dict(zip(columns, columns, strict=True))
-    readers = [DocumentReader.of(part, "data.train", same) for part in data.train.parts]
-    counted = [file for reader in readers for file in _counted(reader)]
-    if data.validation is not None and data.validation.files:
+    parts = data.train.parts
+    readers = [DocumentReader.of(without_remote(part), "data.train", same) for part in parts]
+    counted = [file for reader in readers if reader.source.files for file in _counted(reader)]
+    elsewhere = [pattern for part in parts for pattern in part.files if is_remote(pattern)]
+    if data.validation is not None and (local := without_remote(data.validation)).files:
         # Called for its errors: they would end the run once the models are loaded.
-        _counted(DocumentReader.of(data.validation, "data.validation", {}))
+        _counted(DocumentReader.of(local, "data.validation", {}))
     kept = 1 - ((data.validation.fraction if data.validation else None) or 0)
     documents = max(1, round(kept * sum(file.documents for file in counted)))
     tokens = documents + math.ceil(kept * sum(file.text_bytes for file in counted) / BYTES_OF_A_TOKEN)
@@ -86,7 +88,9 @@ def estimate_data(data: Data, columns: Sequence[str]) -> DataEstimate:
     rows = math.ceil(tokens / length) if data.train.packing else max(documents, math.ceil(tokens / length))
     row_tokens = min(length, math.ceil(tokens / rows))
     stored = sum(file.stored_bytes for file in counted)
-    left_out = "; ".join(str(reader.left_out) for reader in readers if reader.left_out)
+    notes = [str(reader.left_out) for reader in readers if reader.left_out]
+    notes += [f"not counted, as it is fetched when a run begins: {plain(pattern)}" for pattern in elsewhere]
+    left_out = "; ".join(notes)
     return DataEstimate(len(counted), stored, documents, tokens, rows, row_tokens, left_out)
 
 
