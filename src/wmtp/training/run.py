@@ -24,6 +24,7 @@ from wmtp.training.checkpoints import FINAL, FINAL_NEXT_TOKEN
 from wmtp.training.preparation import PreparedRun, prepare
 from wmtp.training.progress import ProgressReport
 from wmtp.training.rendezvous import part_after
+from wmtp.training.trackers import set_trackers
 
 logger = logging.getLogger("wmtp")
 
@@ -123,6 +124,7 @@ def _train(config: Config, recipe: Recipe, allow_code: Mapping[str, str]) -> Tra
     started = time.monotonic()
     explained = run.fit_values()
     trainer = run.build_trainer(callbacks=[progress])
+    set_trackers(trainer, config, recipe, run.directory)
     trainer.on_first_process(lambda: _begin(run, config, recipe))
     try:
         trainer.train()
