@@ -18,7 +18,10 @@ NEEDED_BY = {
     "gguf": "transformers, to read GGUF files",
     "numpy": "torch.Tensor.numpy",
     "pyOpenSSL": "model-signing, which does not declare it",
+    "alembic": "MLflow, to keep runs in SQLite, which mlflow-skinny does not declare",
     "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
+    "sqlalchemy": "MLflow, to keep runs in SQLite, which mlflow-skinny does not declare",
+    "trackio": "the Trainer, with tracking.report_to: [trackio]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",
 }
 EXTRAS = [

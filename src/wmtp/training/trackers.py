@@ -83,10 +83,15 @@ class PlanReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def _set_mlflow(config: Config) -> None:
-    mlflow = _module("mlflow")
-    Path(config.paths.output_dir).mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(mlflow_uri(config))
-    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", config.tracking.experiment))
+    mlflow, uri = _module("mlflow"), mlflow_uri(config)
+    directory = Path(config.paths.output_dir).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", config.tracking.experiment)
+    if uri.startswith("sqlite:") and mlflow.get_experiment_by_name(name) is None:
+        # A server knows where files go; a database would have them below the directory that the process began in.
+        mlflow.create_experiment(name, artifact_location=(directory / "mlruns").as_uri())
+    mlflow.set_experiment(name)
 
 
 def _begin_wandb(config: Config, recipe: Recipe, directory: Path) -> None:
