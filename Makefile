@@ -69,7 +69,7 @@ fmt: $(READY)
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,tracking,gguf,lora,signing,bench]' torch==2.13.0
+	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,tracking,gguf,lora,quantize,signing,bench]' torch==2.13.0
 	grep '^#' constraints.txt > build/constraints.txt
 	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//' \
 		| grep -v -E '^(nvidia-|cuda-|triton)' >> build/constraints.txt

@@ -16,7 +16,10 @@ MODULE_NAMES = {"google-re2": "re2", "ruamel.yaml": "ruamel", "pyOpenSSL": "Open
 NEEDED_BY = {
     "gguf": "transformers, to read GGUF files",
     "pyOpenSSL": "model-signing, which does not declare it",
+    "alembic": "MLflow, to keep runs in SQLite, which mlflow-skinny does not declare",
     "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
+    "sqlalchemy": "MLflow, to keep runs in SQLite, which mlflow-skinny does not declare",
+    "trackio": "the Trainer, with tracking.report_to: [trackio]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",
 }
 EXTRAS = [

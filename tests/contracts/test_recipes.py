@@ -93,6 +93,7 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "devices.quantize.rm",
         "tracking.report_to",
         "tracking.experiment",
+        "tracking.mlflow_uri",
         "trust.allow_code",
     }
     source = {"files", "format", "text", "prompt", "completion", "template", "max_length", "packing"}

@@ -13,7 +13,7 @@ from wmtp.errors import IncompatibleModelError
 from wmtp.settings.quantize import Bits
 
 if TYPE_CHECKING:
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
 _IN_A_LAYER = re.compile(r"\.\d{1,6}\.")
 
@@ -68,7 +68,7 @@ def _to_int8(model: nn.Module, names: set[str], device: str) -> None:
 
 
 def _four_bits(layer: nn.Module, device: str) -> Linear4bit:
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     assert isinstance(layer, nn.Linear)
     dtype, has_bias = layer.weight.dtype, layer.bias is not None

@@ -47,7 +47,7 @@ _DEVICE, _SHA256 = r"auto|cpu|mps|cuda(:\d+)?", r"sha256:[0-9a-f]{64}"
 OneOrMany = BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None)
 Address = Annotated[str, AfterValidator(_address)]
 PathBesideFile = Annotated[str, Field(min_length=1), AfterValidator(beside_file)]
-Tracker = Literal["tensorboard", "mlflow", "wandb"]
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 Consent = Annotated[str, matching(_SHA256, "write sha256:<64 hexadecimal digits>, as 'wmtp trust URI' prints it")]
 
 
@@ -86,6 +86,9 @@ class Tracking(StrictModel):
         ["tensorboard"], description="Trackers; an empty list: none."
     )
     experiment: str = Field("wmtp", min_length=1, description="The name that trackers group runs under.")
+    mlflow_uri: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Where MLflow keeps runs: a server, or a database; null: mlflow.db in paths.output_dir."
+    )
 
 
 class Trust(StrictModel):

@@ -32,6 +32,7 @@ from wmtp.training.progress import ProgressReport
 from wmtp.training.rendezvous import part_after
 from wmtp.training.saved_steps import FINAL, FINAL_NEXT_TOKEN, STAGE_OF_VALUES, resumable_steps
 from wmtp.training.stopping import Stopped, StopRequest
+from wmtp.training.trackers import set_trackers
 
 logger = logging.getLogger("wmtp")
 
@@ -152,6 +153,7 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
     together(partial(_sweep, directory), run.arguments.device)
     explained = run.fit_values(stop)
     trainer = run.build_trainer([progress], stop)
+    set_trackers(trainer, config, recipe, directory)
     trainer.on_first_process(lambda: _write_settings(run, config))
     try:
         trainer.train()

@@ -1,0 +1,107 @@
+"""Where trackers write, and what they are told of a run beside its figures: the plan that it was begun with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
+from typing_extensions import override
+
+from wmtp.run_plan.plan import RunPlan, plan_run
+from wmtp.settings.config import Config
+from wmtp.settings.recipe import Recipe
+
+TENSORBOARD = "tensorboard"
+MLFLOW_DATABASE = "mlflow.db"
+_PLAN = "plan"
+
+
+def set_trackers(trainer: Trainer, config: Config, recipe: Recipe, directory: Path) -> None:
+    """Tell the trackers of a run where to write and under which name, and have them keep its plan.
+
+    What their own environment variables say goes before.
+
+    Args:
+        trainer: Not yet training; it has a callback for each tracker.
+        config: Which trackers there are.
+        recipe: What is trained.
+        directory: The run's own.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(directory / TENSORBOARD)
+    if not config.tracking.report_to or not trainer.is_world_process_zero():
+        return
+    if "mlflow" in config.tracking.report_to:
+        _set_mlflow(config)
+    if "wandb" in config.tracking.report_to:
+        _begin_wandb(config, recipe, directory)
+    trainer.add_callback(PlanReport(trainer, config, plan_run(config, recipe, trains_here=True)))
+
+
+def mlflow_uri(config: Config) -> str:
+    """Return where MLflow keeps runs: by its variable, by the configuration, or in a file of SQLite beside the runs."""
+    database = Path(config.paths.output_dir).absolute() / MLFLOW_DATABASE
+    return os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.mlflow_uri or f"sqlite:///{database}"
+
+
+class PlanReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Gives a run's plan to each tracker, once these have begun; it has to stand behind them.
+
+    Args:
+        trainer: Whose trackers they are.
+        config: Which they are.
+        plan: The plan.
+    """
+
+    def __init__(self, trainer: Trainer, config: Config, plan: RunPlan) -> None:
+        self._trainer, self._names, self._plan = trainer, config.tracking.report_to, plan
+
+    @override
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        facts: Mapping[str, Any] = json.loads(json.dumps(self._plan.to_dict()))
+        kept: dict[str, Callable[[], None]] = {
+            "tensorboard": self._in_tensorboard,
+            "mlflow": lambda: _module("mlflow").log_dict(dict(facts), f"{_PLAN}.json"),
+            "wandb": lambda: _module("wandb").config.update({_PLAN: facts}),
+            "trackio": lambda: _module("trackio").config.update({_PLAN: facts}),
+        }
+        for name in self._names:
+            kept[name]()
+
+    def _in_tensorboard(self) -> None:
+        text = "\n".join(f"    {line}" for line in self._plan.summary())
+        for callback in self._trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_text(_PLAN, text)
+
+
+def _set_mlflow(config: Config) -> None:
+    mlflow, uri = _module("mlflow"), mlflow_uri(config)
+    directory = Path(config.paths.output_dir).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", config.tracking.experiment)
+    if uri.startswith("sqlite:") and mlflow.get_experiment_by_name(name) is None:
+        # A server knows where files go; a database would have them below the directory that the process began in.
+        mlflow.create_experiment(name, artifact_location=(directory / "mlruns").as_uri())
+    mlflow.set_experiment(name)
+
+
+def _begin_wandb(config: Config, recipe: Recipe, directory: Path) -> None:
+    wandb = _module("wandb")
+    if wandb.run is not None:  # the caller's own
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    project = os.environ.get("WANDB_PROJECT", config.tracking.experiment)
+    wandb.init(project=project, name=recipe.run.name, dir=os.environ.get("WANDB_DIR", str(directory)))
+
+
+def _module(name: str) -> Any:
+    return import_module(name)
