@@ -96,10 +96,13 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
         "tracking.mlflow_uri",
         "trust.allow_code",
     }
-    source = {"files", "format", "text", "prompt", "completion", "template", "max_length", "packing"}
+    reading = {"files", "format", "text", "prompt", "completion", "messages", "template"}
+    source = {*reading, "max_length", "packing"}
     assert field_paths(RecipeFields) - {f"train.{name}" for name in TrainSection.model_fields} == {
         *(f"data.train.{name}" for name in source),
+        *(f"data.train.sources.{name}" for name in [*reading, "weight"]),
         *(f"data.validation.{name}" for name in [*source, "fraction"]),
+        "data.num_proc",
         "run.name",
         "run.seed",
         "run.export_next_token",
@@ -113,10 +116,12 @@ def test_the_sections_and_fields_of_both_files_are_what_we_promised() -> None:
 
 def test_every_field_of_both_files_is_documented() -> None:
     text = (ROOT / "docs" / "recipe_format.md").read_text()
-    documented = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z_0-9]+\.[^`]+)` \|", text, re.MULTILINE))
     fields = field_paths(Config) | field_paths(RecipeFields) | section_paths()
-    # Validation has the fields of train and one of its own.
-    fields = {path for path in fields if not path.startswith("data.validation.")} | {"data.validation.fraction"}
+    # Validation has the fields of train and one of its own; each of several sources has those of one, and a weight.
+    of_train = ("data.validation.", "data.train.sources.")
+    fields = {path for path in fields if not path.startswith(of_train)} | {"data.validation.fraction"}
+    fields |= {"data.train.sources"}
     assert fields <= documented
     assert documented - fields <= {"data.validation"}
 
@@ -130,7 +135,8 @@ def test_training_keys_are_named_as_in_transformers() -> None:
     # transformers 5 folds warmup_ratio into warmup_steps, where a number below 1 is a share.
     assert ours - set(TrainingArguments.__dataclass_fields__) == {
         *("algo", "warmup_ratio"),
-        *("trainable", "heads_warmup_steps", "lora"),
+        *("trainable", "heads_warmup_steps", "lora", "sharding"),
+        *("save_optimizer", "on_save_error"),
     }
     fields = TrainSection.model_fields
     assert set(get_args(fields["lr_scheduler_type"].annotation)) <= {item.value for item in SchedulerType}
