@@ -73,9 +73,7 @@ def prepare(
     old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
     sharded = recipe.train.sharding == "fsdp"
     opened = _on_cpu(config, as_stored=sharded)
-    base = create_model_loader(opened).load(resolution.chosen["base"].uri)
-    _refuse_float16(base)
-    stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
+    base = _loaded(opened, resolution)
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
@@ -113,6 +111,13 @@ def _resolved(config: Config, recipe: Recipe, algorithm: Algorithm) -> Resolutio
     require_apart(recipe, algorithm, chosen)
     trained_parameters(recipe, chosen["base"])  # for what it refuses
     return resolution
+
+
+def _loaded(config: Config, resolution: Resolution) -> LoadResult:
+    base = create_model_loader(config).load(resolution.chosen["base"].uri)
+    _refuse_float16(base)
+    stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
+    return base
 
 
 def _directory(config: Config, recipe: Recipe) -> Path:
