@@ -184,3 +184,16 @@ def test_scores_are_not_computed_again_when_a_run_goes_on(tmp_path, caplog):
     assert "found in" in caplog.text
     assert "kept in" not in caplog.text
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+@pytest.mark.parametrize(
+    "trained", [{"trainable": "lora", "lora": {"r": 4}}, {"trainable": "heads"}, {"heads_warmup_steps": 3}]
+)
+def test_a_run_that_trains_a_part_goes_on_with_that_part_bit_for_bit(tmp_path, trained):
+    files = RunFiles(tmp_path, "baseline-mtp", train={"save_steps": 2, "max_steps": 4, **trained})
+    wmtp.train(*files.settings("first"))
+    final = files.run("first") / "final"
+    expected = {path.name: path.read_bytes() for path in final.rglob("*.safetensors")}
+    shutil.rmtree(final)
+    wmtp.train(*files.settings("first"), resume=True)
+    assert {path.name: path.read_bytes() for path in final.rglob("*.safetensors")} == expected

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from wmtp.load_plan.parameters import parameter_slots
@@ -48,9 +47,6 @@ class PlainCopy:
             sharded: What the plain model is a copy of.
             directory: On a disk with room for the whole model.
         """
-        for part in sharded.modules():
-            if isinstance(part, FSDPModule):
-                part.reshard()  # validation leaves some parameters whole, and those may be of an earlier step
         plain = dict(parameter_slots(self.model))
         pages = _Pages(directory) if torch.distributed.get_rank() == 0 else None
         dtypes = self._dtypes(sharded)

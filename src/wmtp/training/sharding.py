@@ -109,7 +109,9 @@ def _shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype) -> None:
     valued = {part for heads in model.modules() if isinstance(heads, ValueHeads) for part in heads.modules()}
     for unit in sharding_units(model):
         fully_shard(unit, mesh=mesh, mp_policy=exact if unit in valued else policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # Let go after the forward pass too, as layers are: what stays whole after a validation is not told when parameters
+    # are frozen or set free, and is of an earlier step when they are gathered.
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def _fill(slots: list[ParameterSlot], values: list[Tensor], mesh: DeviceMesh, device: torch.device) -> int:
