@@ -51,7 +51,7 @@ def test_one_process_that_torchrun_has_started_is_a_place_too():
         ({**WHOLE, "LOCAL_RANK": "3"}, "LOCAL_RANK is 3, and RANK is only 1"),
         ({**WHOLE, "LOCAL_WORLD_SIZE": "5"}, "LOCAL_WORLD_SIZE is 5, and WORLD_SIZE is only 4"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is 2, and RANK, WORLD_SIZE, LOCAL_RANK are not set"),
-        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP is 'true', and this version of wmtp does"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP is 'true', and wmtp shards models by itself"),
         ({**WHOLE, "ACCELERATE_USE_DEEPSPEED": "True"}, "ACCELERATE_USE_DEEPSPEED is 'True', and this version of wmtp"),
         ({"SLURM_STEP_NUM_TASKS": "4"}, "SLURM_STEP_NUM_TASKS is 4, and RANK, WORLD_SIZE, LOCAL_RANK are not set"),
     ],

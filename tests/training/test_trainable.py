@@ -15,6 +15,7 @@ from native_models import native
 from tiny_models import tiny_mtp, tokens
 from wmtp.authoring.init import init_metadata
 from wmtp.errors import TrainingError
+from wmtp.training.stopping import StopRequest
 
 LINES = ["def total(values): return sum(values)", "while True: print('again and again')"]
 RECIPE = """
@@ -102,7 +103,7 @@ def test_a_frozen_trunk_has_no_dropout_keeps_no_activations_and_no_optimizer_sta
         from wmtp.training.preparation import prepare
 
         prepared_run = prepare(*prepared(tmp_path, base, train, name=train[11:]), {})
-        trainer = prepared_run.build_trainer([])
+        trainer = prepared_run.build_trainer([], StopRequest())
         trainer.train()
         model, sizes = prepared_run.base.model.train(), []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t):
@@ -130,7 +131,7 @@ def test_the_optimizer_meets_the_trunk_with_a_state_of_its_own_and_the_rate_of_t
     from wmtp.training.preparation import prepare
 
     base = mtp(tmp_path)
-    trainer = prepare(*prepared(tmp_path, base, "heads_warmup_steps: 3"), {}).build_trainer([])
+    trainer = prepare(*prepared(tmp_path, base, "heads_warmup_steps: 3"), {}).build_trainer([], StopRequest())
     trainer.train()
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     steps = {names[id(p)].split(".")[0]: float(state["step"]) for p, state in trainer.optimizer.state.items()}
@@ -163,7 +164,7 @@ def test_the_running_model_keeps_its_adapters_while_checkpoints_are_written(tmp_
     from wmtp.training.preparation import prepare
 
     ready = prepare(*prepared(tmp_path, mtp(tmp_path), LORA), {})
-    ready.build_trainer([]).train()
+    ready.build_trainer([], StopRequest()).train()
     before = {name: parameter.clone() for name, parameter in ready.base.model.named_parameters()}
     ready.writer.save_step(9, None)
     after = dict(ready.base.model.named_parameters())

@@ -129,9 +129,10 @@ def test_a_batch_knows_where_its_documents_come_from():
 
     tokens = torch.arange(4, dtype=torch.int32)
     places = ["a.py", "b.jsonl:3", ""]
-    rows = RowDataset([(Example(tokens, where=place),) for place in places])
+    examples = [(Example(tokens, where=place),) for place in places]
+    rows = RowDataset(examples)
     numbered = NumberedRows(rows, rows.collate)
     batch = numbered.collate([numbered[1], numbered[0]])
     assert batch["row"].tolist() == [1, 0]
-    assert places_of(rows, batch["row"].tolist()) == ["b.jsonl:3", "a.py"]
-    assert places_of(rows, [2]) == []
+    assert places_of(examples, batch["row"].tolist()) == ["b.jsonl:3", "a.py"]
+    assert places_of(examples, [2]) == []

@@ -35,7 +35,7 @@ class NumberedRows(Dataset[tuple[int, Row]]):
         return self._collate([row for _, row in items]) | {ROW: torch.tensor([number for number, _ in items])}
 
 
-def places_of(rows: RowDataset, numbers: Iterable[int]) -> list[str]:
+def places_of(rows: Sequence[Row] | RowDataset, numbers: Iterable[int]) -> list[str]:
     """Return where the documents of some rows come from: file, and line for JSON; nothing where nobody knows."""
     found = (example.where for number in numbers for example in rows[number])
     return [where for where in dict.fromkeys(found) if where]
