@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -27,6 +26,7 @@ from wmtp.data.token_store import MappedFile, TokenStore
 from wmtp.errors import StorageError
 from wmtp.storage.cache import default_root
 from wmtp.storage.cached.locks import taking_turns
+from wmtp.storage.replace import fsync
 
 logger = logging.getLogger("wmtp")
 
@@ -103,9 +103,9 @@ class TokenCache:
         try:
             temporary.mkdir()
             build(temporary)
-            _settle_directory(temporary)
+            fsync(temporary)
             temporary.rename(path)
-            _settle_directory(self.root)
+            fsync(self.root)
         except OSError as error:
             if not path.exists():  # where locks do nothing, another process may have been as quick
                 raise _unwritable(path, error) from error
@@ -139,14 +139,6 @@ def _written(path: Path) -> int:
         with suppress(OSError):
             found += each.stat().st_size
     return found
-
-
-def _settle_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> StorageError:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from wmtp.errors import IntegrityError, StorageError
 from wmtp.manifest import MANIFEST_FILE, Manifest
+from wmtp.storage.replace import fsync
 
 _UNFINISHED = re.compile(r".+\.tmp-[0-9a-f]{32}")
 
@@ -118,13 +119,3 @@ def _seal(directory: Path) -> None:
     manifest.write_text(Manifest.of_directory(directory, names).model_dump_json(indent=2) + "\n", encoding="utf-8")
     for path in (*paths, manifest, directory):
         fsync(path)
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file, or the entries of a directory, are on the disk."""
-    # Of a directory this makes its entries durable; Linux and macOS both allow it on a read-only descriptor.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

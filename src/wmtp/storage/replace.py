@@ -1,4 +1,4 @@
-"""Writing a small file of our own so that it is either whole or not there."""
+"""Writing a small file of our own so that it is either whole or not there, and waiting for the disk."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ def replace_file(path: Path, data: bytes) -> None:
         raise StorageError(f"{path}: {error.strerror}", hint="check the directory and its permissions") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the entries of a directory, are on the disk."""
+    # Of a directory this makes its entries durable; Linux and macOS both allow it on a read-only descriptor.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

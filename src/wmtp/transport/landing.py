@@ -18,11 +18,11 @@ from typing_extensions import Buffer
 
 from wmtp.errors import ChangedError, StorageError, WmtpError
 from wmtp.manifest import digest_path
-from wmtp.publishing.publish import fsync, refuse_existing
+from wmtp.publishing.publish import refuse_existing
 from wmtp.storage.cached.partial import PartFile
 from wmtp.storage.local import reading
 from wmtp.storage.progress import Transfer, watching
-from wmtp.storage.replace import replace_file
+from wmtp.storage.replace import fsync, replace_file
 from wmtp.storage.store import FileInfo, Store
 from wmtp.transport.claims import Claims
 from wmtp.transport.report import MovedFile
