@@ -94,10 +94,8 @@ def prepare(
     if old:
         old.check(record)
     # Only now: while a model scores, the one to train is not beside it on the device.
-    plain = PlainCopy(trained, _compute_dtype(trained, config)) if sharded else None
-    base, trained = (
-        (base, trained.to(arguments.device)) if plain is None else _shared_out(base, trained, plain, arguments)
-    )
+    compute = _compute_dtype(trained, config) if sharded else None
+    base, trained, plain = _placed(base, trained, arguments, compute)
     online = online_scorers(algorithm.scores, models, str(arguments.device))
     state, carried = partial(kept_state, algorithm, plain.model if plain else trained), carried_files(base)
     writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
@@ -154,14 +152,17 @@ def _compute_dtype(model: TrainedModel, config: Config) -> torch.dtype:
     return next(model.parameters()).dtype if asked == "auto" else getattr(torch, asked)
 
 
-def _shared_out(
-    base: LoadResult, model: TrainedModel, plain: PlainCopy, arguments: TrainingArguments
-) -> tuple[LoadResult, TrainedModel]:
-    """Put a model into shards, and return it with what checkpoints are written from in its place."""
-    kept = shard_model(model, arguments.device, plain.dtype)
+def _placed(
+    base: LoadResult, model: TrainedModel, arguments: TrainingArguments, compute: torch.dtype | None
+) -> tuple[LoadResult, TrainedModel, PlainCopy | None]:
+    """Put a model on its device, in shards where `compute` is given; checkpoints are then written from a plain copy."""
+    if compute is None:
+        return base, model.to(arguments.device), None
+    plain = PlainCopy(model, compute)
+    kept = shard_model(model, arguments.device, compute)
     logger.info("%s", kept)
     receipt = replace(base.receipt, notes=(*base.receipt.notes, str(kept)))
-    return replace(base, model=unwrapped(without_value_head(plain.model)), receipt=receipt), model
+    return replace(base, model=unwrapped(without_value_head(plain.model)), receipt=receipt), model, plain
 
 
 def _refuse_float16(base: LoadResult) -> None:
