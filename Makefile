@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
 SERVER_ENV ?= build/server-env
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-quality bench-code serve-check clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-quality bench-code serve-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
 	@echo "make bench-faults  training runs killed 300 times at random moments, and gone on with (ten minutes)"
+	@echo "make bench-train  tokens a second and memory of a training step, against transformers' Trainer and TRL (half an hour)"
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
@@ -90,6 +91,10 @@ bench-trust: $(READY)
 
 bench-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py
+
+bench-train: $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/train.py
 
 bench-quality: $(READY)
 	$(BIN)/python benchmarks/quality.py

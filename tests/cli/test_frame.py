@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import wmtp as library
+from checkpoints import write_llama_checkpoint
 from wmtp.errors import NotFoundError
 
 PROGRAM = [sys.executable, "-m", "wmtp.cli.main"]
@@ -118,6 +119,12 @@ def test_version_and_help(wmtp):
 def test_quiet_leaves_the_results_and_drops_the_talk(wmtp, tmp_path):
     assert "no metadata.json below" in wmtp("ls", tmp_path).stderr
     assert wmtp("--quiet", "ls", tmp_path).stderr == ""
+
+
+def test_libraries_that_transformers_imports_stay_silent(tmp_path):
+    directory = write_llama_checkpoint(tmp_path / "model")
+    done = run("load", directory)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_shell_completion_knows_commands():

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from wmtp import __version__
-from wmtp.cli.output import Output
+from wmtp.cli.output import Output, hush_other_libraries
 from wmtp.cli.progress import TransferBars
 from wmtp.errors import WmtpError
 
@@ -124,6 +124,8 @@ def options(
     """Take the options that stand before the command."""
     output = Output.of(ctx)
     output.quiet, output.debug = quiet, debug
+    if not debug:
+        hush_other_libraries()
     if TransferBars.is_wanted() and not quiet:
         from wmtp.storage.progress import watching
 

@@ -83,6 +83,15 @@ class Output:
         logger.setLevel(logging.DEBUG if self.debug else logging.WARNING if self.quiet else logging.INFO)
 
 
+def hush_other_libraries() -> None:
+    """Keep warnings off stderr that libraries print while transformers imports them, wanted or not."""
+    import logging
+
+    # Of kernels that torchao has for other machines than this one, and of what torch will not need from it any more.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]:
     """Return aligned lines, the headers first; nothing at all when there are no rows."""
     if not rows:
