@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig, Qwen2VLConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2VLConfig,
+)
 
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.resblock import ResBlock
@@ -40,6 +48,15 @@ def qwen2_vl_config() -> Qwen2VLConfig:
     vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 4}
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}
     return Qwen2VLConfig(text_config=_LLAMA | {"rope_parameters": rope}, vision_config=vision)
+
+
+def gemma3_config() -> Gemma3Config:
+    """The configuration of a tiny Gemma 3 that sees."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = shape | {"vocab_size": 64, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4}
+    return Gemma3Config(
+        text_config=text, vision_config=shape | {"image_size": 16, "patch_size": 8}, mm_tokens_per_image=4
+    )
 
 
 def tiny_mtp(

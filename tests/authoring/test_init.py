@@ -3,11 +3,16 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, LlamaForSequenceClassification, LlamaForTokenClassification
+from transformers import (
+    Gemma3ForConditionalGeneration,
+    GPT2LMHeadModel,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+)
 
 import wmtp
 from checkpoints import write_custom, write_llama_checkpoint, write_mtp_checkpoint
-from tiny_models import tiny_config, tiny_mtp
+from tiny_models import gemma3_config, tiny_config, tiny_mtp
 from tiny_tokenizer import build_tokenizer
 from wmtp.authoring.init import draft_metadata, fitting_algorithms, init_metadata
 from wmtp.errors import CheckpointError, MetadataError, NotFoundError
@@ -168,6 +173,29 @@ def test_without_config_or_weights_nothing_is_written(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="model_type is null"):
         init_metadata(tmp_path)
+    assert not (tmp_path / "metadata.json").exists()
+
+
+def test_the_text_model_of_one_that_sees_is_offered_and_drafted_by_its_class(tmp_path):
+    torch.manual_seed(0)
+    whole = Gemma3ForConditionalGeneration(gemma3_config())
+    whole.save_pretrained(tmp_path)
+    offer = f"remove metadata.json and type 'wmtp init {tmp_path} --class Gemma3ForCausalLM'"
+    assert any(offer in note for note in draft(tmp_path).notes)
+    (tmp_path / "metadata.json").unlink()
+    assert not any("--class" in note for note in init_metadata(tmp_path, "Gemma3ForCausalLM").notes)
+    text = wmtp.load_model(tmp_path)
+    assert type(text).__name__ == "Gemma3ForCausalLM"
+    ids = torch.arange(8).view(1, 8)
+    with torch.no_grad():
+        assert torch.equal(text.eval()(ids).logits, whole.eval()(ids).logits)
+
+
+def test_a_class_that_transformers_lacks_is_refused_with_the_nearest(tmp_path):
+    write_llama_checkpoint(tmp_path, metadata=False)
+    with pytest.raises(MetadataError, match="'LamaForCausalLM' is no model class of transformers") as caught:
+        init_metadata(tmp_path, "LamaForCausalLM")
+    assert "did you mean 'LlamaForCausalLM'?" in caught.value.hint
     assert not (tmp_path / "metadata.json").exists()
 
 

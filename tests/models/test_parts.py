@@ -7,14 +7,13 @@ from transformers import (
     BltConfig,
     BltForCausalLM,
     FalconConfig,
-    Gemma3Config,
     Gemma3ForConditionalGeneration,
     OPTConfig,
     PhiConfig,
     Qwen2VLForConditionalGeneration,
 )
 
-from tiny_models import HEAD_TYPES, around, qwen2_vl_config, tiny_config, tiny_mtp, tokens
+from tiny_models import HEAD_TYPES, around, gemma3_config, qwen2_vl_config, tiny_config, tiny_mtp, tokens
 from wmtp.errors import CheckpointError
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.parts import find_parts
@@ -31,9 +30,7 @@ def qwen2_vl():
 
 
 def gemma3():
-    vision = _LLAMA | {"num_attention_heads": 4, "image_size": 16, "patch_size": 8}
-    config = Gemma3Config(text_config=_TEXT | {"sliding_window": 4}, vision_config=vision, mm_tokens_per_image=4)
-    return Gemma3ForConditionalGeneration(config).eval()
+    return Gemma3ForConditionalGeneration(gemma3_config()).eval()
 
 
 SEEING = [(qwen2_vl, "Qwen2VLForConditionalGeneration"), (gemma3, None)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import transformers
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from wmtp.authoring.mapping import with_mapping
 from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
@@ -25,7 +26,7 @@ from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, model_classes
 from wmtp.storage.opening import open_store
 from wmtp.storage.store import Store
-from wmtp.untrusted import show
+from wmtp.untrusted import did_you_mean, show
 
 _OF_USE = re.compile("CausalLM|LMHead|ForConditionalGeneration|ForSequenceClassification")
 _BUILT_IN_CLASS = "MTPForCausalLM"
@@ -47,11 +48,15 @@ class Draft:
     notes: tuple[str, ...]
 
 
-def init_metadata(directory: Path) -> Draft:
+def init_metadata(directory: Path, model_class: str | None = None) -> Draft:
     """Draft a metadata.json and write it into the directory.
 
+    Args:
+        directory: Holds config.json and the weights.
+        model_class: The class of transformers to load it as, without native heads; None: what config.json names.
+
     Raises:
-        MetadataError: If there is one already; it is never overwritten.
+        MetadataError: If there is one already, which is never overwritten; or if transformers has no such class.
         WmtpError: If config.json or the weights are absent or malformed; nothing is written then.
     """
     path = directory / METADATA_FILE
@@ -60,13 +65,13 @@ def init_metadata(directory: Path) -> Draft:
             f"{path}: already there, and never overwritten",
             hint=f"see what is wrong with it: 'wmtp validate {directory}'; an older one: 'wmtp upgrade {directory}'",
         )
-    draft = draft_metadata(open_store(directory))
+    draft = draft_metadata(open_store(directory), model_class)
     write_metadata(directory, draft.metadata)
     return draft
 
 
-def draft_metadata(store: Store) -> Draft:
-    """Draft a metadata.json for the checkpoint in an open store; writes nothing."""
+def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
+    """Draft a metadata.json for the checkpoint in an open store as `init_metadata` does; writes nothing."""
     notes: list[str] = []
     config, (tensors, found) = read_config(store), read_tensors_and_notes(store)
     architecture = config.get("model_type")
@@ -75,8 +80,12 @@ def draft_metadata(store: Store) -> Draft:
             f"{store.uri / CONFIG_FILE}: model_type is {show(architecture)}",
             hint='write the architecture there, such as "model_type": "llama"',
         )
-    native = draft_native(config, tensors, notes)
-    strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
+    native = None if model_class else draft_native(config, tensors, notes)
+    if model_class:
+        strategy = _named_strategy(store, model_class)
+    else:
+        strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
+    _note_text_model(store, config, strategy, notes)
     wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:
@@ -115,6 +124,30 @@ def _native_strategy(store: Store, native: NativeDraft) -> dict[str, Any]:
     }
 
 
+def _named_strategy(store: Store, model_class: str) -> dict[str, Any]:
+    if not _is_model_class(model_class):
+        known = [name for name in dir(transformers) if _OF_USE.search(name)]
+        raise MetadataError(
+            f"{show(model_class)} is no model class of transformers {transformers.__version__}",
+            hint=f"name one as transformers exports it, such as 'Gemma3ForCausalLM'{did_you_mean(model_class, known)}",
+        )
+    required = [*small_files(store), weights_name(store)]
+    return {"loader_type": "huggingface", "transformers_class": model_class, "required_files": required}
+
+
+def _note_text_model(store: Store, config: dict[str, Any], strategy: dict[str, Any], notes: list[str]) -> None:
+    """Say so where the class sees or hears too, and transformers has one of its text model alone."""
+    text = config.get("text_config")
+    kind = text.get("model_type") if isinstance(text, dict) else None
+    alone = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) if isinstance(kind, str) else None
+    whole = strategy.get("transformers_class")
+    if alone and whole not in (alone, None):
+        notes.append(
+            f"loading_strategy.transformers_class: {whole}, the whole model; for its text model alone, which is what"
+            f" heads are grown on, remove {METADATA_FILE} and type 'wmtp init {store.uri} --class {alone}'"
+        )
+
+
 def _strategy(store: Store, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     required = [*small_files(store), weights_name(store)]
     declared = _first_architecture(config)
@@ -144,14 +177,18 @@ def _first_architecture(config: dict[str, Any]) -> str | None:
 
 
 def _transformers_class(declared: str | None, notes: list[str]) -> str:
-    found = getattr(transformers, declared, None) if declared else None
-    if declared and isinstance(found, type) and issubclass(found, PreTrainedModel):
+    if declared and _is_model_class(declared):
         return declared
     notes.append(
         f"loading_strategy.transformers_class: AutoModelForCausalLM; config.json names {show(declared)},"
         " which is no class of transformers"
     )
     return "AutoModelForCausalLM"
+
+
+def _is_model_class(name: str) -> bool:
+    found = getattr(transformers, name, None)
+    return isinstance(found, type) and issubclass(found, PreTrainedModel)
 
 
 def _wmtp_type(store: Store, strategy: dict[str, Any], notes: list[str]) -> str:

@@ -25,7 +25,7 @@ from wmtp.registry import loading_strategies
 from wmtp.settings.loading import LoadOptions
 from wmtp.untrusted import first_few, plain
 
-_MAX_SHOWN_BYTES = 600
+_MAX_SHOWN_BYTES = 200  # the draft itself shows all of it
 # By what larger models are found, the first that knows the architecture.
 _LARGER = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForSpeechSeq2Seq", "AutoModel")
 

@@ -38,13 +38,22 @@ def _known_target(name: str) -> str:
     return name
 
 
-def init(ctx: typer.Context, directory: Directory, as_json: AsJSON = False) -> None:
+def init(
+    ctx: typer.Context,
+    directory: Directory,
+    *,
+    model_class: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="The class of transformers to load it as; else config.json's."),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
     """Draft a metadata.json for review."""
     from wmtp.authoring.init import init_metadata
     from wmtp.metadata.file import METADATA_FILE, dump_metadata
 
     out = Output.of(ctx, as_json=as_json)
-    draft = init_metadata(directory)
+    draft = init_metadata(directory, model_class)
     facts = {"path": str(directory / METADATA_FILE), "notes": draft.notes}
     document = draft.metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
     out.result({**facts, "metadata": document}, [dump_metadata(draft.metadata).rstrip()])
