@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -108,7 +109,8 @@ def train(  # noqa: PLR0913  each option of the contract is one
     out.start_logging()
     import wmtp
 
-    result = wmtp.train(*settings, allow_code=consents(allow_code), resume=resume, allow_change=allow_change or ())
+    with redirect_stdout(sys.stderr):  # trackers print what is no result
+        result = wmtp.train(*settings, allow_code=consents(allow_code), resume=resume, allow_change=allow_change or ())
     if is_first:
         out.result(result.to_dict(), result.summary())
 

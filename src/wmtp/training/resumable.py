@@ -69,6 +69,11 @@ class ResumableTrainer(JoinedTrainer):
         if resumed:
             self.args.eval_on_start = False  # that stands in the log already
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether training goes on from a checkpoint rather than begins."""
+        return self._resumed is not None
+
     @override
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train to the end; raises Stopped where a signal has ended it before."""

@@ -13,19 +13,25 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 from typing_extensions import override
 
+from wmtp.errors import TrainingError
 from wmtp.run_plan.plan import RunPlan, plan_run
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
+from wmtp.storage.replace import replace_file
+from wmtp.training.resumable import ResumableTrainer
+from wmtp.untrusted import parse_json_object
 
 TENSORBOARD = "tensorboard"
 MLFLOW_DATABASE = "mlflow.db"
+TRACKERS_FILE = "trackers.json"
 _PLAN = "plan"
 
 
-def set_trackers(trainer: Trainer, config: Config, recipe: Recipe, directory: Path) -> None:
+def set_trackers(trainer: ResumableTrainer, config: Config, recipe: Recipe, directory: Path) -> None:
     """Tell the trackers of a run where to write and under which name, and have them keep its plan.
 
-    What their own environment variables say goes before.
+    A run that goes on is the same run to them: MLflow and W&B know it by what `trackers.json` in its directory says,
+    trackio by its name. What their own environment variables say goes before.
 
     Args:
         trainer: Not yet training; it has a callback for each tracker.
@@ -38,11 +44,12 @@ def set_trackers(trainer: Trainer, config: Config, recipe: Recipe, directory: Pa
             callback.logging_dir = str(directory / TENSORBOARD)
     if not config.tracking.report_to or not trainer.is_world_process_zero():
         return
+    known = _known_runs(directory) if trainer.goes_on else {}
     if "mlflow" in config.tracking.report_to:
-        _set_mlflow(config)
+        _set_mlflow(config, known.get("mlflow"))
     if "wandb" in config.tracking.report_to:
-        _begin_wandb(config, recipe, directory)
-    trainer.add_callback(PlanReport(trainer, config, plan_run(config, recipe, trains_here=True)))
+        _begin_wandb(config, recipe, directory, known.get("wandb"))
+    trainer.add_callback(PlanReport(trainer, config, plan_run(config, recipe, trains_here=True), directory))
 
 
 def mlflow_uri(config: Config) -> str:
@@ -52,16 +59,17 @@ def mlflow_uri(config: Config) -> str:
 
 
 class PlanReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Gives a run's plan to each tracker, once these have begun; it has to stand behind them.
+    """Gives a run's plan to each tracker, once these have begun, and notes what they call it; stands behind them.
 
     Args:
         trainer: Whose trackers they are.
         config: Which they are.
         plan: The plan.
+        directory: The run's own.
     """
 
-    def __init__(self, trainer: Trainer, config: Config, plan: RunPlan) -> None:
-        self._trainer, self._names, self._plan = trainer, config.tracking.report_to, plan
+    def __init__(self, trainer: Trainer, config: Config, plan: RunPlan, directory: Path) -> None:
+        self._trainer, self._names, self._plan, self._directory = trainer, config.tracking.report_to, plan, directory
 
     @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -69,11 +77,20 @@ class PlanReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
         kept: dict[str, Callable[[], None]] = {
             "tensorboard": self._in_tensorboard,
             "mlflow": lambda: _module("mlflow").log_dict(dict(facts), f"{_PLAN}.json"),
-            "wandb": lambda: _module("wandb").config.update({_PLAN: facts}),
-            "trackio": lambda: _module("trackio").config.update({_PLAN: facts}),
+            "wandb": lambda: _module("wandb").config.update({_PLAN: facts}, allow_val_change=True),
+            "trackio": lambda: _module("trackio").config.update({_PLAN: facts}, allow_val_change=True),
         }
         for name in self._names:
             kept[name]()
+        self._note_runs()
+
+    def _note_runs(self) -> None:
+        """Keep what MLflow and W&B call this run, so that it can go on in them."""
+        found = {"mlflow": lambda: _module("mlflow").active_run().info.run_id, "wandb": lambda: _module("wandb").run.id}
+        named = {name: found[name]() for name in self._names if name in found}
+        if named:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            replace_file(self._directory / TRACKERS_FILE, (json.dumps(named, indent=2) + "\n").encode())
 
     def _in_tensorboard(self) -> None:
         text = "\n".join(f"    {line}" for line in self._plan.summary())
@@ -82,7 +99,14 @@ class PlanReport(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 callback.tb_writer.add_text(_PLAN, text)
 
 
-def _set_mlflow(config: Config) -> None:
+def _known_runs(directory: Path) -> dict[str, Any]:
+    path = directory / TRACKERS_FILE
+    if not path.exists():
+        return {}  # begun without these trackers
+    return parse_json_object(path.read_bytes(), where=str(path), error=TrainingError)
+
+
+def _set_mlflow(config: Config, known: str | None) -> None:
     mlflow, uri = _module("mlflow"), mlflow_uri(config)
     directory = Path(config.paths.output_dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -92,15 +116,18 @@ def _set_mlflow(config: Config) -> None:
         # A server knows where files go; a database would have them below the directory that the process began in.
         mlflow.create_experiment(name, artifact_location=(directory / "mlruns").as_uri())
     mlflow.set_experiment(name)
+    if known:
+        os.environ.setdefault("MLFLOW_RUN_ID", known)  # MLflow attaches to that run, and takes the variable away
 
 
-def _begin_wandb(config: Config, recipe: Recipe, directory: Path) -> None:
+def _begin_wandb(config: Config, recipe: Recipe, directory: Path, known: str | None) -> None:
     wandb = _module("wandb")
     if wandb.run is not None:  # the caller's own
         return
     directory.mkdir(parents=True, exist_ok=True)
     project = os.environ.get("WANDB_PROJECT", config.tracking.experiment)
-    wandb.init(project=project, name=recipe.run.name, dir=os.environ.get("WANDB_DIR", str(directory)))
+    own = {} if "WANDB_RUN_ID" in os.environ or not known else {"id": known, "resume": "allow"}
+    wandb.init(project=project, name=recipe.run.name, dir=os.environ.get("WANDB_DIR", str(directory)), **own)
 
 
 def _module(name: str) -> Any:
