@@ -1,0 +1,108 @@
+"""Scoring that several processes of one run share."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from launched import run_processes, try_processes
+from scoring_cases import LOSS, MANY, REWARD, kept, models_of, rows_of, write_base, write_reference, write_reward
+from wmtp.scoring import work
+from wmtp.scoring.scores import score_columns
+
+PROCESS = Path(__file__).with_name("ranks_process.py")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    zoo = tmp_path_factory.mktemp("zoo")
+    write_base(zoo / "base")
+    write_reference(zoo / "ref")
+    write_reward(zoo / "rm")
+    return zoo
+
+
+@pytest.fixture
+def zoo(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "zoo")
+
+
+@pytest.fixture
+def alone(written, tmp_path, monkeypatch):
+    """The zoo after one process has scored everything."""
+    monkeypatch.setattr(work, "BATCH_TOKENS", 64)
+    zoo = shutil.copytree(written, tmp_path / "alone")
+    score_columns(rows_of(MANY), [LOSS, REWARD], models_of(zoo), name="data.train")
+    return zoo
+
+
+def figures(zoo):
+    """The bytes of every column that is kept."""
+    return {path.name: (path / "scores.safetensors").read_bytes() for path in kept(zoo)}
+
+
+def told(zoo, how, count):
+    return [json.loads((zoo / f"{how}-{rank}.json").read_text()) for rank in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_share_the_work_and_write_what_one_writes(zoo, alone, count):
+    run_processes(PROCESS, zoo, "whole", count=count)
+    assert figures(zoo) == figures(alone)
+    assert len(figures(zoo)) == 2
+    found = told(zoo, "whole", count)
+    columns = [[process[name] for name in ("ref_nll", "reward")] for process in found]
+    assert all(column == columns[0] for column in columns)
+    assert all(is_computed for is_computed, _, _ in columns[0])
+    losses = [[index for name, batch in process["asked"] if name == "ref_nll" for index in batch] for process in found]
+    assert Counter(sum(losses, [])) == Counter(range(len(MANY)))
+    assert max(map(len, losses)) < 2 * len(MANY) / count
+    assert not list((zoo / "scores").glob("*.parts"))
+
+
+def test_every_process_finds_out_from_the_same_batch_whether_texts_may_share_one(zoo):
+    run_processes(PROCESS, zoo, "whole")
+    rewards = [[batch for name, batch in process["asked"] if name == "reward"] for process in told(zoo, "whole", 2)]
+    lengths = [len(text) for text in rows_of(MANY).table.texts]
+    both = [batch for batch in rewards[0] if batch in rewards[1]]
+    assert len(both) == 1
+    assert len({lengths[index] for index in both[0]}) > 1
+
+
+def test_where_one_process_is_killed_nothing_is_half_done_and_any_number_goes_on(zoo, alone, caplog):
+    assert try_processes(PROCESS, zoo, "killed").returncode != 0
+    assert not kept(zoo)
+    (parts,) = (zoo / "scores").glob("*.parts")
+    assert list(parts.glob("*.safetensors"))
+    with caplog.at_level("INFO", logger="wmtp"):
+        score_columns(rows_of(MANY), [LOSS], models_of(zoo), name="data.train")
+    assert "resumed after" in caplog.text
+    assert figures(zoo).items() <= figures(alone).items()
+    assert len(figures(zoo)) == 1
+
+
+def test_what_one_process_finds_wrong_ends_all_of_them_and_names_it(zoo):
+    path = zoo / "ref" / "model.safetensors"
+    tensors = load_file(path)
+    rare = int(rows_of(MANY[-1:]).table.texts[0][0])  # only the last document has it
+    tensors["model.embed_tokens.weight"][rare] = torch.nan
+    save_file(tensors, path, {"format": "pt"})
+    run_processes(PROCESS, zoo, "broken")
+    found = told(zoo, "broken", 2)
+    failed = next(rank for rank in range(2) if found[rank]["error"] == "DataError")
+    assert f"document {len(MANY)} of data.train, token 2, is nan" in found[failed]["problem"]
+    other = found[1 - failed]
+    assert other["error"] == "TrainingError"
+    assert f"the process with RANK {failed} could not compute its share of the scores" in other["problem"]
+    assert not kept(zoo)
+
+
+def test_processes_with_other_data_do_not_mix_their_scores(zoo):
+    run_processes(PROCESS, zoo, "apart")
+    for process in told(zoo, "apart", 2):
+        assert "RANK 0 and 1 would compute different scores: data differ" in process["problem"]
+        assert process["asked"] == []
