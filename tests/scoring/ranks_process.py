@@ -1,6 +1,6 @@
 """Run by torchrun from test_ranks.py: scores as one of several processes, and writes what this one was asked.
 
-`ranks_process.py ZOO HOW`: `whole` computes everything, `killed` sends SIGKILL to the process with RANK 1 within its third
+`ranks_process.py ZOO HOW`: `whole` computes everything, `killed` sends SIGKILL to the process with RANK 1 at its third
 batch, `broken` meets a token for which the model gives no number, `apart` has other rows in each process.
 """
 

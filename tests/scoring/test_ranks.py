@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_several_processes_share_the_work_and_write_what_one_writes(zoo, alone, 
     assert all(column == columns[0] for column in columns)
     assert all(is_computed for is_computed, _, _ in columns[0])
     losses = [[index for name, batch in process["asked"] if name == "ref_nll" for index in batch] for process in found]
-    assert Counter(sum(losses, [])) == Counter(range(len(MANY)))
+    assert Counter(chain(*losses)) == Counter(range(len(MANY)))
     assert max(map(len, losses)) < 2 * len(MANY) / count
     assert not list((zoo / "scores").glob("*.parts"))
 
