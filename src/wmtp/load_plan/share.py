@@ -30,7 +30,7 @@ class Share:
     reads_all: bool = False
 
     def rows(self, length: int) -> range:
-        """Return which of so many rows it reads: those that FSDP2 gives it; the last process may have fewer, or none."""
+        """Return which of so many rows it reads: those that FSDP2 gives it, fewer or none to the last process."""
         if self.reads_all:
             return range(length)
         each = -(-length // self.count)

@@ -1,0 +1,54 @@
+"""Runs in shards that compute in bfloat16 and keep float32: what they learn, what they save, and going on with them."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import wmtp
+from run_files import RunFiles, contents
+from shard_runs import run_shards
+
+ALGORITHMS = ["critic-wmtp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("baseline-mtp", "rho1-wmtp"))]
+
+
+def in_bfloat16(files, *allowed):
+    """Train in two processes; returns the directory of the run."""
+    config = json.loads((files.directory / "config.json").read_text())
+    config["paths"]["output_dir"], config["devices"]["dtype"] = str(files.run("half").parent), "bfloat16"
+    recipe = json.loads((files.directory / "recipe.json").read_text())
+    recipe["train"] |= {"sharding": "fsdp", "per_device_train_batch_size": 1}
+    run_shards(files.directory, config, recipe, *allowed)
+    return files.run("half")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_is_computed_in_bfloat16_follows_float32_and_goes_on_bit_for_bit(tmp_path, algorithm):
+    files = RunFiles(tmp_path, algorithm, dropout=0.0, train={"optim": "adamw_torch"})
+    expected = wmtp.train(*files.settings("whole")).final_metrics
+    run = in_bfloat16(files)
+    found = json.loads((tmp_path / "result.json").read_text())["final_metrics"]
+    losses = [name for name in expected if name.startswith("eval_ce_")]
+    # A sum of products in bfloat16 has 8 bits; of losses of some nats the second digit is sure.
+    assert losses
+    assert all(found[name] == pytest.approx(expected[name], abs=0.03) for name in losses)
+    ended = contents(run)
+    for name in ("step-6", "final"):
+        shutil.rmtree(run / name)
+    in_bfloat16(files, "run.name")
+    assert contents(run) == ended
+
+
+def test_checkpoints_are_in_bfloat16_and_keep_beside_them_what_that_rounds(tmp_path):
+    files = RunFiles(tmp_path, "baseline-mtp", dropout=0.0, train={"optim": "sgd", "max_steps": 3})
+    run = in_bfloat16(files)
+    model = load_file(run / "step-2" / "model.safetensors")
+    kept = load_file(run / "step-2" / "training_state" / "optimizer.safetensors")
+    assert {value.dtype for value in model.values()} == {torch.bfloat16}
+    names = {name.removeprefix("unrounded."): value for name, value in kept.items() if name.startswith("unrounded.")}
+    assert names.keys() == model.keys()
+    assert all(value.dtype == torch.float32 for value in names.values())
+    assert all(torch.equal(value.bfloat16(), model[name]) for name, value in names.items())
+    assert any(not torch.equal(value, model[name].float()) for name, value in names.items())
