@@ -17,7 +17,7 @@ TRAINING = Path(__file__).parent / "training"
 FSDP = {"sharding": "fsdp"}
 
 
-def settings(directory, base, name, **training):
+def settings(directory, base, name, *, export=True, **training):
     data = directory / "data"
     data.mkdir(exist_ok=True)
     for number in range(4):
@@ -27,7 +27,7 @@ def settings(directory, base, name, **training):
     train = {"algo": "baseline-mtp", "learning_rate": 1e-2, "max_steps": 4, "save_steps": 2, "optim": "sgd"}
     train |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "logging_steps": 1} | training
     recipe = {
-        "run": {"name": name, "export_next_token": True},
+        "run": {"name": name, "export_next_token": export},
         "data": {"train": {"files": [str(data)], "max_length": 32}, "validation": {"fraction": 0.25}},
         "train": train,
     }

@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from launched import run_processes, try_processes
+from run_files import RunFiles
 from scoring_cases import LOSS, MANY, REWARD, kept, models_of, rows_of, write_base, write_reference, write_reward
+from shard_runs import run_shards
+from wmtp import train
 from wmtp.scoring import work
 from wmtp.scoring.scores import score_columns
 
@@ -107,3 +110,15 @@ def test_processes_with_other_data_do_not_mix_their_scores(zoo):
     for process in told(zoo, "apart", 2):
         assert "RANK 0 and 1 would compute different scores: data differ" in process["problem"]
         assert process["asked"] == []
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_keeps_the_scores_of_a_run_of_one(tmp_path):
+    files = RunFiles(tmp_path, "rho1-wmtp", train={"max_steps": 1})
+    train(*files.settings("one"))
+    config, recipe = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("config", "recipe"))
+    config["paths"]["output_dir"] = str(tmp_path / "two")
+    run_shards(tmp_path, config, recipe)
+    one, two = (figures(tmp_path / place) for place in ("one", "two"))
+    assert one == two
+    assert len(one) == 1

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from checkpoints import write_mtp_checkpoint
+from checkpoints import llama_metadata, write_llama_checkpoint, write_mtp_checkpoint
 from native_files import write_native
 from native_models import native
 from servers.relay import Relay
@@ -13,6 +13,7 @@ from servers.seaweed import upload_directory
 from shard_runs import is_close, run_alone, run_sharded, weights
 from tiny_models import tiny_mtp
 from wmtp.authoring.init import init_metadata
+from wmtp.metadata.file import write_metadata
 
 COUNTS = [1, 2, pytest.param(4, marks=pytest.mark.slow)]
 ONE_STEP = {"max_steps": 1, "save_steps": 1}
@@ -67,6 +68,15 @@ def test_a_run_that_goes_on_reads_rows_of_its_checkpoint_and_none_of_the_base_mo
     run_sharded(tmp_path, base, "run.name", **few)
     shares_of(tmp_path, 2)
     assert is_close(weights(run / "final"), weights(tmp_path / "final"), 0)
+
+
+def test_a_model_that_is_run_before_it_is_cut_is_read_whole_and_the_receipt_says_so(tmp_path):
+    base = write_llama_checkpoint(tmp_path / "base")
+    write_metadata(base, llama_metadata(wmtp_type="base_model", algorithm_compatibility=["baseline-mtp"]))
+    run_sharded(tmp_path, base, export=False, per_device_train_batch_size=2, **ONE_STEP)
+    receipt = json.loads((tmp_path / "runs" / "shards" / "final" / "receipt.json").read_text())
+    assert [share["read_bytes"] for share in receipt["shares"]] == [receipt["num_bytes"]] * 2
+    assert sum(share["kept_bytes"] for share in receipt["shares"]) == receipt["num_bytes"]
 
 
 def test_experts_stored_one_by_one_are_read_by_the_processes_that_keep_them(tmp_path):
