@@ -63,8 +63,9 @@ def test_several_processes_share_the_work_and_write_what_one_writes(zoo, alone, 
     assert all(column == columns[0] for column in columns)
     assert all(is_computed for is_computed, _, _ in columns[0])
     losses = [[index for name, batch in process["asked"] if name == "ref_nll" for index in batch] for process in found]
-    assert Counter(chain(*losses)) == Counter(range(len(MANY)))
-    assert max(map(len, losses)) < 2 * len(MANY) / count
+    num_texts = len(rows_of(MANY).table.texts)
+    assert Counter(chain(*losses)) == Counter(range(num_texts))
+    assert max(map(len, losses)) < 2 * num_texts / count
     assert not list((zoo / "scores").glob("*.parts"))
 
 
@@ -98,7 +99,7 @@ def test_what_one_process_finds_wrong_ends_all_of_them_and_names_it(zoo):
     run_processes(PROCESS, zoo, "broken")
     found = told(zoo, "broken", 2)
     failed = next(rank for rank in range(2) if found[rank]["error"] == "DataError")
-    assert f"document {len(MANY)} of data.train, token 2, is nan" in found[failed]["problem"]
+    assert f"document {len(rows_of(MANY).table.texts)} of data.train, token 2, is nan" in found[failed]["problem"]
     other = found[1 - failed]
     assert other["error"] == "TrainingError"
     assert f"the process with RANK {failed} could not compute its share of the scores" in other["problem"]

@@ -84,7 +84,7 @@ class Ranks:
                 " with it",
                 hint="what was wrong stands in the output of that process",
             )
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def of_first(self, act: Callable[[], Float[Tensor, "figures"] | None]) -> Float[Tensor, "figures"] | None:
         """Return what the first process finds, on all of them; raises what `each` does."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wmtp.devices import DType
 from wmtp.factory import create_model_loader
 from wmtp.load_plan.filling import assign_tensors
 from wmtp.load_plan.parameters import parameter_slots
@@ -31,7 +32,7 @@ class ModelReader:
         share: What this process keeps of a model in shards; None: it is loaded whole.
     """
 
-    def __init__(self, config: Config, dtype: str, share: Share | None) -> None:
+    def __init__(self, config: Config, dtype: DType, share: Share | None) -> None:
         devices = Devices(device="cpu", dtype="auto" if share else dtype)
         self._config, self._share = config.model_copy(update={"devices": devices}), share
 
