@@ -1,7 +1,7 @@
 """Run by torchrun from test_ranks.py: scores as one of several processes, and writes what this one was asked.
 
 `ranks_process.py ZOO HOW`: `whole` computes everything, `killed` sends SIGKILL to the process with RANK 1 at its third
-batch, `broken` meets a token for which the model gives no number, `apart` has other rows in each process.
+batch, `broken` has other rows in each process first (`apart`), then meets a token for which the model gives no number.
 """
 
 import json
@@ -29,16 +29,20 @@ def noted(answer, texts, batch, kind):
     return answered(answer, texts, batch, kind)
 
 
+def score(name, documents, *scores):
+    asked.clear()
+    try:
+        found = score_columns(rows_of(documents), scores, models_of(zoo), name="data.train")
+        facts = {column.score.name: [column.is_computed, column.where, column.all_figures.tolist()] for column in found}
+    except WmtpError as error:
+        facts = {"error": type(error).__name__, "problem": error.problem}
+    (zoo / f"{name}-{rank}.json").write_text(json.dumps({"asked": asked, **facts}))
+
+
 work._answered = noted
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
-facts = {}
-try:
-    documents = MANY[: len(MANY) - rank] if how == "apart" else MANY
-    scores = [LOSS, REWARD] if how == "whole" else [LOSS]
-    found = score_columns(rows_of(documents), scores, models_of(zoo), name="data.train")
-    facts = {column.score.name: [column.is_computed, column.where, column.all_figures.tolist()] for column in found}
-except WmtpError as error:
-    facts = {"error": type(error).__name__, "problem": error.problem}
-(zoo / f"{how}-{rank}.json").write_text(json.dumps({"asked": asked, **facts}))
+if how == "broken":
+    score("apart", MANY[: len(MANY) - rank], LOSS)
+score(how, MANY, *[LOSS, REWARD][: 2 if how == "whole" else 1])
 torch.distributed.destroy_process_group()

@@ -67,15 +67,15 @@ def test_several_processes_share_the_work_and_write_what_one_writes(zoo, alone, 
     assert Counter(chain(*losses)) == Counter(range(num_texts))
     assert max(map(len, losses)) < 2 * num_texts / count
     assert not list((zoo / "scores").glob("*.parts"))
+    assert len(uneven_batches_of_all(found)) == 1  # from which each finds out whether texts may share a batch
 
 
-def test_every_process_finds_out_from_the_same_batch_whether_texts_may_share_one(zoo):
-    run_processes(PROCESS, zoo, "whole")
-    rewards = [[batch for name, batch in process["asked"] if name == "reward"] for process in told(zoo, "whole", 2)]
+def uneven_batches_of_all(found):
+    """The batches of texts of several lengths whose rewards every process has computed."""
     lengths = [len(text) for text in rows_of(MANY).table.texts]
-    both = [batch for batch in rewards[0] if batch in rewards[1]]
-    assert len(both) == 1
-    assert len({lengths[index] for index in both[0]}) > 1
+    rewards = [[batch for name, batch in process["asked"] if name == "reward"] for process in found]
+    common = [batch for batch in rewards[0] if all(batch in other for other in rewards)]
+    return [batch for batch in common if len({lengths[index] for index in batch}) > 1]
 
 
 def test_where_one_process_is_killed_nothing_is_half_done_and_any_number_goes_on(zoo, alone, caplog):
@@ -90,13 +90,16 @@ def test_where_one_process_is_killed_nothing_is_half_done_and_any_number_goes_on
     assert len(figures(zoo)) == 1
 
 
-def test_what_one_process_finds_wrong_ends_all_of_them_and_names_it(zoo):
+def test_what_one_process_finds_wrong_ends_all_of_them_and_other_data_is_told_before(zoo):
     path = zoo / "ref" / "model.safetensors"
     tensors = load_file(path)
     rare = int(rows_of(MANY[-1:]).table.texts[0][0])  # only the last document has it
     tensors["model.embed_tokens.weight"][rare] = torch.nan
     save_file(tensors, path, {"format": "pt"})
     run_processes(PROCESS, zoo, "broken")
+    for process in told(zoo, "apart", 2):
+        assert "RANK 0 and 1 would compute different scores: data differ" in process["problem"]
+        assert process["asked"] == []
     found = told(zoo, "broken", 2)
     failed = next(rank for rank in range(2) if found[rank]["error"] == "DataError")
     assert f"document {len(rows_of(MANY).table.texts)} of data.train, token 2, is nan" in found[failed]["problem"]
@@ -104,13 +107,6 @@ def test_what_one_process_finds_wrong_ends_all_of_them_and_names_it(zoo):
     assert other["error"] == "TrainingError"
     assert f"the process with RANK {failed} could not compute its share of the scores" in other["problem"]
     assert not kept(zoo)
-
-
-def test_processes_with_other_data_do_not_mix_their_scores(zoo):
-    run_processes(PROCESS, zoo, "apart")
-    for process in told(zoo, "apart", 2):
-        assert "RANK 0 and 1 would compute different scores: data differ" in process["problem"]
-        assert process["asked"] == []
 
 
 @pytest.mark.slow
