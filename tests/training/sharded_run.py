@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from resident import resident_bytes
-from wmtp.settings.config import Config
-from wmtp.settings.recipe import Recipe
+from wmtp.settings.config import load_config
+from wmtp.settings.recipe import load_recipe
 from wmtp.training import run
 
 directory, *allowed = Path(sys.argv[1]), *sys.argv[2:]
@@ -32,8 +32,7 @@ def prepared_and_looked_at(*arguments):
 run.prepare = prepared_and_looked_at
 torch.set_num_threads(1)
 logging.basicConfig(level=logging.INFO, filename=directory / f"log-{os.environ['RANK']}.txt")
-config = Config.model_validate_json((directory / "config.json").read_text())
-recipe = Recipe.model_validate_json((directory / "recipe.json").read_text())
+config, recipe = load_config(directory / "config.json"), load_recipe(directory / "recipe.json")
 result = run.train(config, recipe, resume=bool(allowed), allow_change=allowed)
 if os.environ["RANK"] == "0":
     (directory / "result.json").write_text(json.dumps(result.to_dict()))
