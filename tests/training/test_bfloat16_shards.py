@@ -34,11 +34,16 @@ def test_what_is_computed_in_bfloat16_follows_float32_and_goes_on_bit_for_bit(tm
     # A sum of products in bfloat16 has 8 bits; of losses of some nats the second digit is sure.
     assert losses
     assert all(found[name] == pytest.approx(expected[name], abs=0.03) for name in losses)
-    ended = contents(run)
+    ended = without_receipts(run)
     for name in ("step-6", "final"):
         shutil.rmtree(run / name)
     in_bfloat16(files, "run.name")
-    assert contents(run) == ended
+    assert without_receipts(run) == ended
+
+
+def without_receipts(run):
+    """Every file but for what was read: of a checkpoint, that is half of what it is of a float32 model."""
+    return {name: content for name, content in contents(run).items() if not name.endswith("receipt.json")}
 
 
 def test_checkpoints_are_in_bfloat16_and_keep_beside_them_what_that_rounds(tmp_path):
