@@ -27,18 +27,21 @@ def in_bfloat16(files, *allowed):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_is_computed_in_bfloat16_follows_float32_and_goes_on_bit_for_bit(tmp_path, algorithm):
     files = RunFiles(tmp_path, algorithm, dropout=0.0, train={"optim": "adamw_torch"})
-    expected = wmtp.train(*files.settings("whole")).final_metrics
+    expected = wmtp.train(*files.settings("whole"))
     run = in_bfloat16(files)
-    found = json.loads((tmp_path / "result.json").read_text())["final_metrics"]
-    losses = [name for name in expected if name.startswith("eval_ce_")]
-    # A sum of products in bfloat16 has 8 bits; of losses of some nats the second digit is sure.
-    assert losses
-    assert all(found[name] == pytest.approx(expected[name], abs=0.03) for name in losses)
+    found = json.loads((tmp_path / "result.json").read_text())
+    # Of 8 bits each product keeps a rounding of 0.2 %; Adam's first steps make of small differences larger ones.
+    assert losses(found["initial_metrics"]) == pytest.approx(losses(expected.initial_metrics), rel=0.01)
+    assert losses(found["final_metrics"]) == pytest.approx(losses(expected.final_metrics), rel=0.03)
     ended = without_receipts(run)
     for name in ("step-6", "final"):
         shutil.rmtree(run / name)
     in_bfloat16(files, "run.name")
     assert without_receipts(run) == ended
+
+
+def losses(metrics):
+    return {name: value for name, value in metrics.items() if name.startswith("eval_ce_")}
 
 
 def without_receipts(run):
