@@ -74,8 +74,7 @@ def prepare(
     resolution = _resolved(config, recipe, algorithm)
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
-    sharded = recipe.train.sharding == "fsdp"
-    reader = ModelReader(config, training_dtype(config.devices), _share() if sharded else None)
+    reader = _reader(config, recipe)
     base = _loaded(reader, resolution)
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
@@ -97,10 +96,7 @@ def prepare(
     if old:
         old.check(record)
     # Only now: while a model scores, the one to train is not beside it on the device.
-    compute = _compute_dtype(trained, config) if sharded else None
-    base, trained, plain = _placed(base, trained, arguments, compute, reader)
-    if recipe.data.packs and _is_asked_in_shards(base.model, recipe):
-        check_packing(trained)
+    base, trained, plain = _placed(base, trained, arguments, config, recipe, reader)
     online = online_scorers(algorithm.scores, models, str(arguments.device))
     state, carried = partial(kept_state, algorithm, plain.model if plain else trained), carried_files(base)
     writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
@@ -144,8 +140,11 @@ def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:
     return config.model_copy(update={"trust": Trust(allow_code={**config.trust.allow_code, **allow_code})})
 
 
-def _share() -> Share:
-    return Share(torch.distributed.get_rank(), torch.distributed.get_world_size())
+def _reader(config: Config, recipe: Recipe) -> ModelReader:
+    share = None
+    if recipe.train.sharding == "fsdp":
+        share = Share(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return ModelReader(config, training_dtype(config.devices), share)
 
 
 def _compute_dtype(model: TrainedModel, config: Config) -> torch.dtype:
@@ -157,14 +156,18 @@ def _placed(
     base: LoadResult,
     model: TrainedModel,
     arguments: TrainingArguments,
-    compute: torch.dtype | None,
+    config: Config,
+    recipe: Recipe,
     reader: ModelReader,
 ) -> tuple[LoadResult, TrainedModel, PlainCopy | None]:
-    """Put a model on its device, in shards where `compute` is given; checkpoints are then written from a plain copy."""
-    if compute is None:
+    """Put a model on its device, in shards where that is asked; checkpoints are then written from a plain copy."""
+    if not reader.is_sharded:
         return base, model.to(arguments.device), None
+    compute = _compute_dtype(model, config)
     plain, read_bytes = PlainCopy(model, compute), reader.read_by_now(base)
     kept = shard_model(model, arguments.device, compute)
+    if recipe.data.packs and _is_asked_in_shards(base.model, recipe):
+        check_packing(model)
     logger.info("%s; it has read %s bytes of its files", kept, f"{read_bytes:,}")
     shares = shares_of_all(kept, read_bytes, arguments.device)
     receipt = replace(base.receipt, notes=(*base.receipt.notes, str(kept)), shares=shares)
