@@ -28,6 +28,13 @@ DOCUMENTS = [
     *(Document(line * repeats) for line in CODE_LINES for repeats in (1, 2)),
     Document("    return a + b\n", prompt="Add two numbers.\n"),
 ]
+# Many of one length, then of several; what the last one begins with, no other has.
+MANY = [
+    *[Document(CODE_LINES[3])] * 6,
+    *DOCUMENTS[:-1],
+    *[Document(line * 3) for line in CODE_LINES[:3]],
+    DOCUMENTS[-1],
+]
 
 
 def write_base(directory: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import wmtp
+from resident import resident_bytes
 from wmtp.training.gathering import PlainCopy
 from wmtp.training.sharding import shard_model
 
@@ -18,14 +19,7 @@ torch.distributed.init_process_group("gloo")
 model = wmtp.load_model(directory / "base")
 plain = PlainCopy(model, torch.float32)  # keeps the file mapped, so that the pages that were read can be counted
 report = shard_model(model, torch.device("cpu"), torch.float32)
-mapped, resident = False, 0
-for line in Path("/proc/self/smaps").read_text().splitlines():
-    first, *rest = line.split()
-    if "-" in first:
-        mapped = line.endswith("model.safetensors")
-    elif first == "Rss:" and mapped:
-        resident += 1024 * int(rest[0])
-facts = asdict(report) | {"resident": resident, "tensors": len(list(model.parameters()))}
+facts = asdict(report) | {"resident": resident_bytes("model.safetensors"), "tensors": len(list(model.parameters()))}
 (directory / f"share-{os.environ['RANK']}.json").write_text(json.dumps(facts))
 plain.update(model, directory)
 if os.environ["RANK"] == "0":

@@ -1,65 +1,22 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 import wmtp
 from checkpoints import write_mtp_checkpoint
 from launched import run_processes
+from shard_runs import FSDP, TRAINING, is_close, run_alone, run_sharded, weights
 from tiny_models import tiny_mtp
-from tiny_tokenizer import write_code_file
 from wmtp.errors import TrainingError
 from wmtp.publishing.publish import is_complete
-from wmtp.settings.config import Config
-from wmtp.settings.recipe import Recipe
-from wmtp.training.run import train
 from wmtp.training.saved_steps import published_checkpoints
-
-HERE = Path(__file__).parent
-FSDP = {"sharding": "fsdp"}
-
-
-def settings(directory, base, name, **training):
-    data = directory / "data"
-    data.mkdir(exist_ok=True)
-    for number in range(4):
-        write_code_file(data / f"{number}.py", repeats=number + 1)
-    paths = {"models": {"base": [str(base)]}, "output_dir": str(directory / "runs")}
-    config = {"paths": paths, "devices": {"device": "cpu"}, "tracking": {"report_to": []}}
-    train = {"algo": "baseline-mtp", "learning_rate": 1e-2, "max_steps": 4, "save_steps": 2, "optim": "sgd"}
-    train |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "logging_steps": 1} | training
-    recipe = {
-        "run": {"name": name, "export_next_token": True},
-        "data": {"train": {"files": [str(data)], "max_length": 32}, "validation": {"fraction": 0.25}},
-        "train": train,
-    }
-    return json.dumps(config), json.dumps(recipe)
-
-
-def run_sharded(directory, base, *allowed, name="shards", count=2, **training):
-    config, recipe = settings(directory, base, name, **FSDP | training)
-    (directory / "config.json").write_text(config)
-    (directory / "recipe.json").write_text(recipe)
-    run_processes(HERE / "sharded_run.py", directory, *allowed, count=count)
-    return json.loads((directory / "result.json").read_text())
-
-
-def run_alone(directory, base, *allowed, name="alone", **training):
-    config, recipe = settings(directory, base, name, **training)
-    parsed = Config.model_validate_json(config), Recipe.model_validate_json(recipe)
-    return train(*parsed, resume=bool(allowed), allow_change=allowed)
 
 
 @pytest.fixture
 def base(tmp_path):
     return write_mtp_checkpoint(tmp_path / "base", tiny_mtp("llama", 3, "transformer", vocab_size=128))
-
-
-def weights(directory):
-    return load_file(directory / "model.safetensors")
 
 
 PARTS = [{}, pytest.param({"trainable": "heads"}, marks=pytest.mark.slow)]
@@ -76,11 +33,6 @@ def test_a_run_in_shards_writes_what_one_process_writes(tmp_path, base, trained)
         assert is_close(weights(shards / name), weights(alone.run_directory / name), 1e-5)
     assert all(is_complete(path) for path in published_checkpoints(shards))
     assert wmtp.load_model(shards / "final").num_heads == 3
-
-
-def is_close(found, expected, tolerance):
-    assert found.keys() == expected.keys()
-    return max((found[name] - expected[name]).abs().max() for name in expected) <= tolerance
 
 
 def as_if_killed(run):
@@ -111,7 +63,7 @@ def test_a_run_in_shards_goes_on_bit_for_bit_and_in_another_number_of_processes(
 def test_every_process_reads_its_share_alone(tmp_path, count):
     model = tiny_mtp("llama", 3, "transformer", vocab_size=1 << 17, hidden_size=64)
     write_mtp_checkpoint(tmp_path / "base", model)
-    run_processes(HERE / "sharing_process.py", tmp_path, count=count)
+    run_processes(TRAINING / "sharing_process.py", tmp_path, count=count)
     shares = [json.loads((tmp_path / f"share-{rank}.json").read_text()) for rank in range(count)]
     total = shares[0]["total_bytes"]
     assert sum(share["kept_bytes"] for share in shares) == total

@@ -39,7 +39,8 @@ def make_trainer(
         kind = {"folds": algorithm.folds, "values_tokens": algorithm.values_tokens}
         model = with_learned_values(WithValueHead(model, 32, detach_trunk=algorithm.detach_trunk, **kind))
     if sharded:
-        torch.distributed.init_process_group("gloo")
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
         shard_model(model, torch.device("cpu"), torch.float32)
     arguments = TrainingArguments(
         output_dir=str(directory),
@@ -162,10 +163,10 @@ def test_a_step_is_the_gradient_of_the_sum_over_valid_pairs_by_their_number(tmp_
 def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     changes = {"optim": "sgd", "algorithm": name, "max_steps": 3}
     alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
-    run_processes(HERE / "two_processes.py", tmp_path, name)
+    run_processes(HERE / "two_processes.py", tmp_path, "ddp", 3, name)
     assert [(tmp_path / f"threads-{rank}.txt").read_text() for rank in (0, 1)] == ["", ""]  # they abort it now and then
-    together = torch.load(tmp_path / "parameters.pt", weights_only=True)
-    logs = json.loads((tmp_path / "logs.json").read_text())
+    together = torch.load(tmp_path / "0" / "parameters.pt", weights_only=True)
+    logs = json.loads((tmp_path / "0" / "logs.json").read_text())
     assert (alone - together).abs().max() < 1e-6
     trainer = make_trainer(tmp_path, batch=8, accumulation=1, **changes)
     trainer.train()
@@ -174,17 +175,21 @@ def test_two_processes_give_the_same_parameters_as_one(tmp_path, name):
     assert logs["eval"] == pytest.approx(expected, rel=1e-5)
 
 
-SHARED = [pytest.param(name, marks=() if name == "critic token ema" else pytest.mark.slow) for name in INVARIANT]
-
-
-@pytest.mark.parametrize("engine", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", SHARED)
-def test_ten_steps_of_two_processes_are_those_of_one(tmp_path, name, engine):
-    changes = {"optim": "sgd", "algorithm": name, "max_steps": 10}
-    alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
-    run_processes(HERE / "two_processes.py", tmp_path, name, engine, 10)
-    together = torch.load(tmp_path / "parameters.pt", weights_only=True)
-    assert (alone - together).abs().max() < 1e-5
+@pytest.mark.parametrize(
+    ("engine", "names"),
+    [
+        pytest.param("fsdp", ["critic token ema"], id="fsdp, one mode"),
+        pytest.param("fsdp", list(INVARIANT), id="fsdp", marks=pytest.mark.slow),
+        pytest.param("ddp", list(INVARIANT), id="ddp", marks=pytest.mark.slow),
+    ],
+)
+def test_ten_steps_of_two_processes_are_those_of_one(tmp_path, engine, names):
+    run_processes(HERE / "two_processes.py", tmp_path, engine, 10, *names)
+    for number, name in enumerate(names):
+        changes = {"optim": "sgd", "algorithm": name, "max_steps": 10}
+        alone = parameters_after(make_trainer(tmp_path, batch=8, accumulation=1, **changes))
+        together = torch.load(tmp_path / str(number) / "parameters.pt", weights_only=True)
+        assert (alone - together).abs().max() < 1e-5, name
 
 
 def test_a_process_that_has_seen_nothing_valid_joins_in_the_report_of_the_others(tmp_path):

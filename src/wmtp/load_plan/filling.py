@@ -12,6 +12,7 @@ from torch import nn
 from wmtp.errors import IntegrityError, TrustError
 from wmtp.load_plan.parameters import TORCH_DTYPES, ParameterSlot, parameter_slots
 from wmtp.load_plan.plan import Assignment
+from wmtp.load_plan.share import Share
 from wmtp.load_plan.weights import planned_values
 from wmtp.storage.store import Store
 from wmtp.untrusted import show, show_all
@@ -26,6 +27,7 @@ def assign_tensors(
     *,
     device: str | torch.device,
     mmap: bool,
+    share: Share | None = None,
 ) -> dict[str, torch.Tensor]:
     """Carry out the assignments of a plan.
 
@@ -35,6 +37,8 @@ def assign_tensors(
         store: The checkpoint's files.
         device: Where parameters and buffers end up.
         mmap: Use the files' pages as the parameters' memory, where they have paths on this machine.
+        share: Of the parameters that are put together in memory, only the rows of this process are read, and others may
+            be zero; for models that are cut right afterwards. None: all of them are.
 
     Returns:
         What each parameter and buffer was given, by every name of it.
@@ -43,8 +47,10 @@ def assign_tensors(
         IntegrityError: If what was read has another digest than it must, or a tied tensor differs from its twin.
     """
     _say_casts(store, assignments)
+    if share is not None:
+        share.whole.update(name for name, slot in slots.items() if not isinstance(slot.tensor, nn.Parameter))
     given: dict[str, torch.Tensor] = {}
-    for assignment, value in proven_values(store, assignments, device=device, mmap=mmap):
+    for assignment, value in proven_values(store, assignments, device=device, mmap=mmap, share=share):
         given |= _assign(slots, assignment, value)
     return given
 
@@ -75,7 +81,12 @@ def assign_blanks(
 
 
 def proven_values(
-    store: Store, assignments: Sequence[Assignment], *, device: str | torch.device, mmap: bool
+    store: Store,
+    assignments: Sequence[Assignment],
+    *,
+    device: str | torch.device,
+    mmap: bool,
+    share: Share | None = None,
 ) -> Iterator[tuple[Assignment, torch.Tensor]]:
     """Yield what `planned_values` yields, but second copies of tied tensors, which are compared with the first.
 
@@ -85,7 +96,7 @@ def proven_values(
     twice = {frozenset(assignment.names) for assignment in assignments if assignment.repeats}
     first: dict[frozenset[str], torch.Tensor] = {}
     waiting: list[tuple[Assignment, torch.Tensor]] = []
-    for assignment, value in planned_values(store, assignments, device=device, mmap=mmap):
+    for assignment, value in planned_values(store, assignments, device=device, mmap=mmap, share=share):
         if assignment.repeats:
             waiting.append((assignment, value))
             continue

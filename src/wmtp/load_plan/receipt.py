@@ -55,6 +55,23 @@ class LoadedParameter:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RankShare:
+    """What one process has read, and keeps, of a model that several keep in shards.
+
+    Attributes:
+        rank: Its number, from 0.
+        read_bytes: Bytes of stored tensors that it has read.
+        kept_bytes: Of its rows of all parameters, in the dtype in which they were loaded.
+        replicated_bytes: Of buffers, which every process has whole.
+    """
+
+    rank: int
+    read_bytes: int
+    kept_bytes: int
+    replicated_bytes: int
+
+
 @dataclass(frozen=True)
 class LoadReceipt:
     """What one load did; a copy stands in every checkpoint that training writes.
@@ -70,6 +87,7 @@ class LoadReceipt:
         code: `file: sha256:<hex>` for each file of the checkpoint whose code ran; empty for built-in classes.
         verified: `file: sha256:<hex>` for each file that was found to be what a lock pins; empty without a lock.
         notes: Anything else a reader should know, such as a class that could not be built without its parameters.
+        shares: What each process has read of a model in shards; empty where it is whole in every process.
     """
 
     uri: str
@@ -82,6 +100,7 @@ class LoadReceipt:
     code: dict[str, str]
     verified: dict[str, str]
     notes: tuple[str, ...] = ()
+    shares: tuple[RankShare, ...] = ()
 
     @classmethod
     def of_plan(cls, plan: LoadPlan, *, device: str, code: Mapping[str, str], verified: Mapping[str, str]) -> Self:
@@ -101,8 +120,8 @@ class LoadReceipt:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the receipt as plain JSON values."""
-        return asdict(self)
+        """Return the receipt as plain JSON values; shares where there are any."""
+        return {name: value for name, value in asdict(self).items() if value or name != "shares"}
 
     def to_json(self) -> str:
         """Return the receipt as the text of a receipt.json."""
@@ -125,6 +144,7 @@ class LoadReceipt:
         unverified = first_few([plain(file) for file in files if file not in self.verified])
         lines += [f"verified by the lock: {len(self.verified)} files"] if self.verified else []
         lines += [f"unverified, as no lock pins them: {', '.join(unverified)}"] if unverified else []
+        lines += [f"process {each.rank} has read {each.read_bytes:,} bytes" for each in self.shares]
         return [*lines, *self.notes]
 
 

@@ -16,6 +16,7 @@ from wmtp.load_plan.conversion.values import Assembly
 from wmtp.load_plan.parameters import TORCH_DTYPES
 from wmtp.load_plan.plan import Assignment
 from wmtp.load_plan.reading import NUM_THREADS, Read, Run, filled_runs, no_memory
+from wmtp.load_plan.share import Share
 from wmtp.storage.local import reading
 from wmtp.storage.order import in_order
 from wmtp.storage.store import Store
@@ -25,7 +26,12 @@ Planned = tuple[Assignment, Tensor]
 
 
 def planned_values(
-    store: Store, assignments: Sequence[Assignment], *, device: str | torch.device, mmap: bool
+    store: Store,
+    assignments: Sequence[Assignment],
+    *,
+    device: str | torch.device,
+    mmap: bool,
+    share: Share | None = None,
 ) -> Iterator[Planned]:
     """Yield every assignment with the value it gives, in no particular order.
 
@@ -36,16 +42,22 @@ def planned_values(
         mmap: Use the files' pages as the values' memory where the files have paths on this machine (private: writing
             to a value never reaches the file), and where a value is one stored tensor. False: read them into private
             memory.
+        share: Whose rows of parameters that are made of several tensors are read, and who takes down what was read.
+            None: everybody's.
 
     Raises:
         IntegrityError: If private memory has another digest than the one that a file must have.
     """
     if not (mmap and store.has_paths):
-        yield from _filled(store, assignments, device)
+        yield from _filled(store, assignments, device, share=share)
         return
     files = store.local_paths({tensor.file for assignment in assignments for tensor in assignment.tensors})
-    yield from _mapped([each for each in assignments if isinstance(each.source, TensorInfo)], files, device)
-    yield from _filled(store, [each for each in assignments if not isinstance(each.source, TensorInfo)], device, files)
+    stored = [each for each in assignments if isinstance(each.source, TensorInfo)]
+    if share is not None:
+        _take_down(share, [each for each in stored if not _is_used_in_place(each, device)])
+    yield from _mapped(stored, files, device)
+    made = [each for each in assignments if not isinstance(each.source, TensorInfo)]
+    yield from _filled(store, made, device, files, share=share)
 
 
 def _mapped(
@@ -75,26 +87,42 @@ def _filled(
     assignments: Sequence[Assignment],
     device: str | torch.device,
     files: Mapping[str, Path] | None = None,
+    *,
+    share: Share | None = None,
 ) -> Iterator[Planned]:
     if not assignments:
         return
-    uses = _Uses(store, assignments, device)
+    uses = _Uses(store, assignments, device, share)
+    if share is not None:
+        share.num_bytes += sum(read.tensor.num_bytes for read in uses.reads())
+        share.in_memory.update(name for assignment in assignments for name in assignment.names)
+    yield from uses.blanks
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for values in in_order(pool, uses.values_of, filled_runs(store, uses.reads(), files), ahead=NUM_THREADS):
             yield from values
 
 
 class _Uses:
-    """What every stored tensor is read for: to be a parameter as it is, or a part of some."""
+    """What every stored tensor is read for: to be a parameter as it is, or a part of some.
 
-    def __init__(self, store: Store, assignments: Sequence[Assignment], device: str | torch.device) -> None:
+    Attributes:
+        blanks: Parameters of which nothing is to be read.
+    """
+
+    def __init__(
+        self, store: Store, assignments: Sequence[Assignment], device: str | torch.device, share: Share | None
+    ) -> None:
         self._store, self._device = store, device
         self._whole = {a.source: a for a in assignments if isinstance(a.source, TensorInfo)}
         self._parts: dict[TensorInfo, list[tuple[Assignment, Assembly]]] = {}
+        self.blanks: list[Planned] = []
         for assignment in assignments:
             if not isinstance(assignment.source, TensorInfo):
-                assembly = Assembly(assignment.source, assignment.dtype)
-                for tensor in assignment.tensors:
+                own = None if share is None or assignment.names[0] in share.whole else share
+                assembly = Assembly(assignment.source, assignment.dtype, own)
+                if (blank := assembly.blank) is not None:
+                    self.blanks.append((assignment, blank.to(device)))
+                for tensor in filter(assembly.waits_for, assignment.tensors):
                     self._parts.setdefault(tensor, []).append((assignment, assembly))
 
     def reads(self) -> list[Read]:
@@ -152,6 +180,12 @@ def _map_file(path: Path) -> Tensor:
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
     except RuntimeError as error:
         raise no_memory(str(path), size, error) from error
+
+
+def _take_down(share: Share, assignments: Sequence[Assignment]) -> None:
+    """Count parameters that are read whole, to be cast."""
+    share.num_bytes += sum(assignment.source.num_bytes for assignment in assignments)
+    share.in_memory.update(name for assignment in assignments for name in assignment.names)
 
 
 def _is_used_in_place(assignment: Assignment, device: str | torch.device) -> bool:

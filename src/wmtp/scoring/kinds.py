@@ -60,9 +60,11 @@ class Kind(ABC):
 
     Attributes:
         per_token: Whether it is a figure for each token, or one for each document.
+        learns_of_padding: Whether the first batch of several lengths decides how later ones are answered.
     """
 
     per_token: bool
+    learns_of_padding = False
 
     def __init__(self, scored: Scored) -> None:
         self.scored = scored
@@ -116,6 +118,7 @@ class Reward(Kind):
     """What a model with one output says of a whole document."""
 
     per_token = False
+    learns_of_padding = True
 
     @override
     def check(self, rows: RowDataset) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,10 +23,11 @@ from wmtp.factory import Resolution, create_model_loader
 from wmtp.load_plan.parameters import target_dtype
 from wmtp.loaders.base import LoadResult
 from wmtp.scoring.fingerprint import model_fingerprint, tokenizer_identity
-from wmtp.scoring.kinds import KINDS, Kind, Scored, refuse_online
+from wmtp.scoring.kinds import KINDS, Answer, Kind, Scored, refuse_online
 from wmtp.scoring.nll import causal_model
 from wmtp.scoring.online import OnlineLosses
 from wmtp.scoring.quantised import quantise
+from wmtp.scoring.ranks import Ranks
 from wmtp.scoring.store import ScoreKey, ScoreStore
 from wmtp.scoring.work import compute
 from wmtp.settings.config import Config, Devices
@@ -137,7 +138,7 @@ def score_rows(rows: RowDataset, scores: Sequence[Score], models: ScoringModels,
     """Attach every score that is computed before training; computes what is not kept yet.
 
     Every score is checked before the first is computed, those for `online_scorers` too. Several processes may call it
-    at once: one computes, the others wait for its figures.
+    at once: those of one run compute a share each, others wait for the figures.
 
     Args:
         rows: The training data; scores that are columns of it are already there.
@@ -192,15 +193,17 @@ def checked_kind(rows: RowDataset, score: Score, models: ScoringModels, name: st
 
 
 def _kept_or_computed(rows: RowDataset, kind: Kind, models: ScoringModels) -> ScoredColumn:
-    started, where = time.monotonic(), kind.scored.checkpoint.where
+    started, where, ranks = time.monotonic(), kind.scored.checkpoint.where, Ranks()
     size = rows.num_tokens if kind.per_token else len(rows.lengths)
-    store = ScoreStore(models.directory, _key(rows, kind, models), size)
-    figures, is_computed = store.read(), False
+    key = ranks.each(lambda: _key(rows, kind, models))
+    ranks.require_same(asdict(key))
+    store = ScoreStore(models.directory, key, size)
+    figures, is_computed = ranks.of_first(store.read), False
     if figures is None:
-        with store.turn():
-            figures = store.read()
+        with ranks.turn(store.turn):
+            figures = ranks.of_first(store.read)
             if figures is None:
-                figures, is_computed = _computed(rows, kind, models, store), True
+                figures, is_computed = _computed(rows, kind, models, store, ranks), True
     logger.info("%s by %s: %s in %s", kind.scored.score.what, where, "kept" if is_computed else "found", store.path)
     count = size - len(rows.lengths) if kind.per_token else size
     mean = float(figures.sum(dtype=torch.float64)) / max(count, 1)
@@ -223,12 +226,16 @@ def _key(rows: RowDataset, kind: Kind, models: ScoringModels) -> ScoreKey:
     )
 
 
-def _computed(rows: RowDataset, kind: Kind, models: ScoringModels, store: ScoreStore) -> Tensor:
-    texts, device = kind.texts(rows), models.device
-    answer = kind.load(lambda: models.load(kind.scored.score, device).model, rows, device)
-    figures = compute(texts, answer, kind, store)
+def _computed(rows: RowDataset, kind: Kind, models: ScoringModels, store: ScoreStore, ranks: Ranks) -> Tensor:
+    def loaded() -> tuple[Sequence[Tensor], Answer]:
+        texts, device = kind.texts(rows), models.device
+        return texts, kind.load(lambda: models.load(kind.scored.score, device).model, rows, device)
+
+    texts, answer = ranks.each(loaded)
+    figures = compute(texts, answer, kind, store, ranks)
     about = {"uri": kind.scored.checkpoint.where, "base": models.base.where, "documents": len(texts)}
-    store.publish(figures, about | {"figures": len(figures), "torch": torch.__version__})
+    about |= {"figures": len(figures), "torch": torch.__version__}
+    ranks.each(lambda: store.publish(figures, about) if ranks.is_first else None)
     return figures
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wmtp.errors import DataError, IncompatibleModelError
 from wmtp.scoring.kinds import Answer, Kind
+from wmtp.scoring.ranks import Ranks
 from wmtp.scoring.store import ScoreStore
 from wmtp.trust.guards import scoring_errors
 
@@ -22,40 +23,99 @@ logger = logging.getLogger("wmtp")
 # 1 GB for so many, at 128k tokens of vocabulary and bf16.
 BATCH_TOKENS = 4096
 PART_SECONDS = 20.0
+# After which processes exchange what they have: the slower one is waited for, and a failure of one is heard.
+_ROUND_SECONDS = 5.0
 _REPORT_SECONDS = 15.0
 _SHOWN_DOCUMENTS = 8
 
 
-def compute(texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, store: ScoreStore) -> Tensor:
+def compute(
+    texts: Sequence[Int[Tensor, "tokens"]], answer: Answer, kind: Kind, store: ScoreStore, ranks: Ranks
+) -> Tensor:
     """Return the figures of all texts, joined in their order; parts are kept on the way, and found again.
+
+    Of several processes each answers whole batches of what one would answer, so that figures are the same to the bit.
 
     Args:
         texts: What the model reads of each document.
         answer: The model.
         kind: What it gives.
         store: Keeps the parts.
+        ranks: The processes that share the work.
 
     Raises:
         DataError: If a figure is not finite.
         IncompatibleModelError: If the model raises anything.
+        TrainingError: If another process has failed.
     """
     # The longest first: what does not fit into memory shows at once, and neighbours are of about one length.
     lengths = [len(text) for text in texts]
     order = sorted(range(len(texts)), key=lambda index: (-lengths[index], index))
     sizes = [lengths[index] if kind.per_token else 1 for index in order]
-    parts = _Parts(store, sizes)
-    progress = _Progress(kind, [lengths[index] for index in order], parts.num_texts)
+    parts = _Parts(store, sizes, ranks)
+    progress = _Progress(kind, [lengths[index] for index in order], parts.num_texts, is_heard=ranks.is_first)
+    before, left = (list(batches(some, texts)) for some in (order[: parts.num_texts], order[parts.num_texts :]))
+    asked = _Asked(answer, texts, before + left, kind)
     try:
-        for batch in batches(order[parts.num_texts :], texts):
-            figures = _answered(answer, texts, batch, kind)
-            for index, found in zip(batch, figures, strict=True):
-                _require_finite(found, index, kind)
-            parts.add(figures)
-            progress.add(len(batch))
+        for places in _rounds(range(len(before), len(asked.batches)), ranks):
+            parts.add(_shared(asked, places, ranks))
+            progress.add(sum(len(asked.batches[place]) for place in places))
     finally:
         parts.keep()
     placed = dict(zip(order, torch.cat(parts.parts).split(sizes), strict=True))
     return torch.cat([placed[index] for index in range(len(texts))])
+
+
+def _rounds(places: Sequence[int], ranks: Ranks) -> Iterator[Sequence[int]]:
+    """Yield batches, by their places, after which the processes meet: one alone, or some seconds' work of several."""
+    done, each = 0, 1
+    while done < len(places):
+        started = time.monotonic()
+        yield places[done : done + each * ranks.count]
+        done += each * ranks.count
+        if ranks.count > 1:
+            wanted = int(each * _ROUND_SECONDS / max(time.monotonic() - started, 1e-3))
+            wanted = max(1, min(wanted, 2 * each))
+            each = int(ranks.total(torch.tensor(wanted if ranks.is_first else 0)))
+
+
+def _shared(asked: _Asked, places: Sequence[int], ranks: Ranks) -> Float[Tensor, "figures"]:
+    """Return the figures of some batches, each of which one process answers."""
+    own = range(ranks.rank, len(places), ranks.count)
+    found = ranks.each(lambda: {each: asked(places[each]) for each in own})
+    sizes = [asked.num_figures(place) for place in places]
+    given = [found[each] if each in found else torch.zeros(size) for each, size in enumerate(sizes)]
+    return ranks.put_together(torch.cat(given)) if ranks.count > 1 else torch.cat(given)
+
+
+class _Asked:
+    """A model that is asked batch by batch, and whose answers depend on no batch that another process is asked.
+
+    Attributes:
+        batches: Indices of texts, by the place of their batch.
+    """
+
+    def __init__(self, answer: Answer, texts: Sequence[Tensor], parts: list[list[int]], kind: Kind) -> None:
+        self.batches = parts
+        self._answer, self._texts, self._kind = answer, texts, kind
+        uneven = (place for place, batch in enumerate(parts) if len({len(texts[index]) for index in batch}) > 1)
+        self._decisive = next(uneven, None) if kind.learns_of_padding else None
+
+    def __call__(self, place: int) -> Float[Tensor, "figures"]:
+        if self._decisive is not None and self._decisive <= place:
+            decisive, self._decisive = self._decisive, None
+            if decisive < place:  # somebody else's, or of an earlier run: what it shows is needed here as well
+                self(decisive)
+        batch = self.batches[place]
+        figures = _answered(self._answer, self._texts, batch, self._kind)
+        for index, found in zip(batch, figures, strict=True):
+            _require_finite(found, index, self._kind)
+        return torch.cat([torch.atleast_1d(found) for found in figures])
+
+    def num_figures(self, place: int) -> int:
+        """Return how many figures a batch has."""
+        batch = self.batches[place]
+        return sum(len(self._texts[index]) for index in batch) if self._kind.per_token else len(batch)
 
 
 def _answered(answer: Answer, texts: Sequence[Tensor], batch: list[int], kind: Kind) -> list[Tensor]:
@@ -84,41 +144,48 @@ def _documents(batch: Sequence[int], texts: Sequence[Tensor], kind: Kind) -> str
 
 
 class _Parts:
-    """What is done so far, in the order of the work; on disk up to the last few seconds."""
+    """What is done so far, in the order of the work; on disk, by the first process, up to the last few seconds."""
 
-    def __init__(self, store: ScoreStore, sizes: list[int]) -> None:
-        self.parts = store.resumed()
-        self._store, self._waiting, self._since = store, list[Tensor](), time.monotonic()
-        self._done = sum(map(len, self.parts))
+    def __init__(self, store: ScoreStore, sizes: list[int], ranks: Ranks) -> None:
+        found = ranks.of_first(lambda: torch.cat([torch.zeros(0), *store.resumed()]))
+        assert found is not None
+        self._store, self._ranks, self._waiting, self._since = store, ranks, list[Tensor](), time.monotonic()
         ends = [0, *accumulate(sizes)]
-        if self._done not in ends:  # parts of some other order
-            self.parts, self._done = [], 0
+        # Parts of some other order are of no use.
+        self.parts, self._done = ([found], len(found)) if len(found) in ends else ([], 0)
         self.num_texts = ends.index(self._done)
 
-    def add(self, figures: Sequence[Tensor]) -> None:
-        self._waiting += [torch.atleast_1d(found) for found in figures]
-        if time.monotonic() - self._since > PART_SECONDS:
-            self.keep()
+    def add(self, figures: Tensor) -> None:
+        self._waiting.append(figures)
+        if int(self._ranks.total(torch.tensor(int(self._is_due)))):
+            self._ranks.each(self.keep)
 
     def keep(self) -> None:
         if self._waiting:
             part = torch.cat(self._waiting)
-            self._store.add(self._done, part)
+            if self._ranks.is_first:
+                self._store.add(self._done, part)
             self.parts.append(part)
             self._done += len(part)
         self._waiting, self._since = [], time.monotonic()
+
+    @property
+    def _is_due(self) -> bool:
+        return self._ranks.is_first and time.monotonic() - self._since > PART_SECONDS
 
 
 class _Progress:
     """Log lines, every so often."""
 
-    def __init__(self, kind: Kind, lengths: list[int], num_done: int) -> None:
+    def __init__(self, kind: Kind, lengths: list[int], num_done: int, *, is_heard: bool) -> None:
         self._label = f"{kind.scored.score.what} by {kind.scored.checkpoint.where}"
         self._ends = [0, *accumulate(lengths)]
         self._first, self._num_done = self._ends[num_done], num_done
         self._started = self._reported = time.monotonic()
         resumed = f", resumed after {self._first:,}" if num_done else ""
-        logger.info("%s: %d documents, %s tokens%s", self._label, len(lengths), f"{self._ends[-1]:,}", resumed)
+        self._level = logging.INFO if is_heard else logging.DEBUG
+        total = f"{self._ends[-1]:,}"
+        logger.log(self._level, "%s: %d documents, %s tokens%s", self._label, len(lengths), total, resumed)
 
     def add(self, num_texts: int) -> None:
         self._num_done += num_texts
@@ -126,7 +193,8 @@ class _Progress:
         if now - self._reported > _REPORT_SECONDS:
             self._reported, done, total = now, self._ends[self._num_done], self._ends[-1]
             rate = (done - self._first) / (now - self._started)
-            logger.info("%s: %s of %s tokens, %s a second", self._label, f"{done:,}", f"{total:,}", f"{rate:,.0f}")
+            facts = (f"{done:,}", f"{total:,}", f"{rate:,.0f}")
+            logger.log(self._level, "%s: %s of %s tokens, %s a second", self._label, *facts)
 
 
 def batches(order: Sequence[int], texts: Sequence[Tensor]) -> Iterator[list[int]]:

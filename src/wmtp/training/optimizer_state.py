@@ -1,4 +1,4 @@
-"""The state of an optimizer by the names of parameters: as tensors and numbers, and put back from them."""
+"""What goes on beside a model: the state of its optimizer by the names of parameters, and values before rounding."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from wmtp.training.optimizer_step import value_parameters
 from wmtp.training.sharding import shard_like
 
 logger = logging.getLogger("wmtp")
+
+# A kind that no optimizer of torch or transformers gives to what it keeps.
+_UNROUNDED = "unrounded"
 
 
 def optimizer_state(optimizer: Optimizer, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, float | int]]:
@@ -30,6 +36,28 @@ def optimizer_state(optimizer: Optimizer, model: nn.Module) -> tuple[dict[str, T
     return tensors, numbers
 
 
+def unrounded_values(model: nn.Module) -> dict[str, Tensor]:
+    """Return the float32 values of parameters that a checkpoint of the model holds in fewer bits, by name."""
+    whole = {id(parameter) for parameter in value_parameters(model)}  # in checkpoints as they are
+    held = {name: parameter.detach() for name, parameter in model.named_parameters() if id(parameter) not in whole}
+    return {f"{_UNROUNDED}.{name}": value for name, value in held.items() if value.dtype == torch.float32}
+
+
+@torch.no_grad()
+def restore_unrounded(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters that are float32 the values that `unrounded_values` returned; without any, nothing is done."""
+    for name, parameter in model.named_parameters():
+        value = tensors.get(f"{_UNROUNDED}.{name}")
+        if value is None or parameter.dtype != value.dtype:
+            continue
+        if isinstance(parameter, DTensor):
+            kept = shard_like(value, parameter)
+            assert isinstance(kept, DTensor)
+            parameter.to_local().copy_(kept.to_local())
+        else:
+            parameter.copy_(value)
+
+
 def restore_optimizer(
     optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], numbers: Mapping[str, float | int]
 ) -> None:
@@ -42,6 +70,8 @@ def restore_optimizer(
     left = []
     for key, value in {**tensors, **numbers}.items():
         kind, _, name = key.partition(".")
+        if kind == _UNROUNDED:
+            continue
         if name in places:
             kept = shard_like(value, parameters[name]) if isinstance(value, Tensor) else value
             state.setdefault(places[name], {})[kind] = kept

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
@@ -21,7 +22,8 @@ from wmtp.data.mixing import mixed
 from wmtp.data.rows import RowDataset
 from wmtp.devices import training_device, training_dtype
 from wmtp.errors import TrainingError
-from wmtp.factory import ComponentFactory, Resolution, create_model_loader, resolve_models
+from wmtp.factory import ComponentFactory, Resolution, resolve_models
+from wmtp.load_plan.share import Share
 from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable, unwrapped
 from wmtp.models.mtp import MTPForCausalLM
@@ -33,12 +35,13 @@ from wmtp.run_plan.needs import require_needs
 from wmtp.run_plan.trained import trained_parameters
 from wmtp.scoring.fingerprint import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
-from wmtp.settings.config import Config, Devices, Trust
+from wmtp.settings.config import Config, Trust
 from wmtp.settings.recipe import Recipe
 from wmtp.training.arguments import training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files
 from wmtp.training.gathering import PlainCopy
 from wmtp.training.identity import RunRecord
+from wmtp.training.loading import ModelReader, shares_of_all
 from wmtp.training.prepared import PreparedRun
 from wmtp.training.rendezvous import join_processes
 from wmtp.training.restoring import TrainedModel, kept_state, restore_algorithm
@@ -71,9 +74,8 @@ def prepare(
     resolution = _resolved(config, recipe, algorithm)
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
-    sharded = recipe.train.sharding == "fsdp"
-    opened = _on_cpu(config, as_stored=sharded)
-    base = _loaded(opened, resolution)
+    reader = _reader(config, recipe)
+    base = _loaded(reader, resolution)
     model = trainable(base.model, backend=recipe.loss.backend)
     heads, vocab_size, width = _probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
@@ -84,7 +86,7 @@ def prepare(
     record = RunRecord(recipe, base, _facts(config, arguments, fingerprints))
     trained = restore_algorithm(algorithm, model, base, width, recipe.run.seed)
     if old:
-        old.take_over(record, algorithm, trained, opened)
+        old.take_over(record, algorithm, trained, reader)
     models = ScoringModels.of(config, resolution, base.checkpoint, base.tokenizer)
     rows = score_rows(rows, algorithm.scores, models, name="data.train")
     # Only now: a row that is drawn several times is scored once.
@@ -94,8 +96,7 @@ def prepare(
     if old:
         old.check(record)
     # Only now: while a model scores, the one to train is not beside it on the device.
-    compute = _compute_dtype(trained, config) if sharded else None
-    base, trained, plain = _placed(base, trained, arguments, compute)
+    base, trained, plain = _placed(base, trained, arguments, config, recipe, reader)
     online = online_scorers(algorithm.scores, models, str(arguments.device))
     state, carried = partial(kept_state, algorithm, plain.model if plain else trained), carried_files(base)
     writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
@@ -111,8 +112,8 @@ def _resolved(config: Config, recipe: Recipe, algorithm: Algorithm) -> Resolutio
     return resolution
 
 
-def _loaded(config: Config, resolution: Resolution) -> LoadResult:
-    base = create_model_loader(config).load(resolution.chosen["base"].uri)
+def _loaded(reader: ModelReader, resolution: Resolution) -> LoadResult:
+    base = reader.load(resolution.chosen["base"].uri)
     _refuse_float16(base)
     stored_once(base.model.state_dict())  # what no checkpoint can hold is refused now, rather than after training
     return base
@@ -139,12 +140,11 @@ def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:
     return config.model_copy(update={"trust": Trust(allow_code={**config.trust.allow_code, **allow_code})})
 
 
-def _on_cpu(config: Config, *, as_stored: bool) -> Config:
-    # The training arguments know which device belongs to this process.
-    training_device(config.devices)
-    # What is to be sharded stays pages of its files, of which a process then reads its share alone.
-    dtype = "auto" if as_stored else training_dtype(config.devices)
-    return config.model_copy(update={"devices": Devices(device="cpu", dtype=dtype)})
+def _reader(config: Config, recipe: Recipe) -> ModelReader:
+    share = None
+    if recipe.train.sharding == "fsdp":
+        share = Share(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return ModelReader(config, training_dtype(config.devices), share)
 
 
 def _compute_dtype(model: TrainedModel, config: Config) -> torch.dtype:
@@ -153,15 +153,24 @@ def _compute_dtype(model: TrainedModel, config: Config) -> torch.dtype:
 
 
 def _placed(
-    base: LoadResult, model: TrainedModel, arguments: TrainingArguments, compute: torch.dtype | None
+    base: LoadResult,
+    model: TrainedModel,
+    arguments: TrainingArguments,
+    config: Config,
+    recipe: Recipe,
+    reader: ModelReader,
 ) -> tuple[LoadResult, TrainedModel, PlainCopy | None]:
-    """Put a model on its device, in shards where `compute` is given; checkpoints are then written from a plain copy."""
-    if compute is None:
+    """Put a model on its device, in shards where that is asked; checkpoints are then written from a plain copy."""
+    if not reader.is_sharded:
         return base, model.to(arguments.device), None
-    plain = PlainCopy(model, compute)
+    compute = _compute_dtype(model, config)
+    plain, read_bytes = PlainCopy(model, compute), reader.read_by_now(base)
     kept = shard_model(model, arguments.device, compute)
-    logger.info("%s", kept)
-    receipt = replace(base.receipt, notes=(*base.receipt.notes, str(kept)))
+    if recipe.data.packs and _is_asked_in_shards(base.model, recipe):
+        check_packing(model)
+    logger.info("%s; it has read %s bytes of its files", kept, f"{read_bytes:,}")
+    shares = shares_of_all(kept, read_bytes, arguments.device)
+    receipt = replace(base.receipt, notes=(*base.receipt.notes, str(kept)), shares=shares)
     return replace(base, model=unwrapped(without_value_head(plain.model)), receipt=receipt), model, plain
 
 
@@ -198,9 +207,14 @@ def _horizon(model: MTPForCausalLM | ForeignModel, heads: int, recipe: Recipe) -
             "run.export_next_token is true, and the base model's own class has no trunk that can stand alone",
             hint="set run.export_next_token: false; only models of the class MTPForCausalLM are exported",
         )
-    if recipe.data.packs:
+    if recipe.data.packs and not _is_asked_in_shards(unwrapped(model), recipe):
         check_packing(model)
     return horizon
+
+
+def _is_asked_in_shards(model: nn.Module, recipe: Recipe) -> bool:
+    # To ask one of ours before it is cut, every process would read it whole.
+    return recipe.train.sharding == "fsdp" and isinstance(model, MTPForCausalLM)
 
 
 def _require_heads(algorithm: Algorithm, horizon: int) -> None:

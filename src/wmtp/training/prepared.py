@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
@@ -111,6 +112,7 @@ class PreparedRun:
         return going_on_after_errors(save) if continues else save
 
     def _trainer(self, arguments: TrainingArguments, rows: RowDataset, **more: Any) -> WMTPTrainer:
+        rounds = self.plain is not None and self.plain.dtype != torch.float32
         return WMTPTrainer(
             model=self.model,
             args=arguments,
@@ -120,5 +122,6 @@ class PreparedRun:
             head_prior=self.head_prior,
             online=self.online,
             before_saving=self.gather,
+            saves_unrounded=rounds and not more.get("values_only"),  # until then the trunk is what the base model is
             **more,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -82,6 +83,12 @@ class JoinedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         table[rank, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).float()
         rows = self.total(table).to(torch.uint8)
         return [bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)]
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        # Trainer asks a configuration for it that only its own models have; and put off until the last micro-batch, the
+        # gradients of the whole model would be in every process.
+        yield
 
     def end(self) -> None:
         """Part from the other processes, and from trackers; the trainer can do nothing more afterwards.

@@ -21,7 +21,13 @@ from wmtp.errors import TrainingError
 from wmtp.publishing.training_state import LoopState, ProcessState
 from wmtp.training.gathering import gathered
 from wmtp.training.meter import HeadMeter, WeightMeter
-from wmtp.training.optimizer_state import optimizer_state, restore_optimizer, restore_schedule
+from wmtp.training.optimizer_state import (
+    optimizer_state,
+    restore_optimizer,
+    restore_schedule,
+    restore_unrounded,
+    unrounded_values,
+)
 from wmtp.training.processes import JoinedTrainer
 from wmtp.training.random_state import random_numbers, set_random_numbers
 from wmtp.training.reading_order import ReadingOrder
@@ -44,6 +50,8 @@ class ResumableTrainer(JoinedTrainer):
         before_saving: Called on all processes before that.
         resumed: What `save` was given, to go on from there; None: begin.
         stop: Whether this process is asked to stop.
+        saves_unrounded: Whether checkpoints hold the model in fewer bits than it is trained in, so that going on needs
+            the rest.
         arguments: What `transformers.Trainer` takes.
     """
 
@@ -57,6 +65,7 @@ class ResumableTrainer(JoinedTrainer):
         before_saving: Callable[[], None] = lambda: None,
         resumed: Loop | None = None,
         stop: StopRequest | None = None,
+        saves_unrounded: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
@@ -64,6 +73,7 @@ class ResumableTrainer(JoinedTrainer):
         self.add_callback(self._stop)
         self._num_heads, self._meter, self._weights = horizon, HeadMeter(horizon), WeightMeter()
         self._publish, self._before_saving, self._resumed = save, before_saving, resumed
+        self._saves_unrounded = saves_unrounded
         self._order = ReadingOrder(1, 1)
         self._began, self._seconds_before = time.time(), resumed[0].seconds if resumed else 0.0
         if resumed:
@@ -126,6 +136,7 @@ class ResumableTrainer(JoinedTrainer):
         if self._resumed is None:
             return
         loop, tensors = self._resumed
+        restore_unrounded(self.model, tensors)
         restore_optimizer(self._plain_optimizer, self.model, tensors, loop.numbers)
         restore_schedule(self.lr_scheduler, self._plain_optimizer, loop.schedule)
 
@@ -175,6 +186,7 @@ class ResumableTrainer(JoinedTrainer):
         )
         processes = [ProcessState.model_validate_json(text) for text in self.of_every_process(own.model_dump_json())]
         tensors, numbers = optimizer_state(self._plain_optimizer, self.model)
+        tensors |= unrounded_values(self.model) if self._saves_unrounded else {}
         state = self.state
         loop = LoopState(
             step=state.global_step,

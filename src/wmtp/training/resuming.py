@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wmtp.algorithms.base import Algorithm
-from wmtp.factory import create_model_loader
 from wmtp.load_plan.parameters import parameter_slots
-from wmtp.settings.config import Config
 from wmtp.storage.opening import open_store
 from wmtp.training.identity import RunRecord
+from wmtp.training.loading import ModelReader
 from wmtp.training.lora import of_adapter, take_adapters
 from wmtp.training.processes import together
 from wmtp.training.restoring import restore_kept
@@ -56,21 +55,22 @@ class Continuation:
         parent = directory / STAGE_OF_VALUES if found < 0 else directory
         return cls(SavedStep.read(parent / f"step-{abs(found)}"), tuple(allowed), device)
 
-    def take_over(self, record: RunRecord, algorithm: Algorithm, model: nn.Module, config: Config) -> None:
+    def take_over(self, record: RunRecord, algorithm: Algorithm, model: nn.Module, reader: ModelReader) -> None:
         """Give a model and its algorithm what the checkpoint has of them, if this is still the same run.
 
         Args:
             record: What the run is made of now, but for scores.
             algorithm: Takes over its running figures.
             model: What is trained, value heads included, with the weights of the base model.
-            config: How models are loaded.
+            reader: What has loaded the base model.
 
         Raises:
             TrainingError: If the run is made of something else that was not allowed to differ.
         """
         together(partial(record.refuse_other, self.saved.path, self.saved.run, self.allowed), self.device)
         if self.saved.run.stage == "model":
-            _take_weights(record.model, create_model_loader(config).load(self.saved.path).model)
+            trained = reader.load(self.saved.path).model
+            (_take_pages if reader.is_sharded else _take_weights)(record.model, trained)
             take_adapters(record.model, self.saved.path)
         restore_kept(algorithm, model, open_store(self.saved.path))
         record.explained = self.saved.run.explained
@@ -87,3 +87,12 @@ def _take_weights(model: nn.Module, trained: nn.Module) -> None:
     for name, slot in parameter_slots(model):
         if not of_adapter(name):
             slot.tensor.copy_(slots[name].tensor)
+
+
+def _take_pages(model: nn.Module, trained: nn.Module) -> None:
+    """Put parameters in the place of others, rather than copy values of which a process needs its rows alone."""
+    slots, given = dict(parameter_slots(trained)), dict[Tensor, Tensor]()
+    for name, slot in parameter_slots(model):
+        old = slot.tensor
+        slot.assign(given.get(old, slots[name].tensor.detach()))
+        given.setdefault(old, slot.tensor)  # those that were one object stay one

@@ -15,6 +15,7 @@ from wmtp.load_plan.conversion.dequantise import dequantised
 from wmtp.load_plan.conversion.nodes import Dequantised, Joined, Made, Node, Rearranged, Taken, stored_in
 from wmtp.load_plan.parameters import TORCH_DTYPES
 from wmtp.load_plan.reading import no_memory
+from wmtp.load_plan.share import Share, blank
 
 _DIRECT_BYTES = 1 << 20  # smaller ones are read together with their neighbours
 
@@ -35,6 +36,16 @@ class _Region:
             value = value.select(dim, start) if length is None else value.narrow(dim, start, length)
         return value
 
+    def rows(self, length: int) -> range:
+        """Return which rows of the parameter, which has so many, it has a part in."""
+        first, count = 0, length
+        for dim, start, taken in self.place:
+            if dim == 0:
+                first, count = first + start, 1 if taken is None else taken
+                if taken is None:
+                    break  # further steps go on within one row
+        return range(first, first + count)
+
 
 class Assembly:
     """A parameter that is being made, as the tensors that it is made of arrive in any order.
@@ -42,10 +53,12 @@ class Assembly:
     Args:
         made: What it is made of.
         dtype: Of the parameter, in safetensors' notation.
+        share: Which rows are wanted; parts that have none of them are left zero. None: all.
     """
 
-    def __init__(self, made: Made, dtype: str) -> None:
+    def __init__(self, made: Made, dtype: str, share: Share | None = None) -> None:
         self._made, self._dtype, self._lock = made, TORCH_DTYPES[dtype], threading.RLock()
+        self._share = share
         self._value: Tensor | None = None
         self._arrived: dict[str, Tensor] = {}
         self._regions: dict[str, list[_Region]] = {}
@@ -53,10 +66,28 @@ class Assembly:
         self._num_waiting = 0
         for place, node in _regions(made.node, ()):
             region = _Region(place, node, {tensor.name for tensor in stored_in(node)})
+            if not self._is_wanted(region):
+                continue
             self._num_waiting += 1
             for name in region.waits_for:
                 self._regions.setdefault(name, []).append(region)
                 self._num_uses[name] += 1
+
+    def _is_wanted(self, region: _Region) -> bool:
+        if self._share is None or not self._made.shape:
+            return True
+        length = self._made.shape[0]
+        found, wanted = region.rows(length), self._share.rows(length)
+        return max(found.start, wanted.start) < min(found.stop, wanted.stop)
+
+    def waits_for(self, tensor: TensorInfo) -> bool:
+        """Whether a stored tensor is yet to be delivered, for a part that is wanted."""
+        return tensor.name in self._regions
+
+    @property
+    def blank(self) -> Tensor | None:
+        """The parameter, where it is whole without any tensor: no row of it is wanted."""
+        return None if self._num_waiting else self._memory()
 
     def memory_for(self, tensor: TensorInfo) -> Tensor:
         """Return the bytes of the parameter that a stored tensor's bytes can be read to."""
@@ -107,6 +138,8 @@ class Assembly:
 
     def _empty(self) -> Tensor:
         try:
+            if self._share is not None:
+                return blank(self._made.shape, self._dtype)
             return torch.empty(self._made.shape, dtype=self._dtype, device="cpu")
         except RuntimeError as error:
             num_bytes = self._made.num_elements * self._dtype.itemsize
