@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wmtp.cli.options import AsJSON
+from wmtp.cli.options import AsJSON, amount
 from wmtp.cli.output import Output, table
 from wmtp.untrusted import plain
 from wmtp.wording import counted, size
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from wmtp.storage.cached.upkeep import Removed
 
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
-_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(kB|MB|GB|TB|KiB|MiB|GiB|TiB|)", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_BYTES = {
-    "": 1,
-    **{f"{u}b": 1000**n for n, u in enumerate("kmgt", 1)},
-    **{f"{u}ib": 1024**n for n, u in enumerate("kmgt", 1)},
-}
 
 cache_app = typer.Typer(
     help="Look after the cache of fetched files.",
@@ -43,13 +37,6 @@ def _age(text: str) -> float:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no time; write a number and one of s, m, h, d, w, such as 30d")
     return float(match[1]) * _SECONDS[match[2]]
-
-
-def _amount(text: str) -> int:
-    match = _AMOUNT.fullmatch(text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no size; write a number and one of kB, MB, GB, TB, such as 50GB")
-    return int(float(match[1]) * _BYTES[match[2].lower()])
 
 
 @cache_app.command("ls")
@@ -98,7 +85,7 @@ def prune(
     ] = None,
     max_size: Annotated[
         int | None,
-        typer.Option("--max-size", parser=_amount, metavar="SIZE", help="Remove the least used above it, as 50GB."),
+        typer.Option("--max-size", parser=amount, metavar="SIZE", help="Remove the least used above it, as 50GB."),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
