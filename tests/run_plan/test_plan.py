@@ -245,7 +245,9 @@ def test_planning_imports_no_torch(plan, tmp_path):
 def test_documents_of_a_small_file_by_gzip_are_counted_and_not_guessed(tmp_path, parts):
     path = tmp_path / "data.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "one"}\n') * parts)
-    assert estimate_data(Data.model_validate({"train": {"files": [str(path)]}}), [], TokenCounter(None)).documents == parts
+    assert (
+        estimate_data(Data.model_validate({"train": {"files": [str(path)]}}), [], TokenCounter(None)).documents == parts
+    )
 
 
 def test_what_is_not_trained_has_no_gradients_and_costs_less(plan, zoo):

@@ -1,8 +1,8 @@
 """About how much of a forward pass is kept for the backward pass, from shapes of parameters and config.json.
 
-Source: Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1, counts it tensor by tensor for one architecture. Here it
-is counted from the matrices of each layer, whatever it is: a matrix between the width of the model and another width
-keeps values of that other width. Attention is taken for one that keeps no scores.
+Source: Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1, counts it tensor by tensor for one architecture. Here
+    it is counted from the matrices of each layer, whatever it is: a matrix between the width of the model and another
+    width keeps values of that other width. Attention is taken for one that keeps no scores.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ class Activations:
 
     Attributes:
         kept: From the forward pass of a batch for its backward pass.
+        recomputed: Of one layer, while it is computed again in the backward pass.
         loss: Of logits, while the loss of some positions is computed.
     """
 
     kept: int
+    recomputed: int
     loss: int
 
 
@@ -62,14 +64,14 @@ def activations_of(recipe: Recipe, base: Checkpoint, shapes: ModelShapes, width:
     mask = rows * length * length * width if recipe.data.train.packing else 0
     layers = [unit for name, unit in shapes.units().items() if name and any(each.is_trained for each in unit)]
     sizes = [_layer(unit, config, dim, width) * tokens + mask * _attends(unit) for unit in layers]
-    if recipe.train.gradient_checkpointing:
-        kept = len(sizes) * dim * width * tokens + max(sizes, default=0)
-    else:
-        kept = sum(sizes)
+    again = recipe.train.gradient_checkpointing
+    kept = len(sizes) * dim * width * tokens if again else sum(sizes)
     heads = recipe.mtp.horizon or base.metadata.num_heads or 1
     # Final states, before and behind the norm, and of each head the rows that meet the unembedding.
     ends = (3 + 2 * heads) * dim * width * tokens
-    return Activations(kept + ends, _CHUNK_VALUES * FULL_BYTES * vocab * min(_CHUNK_ROWS, tokens * heads))
+    recomputed = max(sizes, default=0) if again else 0
+    loss = _CHUNK_VALUES * FULL_BYTES * vocab * min(_CHUNK_ROWS, tokens * heads)
+    return Activations(round(kept + ends), round(recomputed), loss)
 
 
 def _layer(unit: Sequence[Parameter], config: Mapping[str, Any], dim: int, width: int) -> float:

@@ -78,10 +78,12 @@ class RunPlan:
             yield from (f"  {score_line(score)}" for score in self.scores)
         yield from reference_notes(self.references)
         yield from self.cost.lines()
+        yield from self.scale.lines() if self.scale else self._memory_lines()
+        yield from self.notes
+
+    def _memory_lines(self) -> Iterator[str]:
         yield f"memory while training, without activations: {size(sum(self.memory.values()))}"
         yield from (f"  {what.replace('_', ' ')}: {size(count)}" for what, count in self.memory.items() if count)
-        yield from self.scale.lines() if self.scale else ()
-        yield from self.notes
 
 
 def plan_run(
@@ -124,10 +126,12 @@ def plan_run(
     notes += quantised_notes(config.devices.quantize, opened)
     notes += [] if trains_here else open_questions(config.devices)
     cost = run_cost(recipe, algorithm, counts, trained, data, num_value=num_value)
+    if recipe.train.sharding != "none" and processes is None:
+        notes.append("memory is that of one device; 'wmtp plan --world-size N' shows what each of N processes has")
     width = width_of(config, opened["base"], notes)
     memory = memory_of(config, recipe, algorithm, opened, trained, width)
     others = [checkpoint for role, checkpoint in opened.items() if role != "base"]
-    found = Counted(width, trained, cost, memory, others)
+    found = Counted(width, trained, data, memory, others)
     return RunPlan(
         resolution,
         {role: _model_facts(checkpoint) for role, checkpoint in opened.items()},

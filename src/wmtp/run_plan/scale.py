@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.run_plan.activations import activations_of
+from wmtp.run_plan.cost import optimizer_steps
 from wmtp.run_plan.memory import FULL_BYTES, optimizer_bytes
 from wmtp.run_plan.shapes import ModelShapes, Parameter
 from wmtp.wording import counted, size
 
 if TYPE_CHECKING:
-    from wmtp.run_plan.cost import RunCost
+    from wmtp.run_plan.data import DataEstimate
     from wmtp.run_plan.trained import TrainedParameters
     from wmtp.settings.recipe import Recipe
 
@@ -33,7 +34,7 @@ class Processes:
 
     world_size: int
     nodes: int = 1
-    bandwidth: float | None = None
+    bandwidth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class ScalePlan:
         checkpoint: Bytes of one with all that going on needs, by what they hold; and `written`, all that is written for
             it.
         seconds: To `load` and to `save`, at the bandwidth that was given; empty without one.
-        step_rows: Rows of an optimizer step, over all processes.
-        step_tokens: Tokens of these.
+        steps: Optimizer steps of the run.
+        step_rows: Rows of each, over all processes.
+        row_tokens: About how many tokens of a row are not padding.
         notes: What is not counted.
     """
 
@@ -62,8 +64,9 @@ class ScalePlan:
     fetched: int
     checkpoint: dict[str, int]
     seconds: dict[str, float]
+    steps: int
     step_rows: int
-    step_tokens: int
+    row_tokens: int
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,20 +77,21 @@ class ScalePlan:
         """Yield the plan in lines for a person."""
         count, nodes = self.processes.world_size, counted(self.processes.nodes, "machine")
         how = "the model in shards" if self.sharding == "fsdp" else "the whole model in each"
-        yield f"{counted(count, 'process')[:-1] + 'es' if count > 1 else '1 process'} on {nodes}, {how}"
+        yield f"{count:,} process{'es' * (count > 1)} on {nodes}, {how}"
         yield f"  memory of a process: {size(sum(self.memory.values()))}"
         yield from (f"    {what.replace('_', ' ')}: {size(number)}" for what, number in self.memory.items() if number)
-        own, shared = self.read["sharded"], self.read["replicated"]
-        yield f"  read by a process: {size(own)} as its share, {size(shared)} as every other; by a machine: {size(self.read['node'])}"
+        own, shared, node = (size(self.read[what]) for what in ("sharded", "replicated", "node"))
+        yield f"  read by a process: {own} as its share, {shared} as every other; by a machine: {node}"
         if self.fetched:
             yield f"  fetched by each machine, once: {size(self.fetched)}"
         kept = {what: number for what, number in self.checkpoint.items() if what != "written"}
         parts = ", ".join(f"{size(number)} of {what.replace('_', ' ')}" for what, number in kept.items() if number)
         yield f"  a checkpoint: {size(sum(kept.values()))} ({parts}); {size(self.checkpoint['written'])} written for it"
-        if self.seconds:
+        if self.processes.bandwidth:
             load, save = self.seconds["load"], self.seconds["save"]
-            yield f"  at {size(int(self.processes.bandwidth or 0))} a second: {load:.1f} s to load, {save:.1f} s to save"
-        yield f"  an optimizer step: {self.step_rows:,} rows, {self.step_tokens:,} tokens"
+            yield f"  at {size(self.processes.bandwidth)} a second: {load:.1f} s to load, {save:.1f} s to save"
+        rows = f"{self.step_rows:,} rows, {self.step_rows * self.row_tokens:,} tokens"
+        yield f"  {self.steps} optimizer steps of {rows}"
         yield from (f"  {note}" for note in self.notes)
 
 
@@ -98,14 +102,14 @@ class Counted:
     Attributes:
         width: Bytes of a value that the model computes with.
         trained: What is trained.
-        cost: Of it rows and tokens of a step.
+        data: About how much there is to train on.
         memory: On one device that has the whole model.
         others: Models beside the one that is trained.
     """
 
     width: int
     trained: TrainedParameters
-    cost: RunCost
+    data: DataEstimate
     memory: Mapping[str, int]
     others: list[Checkpoint]
 
@@ -124,7 +128,7 @@ def scale_plan(recipe: Recipe, base: Checkpoint, found: Counted, processes: Proc
     activations = activations_of(recipe, base, shapes, found.width)
     notes = ["activations: not counted, as config.json does not say how wide the model is"] if not activations else []
     if activations:
-        memory |= {"activations": activations.kept, "loss": activations.loss}
+        memory |= {"activations": activations.kept + activations.recomputed, "loss": activations.loss}
     read = _read(shapes, found.others, processes, is_sharded=is_sharded)
     checkpoint = _checkpoint(recipe, shapes, found, is_sharded=is_sharded)
     stores = [base, *found.others]
@@ -134,10 +138,19 @@ def scale_plan(recipe: Recipe, base: Checkpoint, found: Counted, processes: Proc
         # What is fetched is in memory yet when it is read.
         loaded = fetched or read["node"]
         seconds = {"load": loaded / processes.bandwidth, "save": checkpoint["written"] / processes.bandwidth}
-    rows = found.cost.rows_in_step * processes.world_size
-    tokens = found.cost.tokens // max(1, found.cost.steps) * processes.world_size
+    steps, rows = optimizer_steps(recipe, found.data, processes.world_size)
     return ScalePlan(
-        processes, recipe.train.sharding, memory, read, fetched, checkpoint, seconds, rows, tokens, tuple(notes)
+        processes=processes,
+        sharding=recipe.train.sharding,
+        memory=memory,
+        read=read,
+        fetched=fetched,
+        checkpoint=checkpoint,
+        seconds=seconds,
+        steps=steps,
+        step_rows=rows,
+        row_tokens=found.data.row_tokens,
+        notes=tuple(notes),
     )
 
 
