@@ -29,7 +29,7 @@ class Measured(TrainerCallback):
     def __init__(self):
         self.gradients = 0
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **more):
+    def on_pre_optimizer_step(self, *_, model, **__):
         self.gradients = own_bytes(each.grad for each in model.parameters() if each.grad is not None)
 
 

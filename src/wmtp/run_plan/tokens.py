@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # Of English and of code with vocabularies of 32,000 to 150,000 tokens; where no tokenizer can be asked.
 BYTES_OF_A_TOKEN = 4
 _SAMPLED_FILES = 256
-_SAMPLED_CHARACTERS = 1 << 20
-_LEAST_CHARACTERS = 1 << 12  # of a file
+_SAMPLED_CHARACTERS = 1 << 18
+_LEAST_CHARACTERS = 1 << 10  # of a file
 
 
 @dataclass(frozen=True)

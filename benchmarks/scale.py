@@ -1,0 +1,137 @@
+"""What `wmtp plan --world-size` says beside what processes then take and read: `python benchmarks/scale.py`.
+
+Random llamas in float32, trained for two steps on CPUs (gloo). Memory is that beyond what a process has before it
+loads anything: the highest that the system has seen of it, pages of files among it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig
+from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+from wmtp.metadata.schema import ModelMetadata
+from wmtp.models.mtp import MTPForCausalLM
+from wmtp.publishing.write import write_model_directory
+from wmtp.run_plan.plan import plan_run
+from wmtp.run_plan.scale import Processes, ScalePlan
+from wmtp.settings.config import load_config
+from wmtp.settings.recipe import load_recipe
+from wmtp.wording import size
+
+_SHAPE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
+          "num_key_value_heads": 4, "vocab_size": 16000}  # fmt: skip
+_CASES: list[tuple[int, str, dict[str, Any]]] = [
+    *((count, "float32", {"sharding": sharding}) for sharding in ("none", "fsdp") for count in (1, 2, 4)),
+    (2, "bfloat16", {"sharding": "fsdp"}),
+    (2, "float32", {"sharding": "fsdp", "trainable": "heads"}),
+    (1, "float32", {"sharding": "none", "trainable": "heads"}),
+    (1, "float32", {"sharding": "none", "trainable": "lora"}),
+    (2, "float32", {"sharding": "fsdp", "per_device_train_batch_size": 4}),
+    (2, "float32", {"sharding": "fsdp", "per_device_train_batch_size": 4, "gradient_checkpointing": True}),
+]
+_KEPT = re.compile(r"process \d+ of \d+ keeps ([\d,]+) of the ([\d,]+) bytes of parameters")
+_HEADER = """
+| processes | dtype | `train` | memory planned | measured | read planned | measured | checkpoint planned | measured |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    """Print a table of plan and measurement."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        _write_model(directory / "base")
+        text = "for number in range(10):\n    print(number, number * number)\n"
+        (directory / "data.txt").write_text(text * 2000)
+        print(_HEADER, flush=True)
+        for number, (count, dtype, training) in enumerate(_CASES):
+            print(_row(directory, f"run-{number}", count, dtype, training), flush=True)
+
+
+def _row(directory: Path, name: str, count: int, dtype: str, training: dict[str, Any]) -> str:
+    _write_settings(directory, name, dtype, training)
+    config, recipe = load_config(directory / "config.json"), load_recipe(directory / "recipe.json")
+    plan = plan_run(config, recipe, {}, processes=Processes(count)).scale
+    assert plan is not None
+    script = Path(__file__).with_name("scale_process.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(directory)], check=True, env=environment, stdout=sys.stderr)
+    found = [json.loads((directory / f"process-{rank}.json").read_text()) for rank in range(count)]
+    read = _read_bytes(found[0]["notes"]) or _stored(directory)
+    step = directory / "runs" / name / "step-1"
+    saved = sum(file.stat().st_size for file in step.rglob("*") if file.suffix == ".safetensors")
+    settings = ", ".join(f"{key}: {value}" for key, value in training.items())
+    memory = f"{size(sum(plan.memory.values()))} | {size(max(each['peak'] for each in found))}"
+    reading = f"{size(_planned_read(plan))} | {size(read)}"
+    kept = sum(plan.checkpoint.values()) - plan.checkpoint["written"]
+    return f"| {count} | {dtype} | {settings} | {memory} | {reading} | {size(kept)} | {size(saved)} |"
+
+
+def _planned_read(plan: ScalePlan) -> int:
+    return plan.read["sharded"] + plan.read["replicated"]
+
+
+def _read_bytes(notes: list[str]) -> int | None:
+    kept = next((match for note in notes if (match := _KEPT.match(note))), None)
+    return int(kept[1].replace(",", "")) if kept else None
+
+
+def _stored(directory: Path) -> int:
+    return (directory / "base" / "model.safetensors").stat().st_size
+
+
+def _write_settings(directory: Path, name: str, dtype: str, training: dict[str, Any]) -> None:
+    paths = {"models": {"base": "base"}, "output_dir": "runs"}
+    config = {"paths": paths, "devices": {"device": "cpu", "dtype": dtype}, "tracking": {"report_to": []}}
+    steps = {"max_steps": 2, "save_steps": 1, "optim": "adamw_torch", "gradient_accumulation_steps": 2}
+    train = {"algo": "baseline-mtp", "per_device_train_batch_size": 1, **steps, **training}
+    data = {"train": {"files": ["data.txt"], "max_length": 256}}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "recipe.json").write_text(json.dumps({"run": {"name": name}, "data": data, "train": train}))
+
+
+def _write_model(directory: Path) -> None:
+    config = LlamaConfig(**_SHAPE, tie_word_embeddings=False)
+    config.mtp_config = {"n_future_tokens": 3, "head_type": "transformer"}
+    torch.manual_seed(0)
+    model = MTPForCausalLM(config)
+    directory.mkdir()
+    document = {
+        "wmtp_type": "base_model", "training_algorithm": "mtp", "base_architecture": "llama", "storage_version": "2.0",
+        "loading_strategy": {"loader_type": "custom_mtp", "model_class_name": "MTPForCausalLM",
+                             "required_files": ["config.json"]},
+        "algorithm_compatibility": ["baseline-mtp"], "mtp": {"n_future_tokens": 3, "head_type": "transformer"},
+    }  # fmt: skip
+    write_model_directory(
+        directory,
+        state_dict=model.state_dict(),
+        config=config.to_diff_dict(),
+        metadata=ModelMetadata.model_validate(document),
+        extra_files=_tokenizer(),
+    )
+
+
+def _tokenizer() -> dict[str, bytes]:
+    """A tokenizer without merges: every byte is a token."""
+    vocabulary = {"</s>": 0} | {letter: number for number, letter in enumerate(bytes_to_unicode().values(), 1)}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    end = {"id": 0, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+           "special": True}  # fmt: skip
+    document = {"version": "1.0", "added_tokens": [end], "pre_tokenizer": byte_level, "decoder": byte_level,
+                "model": {"type": "BPE", "vocab": vocabulary, "merges": []}}  # fmt: skip
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+    return {"tokenizer.json": json.dumps(document).encode(), "tokenizer_config.json": json.dumps(settings).encode()}
+
+
+if __name__ == "__main__":
+    main()
