@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from transformers import LlamaConfig
-from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.models.mtp import MTPForCausalLM
