@@ -58,5 +58,5 @@ def test_activations_are_about_what_autograd_keeps(tmp_path, name, training, dty
     if training.get("trainable"):
         model.trunk.requires_grad_(False)
     documents = torch.arange(LENGTH).div(16, rounding_mode="floor").expand(ROWS, -1)
-    print(name, training, dtype, kept_bytes(model, documents), found.kept, kept_bytes(model, documents) / found.kept)
-    assert found.kept == pytest.approx(kept_bytes(model, documents), rel=0.25)
+    # Beside what is counted some numbers a token: losses, targets, places.
+    assert found.kept == pytest.approx(kept_bytes(model, documents), rel=0.2, abs=150 * ROWS * LENGTH)

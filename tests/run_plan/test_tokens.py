@@ -5,6 +5,7 @@ import json
 import pytest
 
 from checkpoints import write_llama_checkpoint
+from servers.hub import Repository, hub_server
 from servers.seaweed import upload_directory
 from tiny_tokenizer import CODE_LINES, build_tokenizer
 from wmtp.checkpoint.contents import open_checkpoint
@@ -81,7 +82,7 @@ def test_without_a_tokenizer_file_four_bytes_are_assumed(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"text": "x" * 400})
     found = estimated(TokenCounter(None), path)
     assert (found.tokens, found.to_dict()["assumed_bytes_of_a_token"]) == (101, 4)
-    assert "at 4 bytes a token, which is assumed" in found.line()
+    assert "at 4 bytes a token, assumed" in found.line()
 
 
 def test_a_sample_is_of_files_all_over_and_of_bounded_size():
@@ -102,9 +103,21 @@ def test_objects_are_counted_from_their_list_and_the_beginning_of_one(counter, s
     assert (found.num_files, found.stored_bytes) == (3, sum(path.stat().st_size for path in paths) + 6)
     assert found.documents == pytest.approx(documents, rel=0.02)
     assert found.tokens == pytest.approx(tokens, rel=0.02)
-    assert f"packed files elsewhere are not counted: 1 file, 6 bytes, the first {address}/c.jsonl.gz" in found.left_out
+    assert f"elsewhere are not counted: 1 file, 6 bytes, the first {address}/c.jsonl.gz" in found.left_out
     with pytest.raises(DataError, match=r"/\*\.txt' matches no file that can be read"):
         estimated(counter, f"{address}/*.txt")
+
+
+def test_files_of_a_data_set_on_the_hub_are_counted_from_their_list(counter, monkeypatch, tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"text": "one"})
+    with hub_server(monkeypatch, tmp_path) as server:
+        server.repositories["org/name"] = Repository()
+        server.repositories["org/name"].commit({"data/a.jsonl": b"x" * 100, "data/b.jsonl": b"x" * 11, "c.md": b""})
+        found = estimated(counter, path, "hf://datasets/org/name/data", "hf://datasets/org/name?split=test")
+    assert (found.num_files, found.stored_bytes, found.documents) == (3, path.stat().st_size + 111, 1)
+    first = "hf://datasets/org/name/data/a.jsonl"
+    assert f"elsewhere are not counted: 2 files, 111 bytes, the first {first}" in found.left_out
+    assert "not counted, as it is fetched when a run begins: hf://datasets/org/name?split=test" in found.left_out
 
 
 def test_data_that_cannot_be_listed_is_told(counter, tmp_path):

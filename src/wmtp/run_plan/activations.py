@@ -25,6 +25,8 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _IN_EXPERTS = re.compile(r"\.experts\.")
 # Values that activation functions made of several operations keep beside what goes in and comes out.
 _COMPOSED = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
+_HEADS = "heads."
+_BLOCK = re.compile(r"^heads\.\d+\.blocks\.")
 _NORM_VALUES = 2  # what goes in, and what comes out
 _CHUNK_ROWS = 512  # positions whose logits exist at a time, as `models.losses` has it
 _CHUNK_VALUES = 3  # logits, their softmax, their gradient
@@ -62,27 +64,37 @@ def activations_of(recipe: Recipe, base: Checkpoint, shapes: ModelShapes, width:
     tokens = rows * length
     # Packed documents are kept apart by a mask, which each layer has in the dtype that it computes in.
     mask = rows * length * length * width if recipe.data.train.packing else 0
-    layers = [unit for name, unit in shapes.units().items() if name and any(each.is_trained for each in unit)]
-    sizes = [_layer(unit, config, dim, width) * tokens + mask * _attends(unit) for unit in layers]
-    again = recipe.train.gradient_checkpointing
-    kept = len(sizes) * dim * width * tokens if again else sum(sizes)
+    units = shapes.units()
+    root = units.pop("")
+    trained = {name: unit for name, unit in units.items() if any(each.is_trained for each in unit)}
+    sizes = {name: _layer(unit, config, dim, width) * tokens + mask * _attends(unit) for name, unit in trained.items()}
+    layers = {name: size for name, size in sizes.items() if not _BLOCK.search(name)}
     heads = recipe.mtp.horizon or base.metadata.num_heads or 1
-    # Final states, before and behind the norm, and of each head the rows that meet the unembedding.
-    ends = (3 + 2 * heads) * dim * width * tokens
-    recomputed = max(sizes, default=0) if again else 0
+    # Rows that meet the unembedding, of each head that learns; and the final norm, once behind each last layer.
+    learns = any(not name.startswith(_HEADS) for name in trained)
+    ends = dim * width * (heads if learns else heads - 1)
+    ends += max(0, _norms(root, dim, width) - dim * width) * (learns + sum(name.startswith(_HEADS) for name in layers))
+    kept, recomputed = ends * tokens + sum(sizes.values()), 0
+    if recipe.train.gradient_checkpointing and layers:
+        # Blocks of heads are not computed again; layers of heads share what goes into the trunk's last one.
+        inputs = dim * width * tokens * sum(not name.startswith(_HEADS) for name in layers)
+        kept, recomputed = kept - sum(layers.values()) + inputs, max(layers.values())
     loss = _CHUNK_VALUES * FULL_BYTES * vocab * min(_CHUNK_ROWS, tokens * heads)
-    return Activations(round(kept + ends), round(recomputed), loss)
+    return Activations(round(kept), round(recomputed), loss)
 
 
 def _layer(unit: Sequence[Parameter], config: Mapping[str, Any], dim: int, width: int) -> float:
     """Return bytes that a layer keeps of one token."""
-    matrices = [each for each in unit if len(each.shape) >= 2]
+    matrices, norms = [each for each in unit if len(each.shape) >= 2], _norms(unit, dim, width)
     widths = sum(_other_width(each.shape, dim) * _times(each, config) for each in matrices)
     inner = max((_other_width(each.shape, dim) * _times(each, config) for each in matrices), default=dim)
     function = config.get("hidden_act", config.get("activation_function"))
     is_gated = sum(_other_width(each.shape, dim) * _times(each, config) == inner for each in matrices) > 2
-    values = widths + inner * (_COMPOSED.get(str(function), 0) + is_gated) + _repeated(config)
-    return width * values + _norms(unit, dim, width)
+    # What comes in is kept by a layer's first norm; blocks of heads keep it too, and the first ones share it.
+    is_later_block = not norms and ".blocks.0." not in unit[0].name
+    values = widths + dim * is_later_block + inner * (_COMPOSED.get(str(function), 0) + is_gated)
+    values += _repeated(config) if _attends(unit) else 0
+    return width * values + norms
 
 
 def _norms(unit: Sequence[Parameter], dim: int, width: int) -> float:

@@ -58,7 +58,9 @@ def _counted(
     if others:
         num_bytes = sum(file.size_bytes for file in others)
         what = f"{file_count(len(others))}, {size(num_bytes)}, the first {plain(others[0].where)}"
-        notes.append(f"tokens of tables and packed files elsewhere are not counted: {what}")
+        notes.append(
+            f"tokens of tables and packed files, and of all files of the Hub, elsewhere are not counted: {what}"
+        )
         yield FileCount(num_bytes, 0, 0, num_files=len(others))
 
 

@@ -126,8 +126,10 @@ def scale_plan(recipe: Recipe, base: Checkpoint, found: Counted, processes: Proc
     shapes, is_sharded = ModelShapes.of(recipe, base), recipe.train.sharding == "fsdp"
     memory = (_sharded if is_sharded else _whole)(recipe, shapes, found, processes.world_size)
     activations = activations_of(recipe, base, shapes, found.width)
-    notes = ["activations: not counted, as config.json does not say how wide the model is"] if not activations else []
-    if activations:
+    notes = list(_made_notes(shapes)) if is_sharded else []
+    if activations is None:
+        notes.append("activations are not counted: config.json does not say how wide the model is")
+    else:
         memory |= {"activations": activations.kept + activations.recomputed, "loss": activations.loss}
     read = _read(shapes, found.others, processes, is_sharded=is_sharded)
     checkpoint = _checkpoint(recipe, shapes, found, is_sharded=is_sharded)
@@ -214,6 +216,12 @@ def _checkpoint(recipe: Recipe, shapes: ModelShapes, found: Counted, *, is_shard
     }
     # In shards everything is gathered into a file of its own first, from which the checkpoint is written.
     return {**saved, "written": sum(saved.values()) * (2 if is_sharded else 1)}
+
+
+def _made_notes(shapes: ModelShapes) -> Iterator[str]:
+    if made := [each for each in shapes.parameters if each.is_made]:
+        num_bytes = size(sum(each.stored_bytes for each in made))
+        yield f"while it loads, each process has {len(made):,} parameters whole that are made of several: {num_bytes}"
 
 
 def _size(unit: list[Parameter]) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 from transformers import Trainer
+from typing_extensions import override
 
 from wmtp.errors import TrainingError, WmtpError
 
@@ -51,6 +53,13 @@ class JoinedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     """A Trainer that knows what the others know."""
 
     model: nn.Module  # type: ignore[assignment, unused-ignore]
+
+    @contextmanager
+    @override
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        # Each micro-batch's gradients are summed and put into shards at once. Put off to the end of a step, every
+        # process would have those of the whole model.
+        yield
 
     def on_first_process(self, act: Callable[[], None]) -> None:
         """Do something on the first process while the others wait; where it fails, all of them fail.
