@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
+import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,19 @@ from wmtp.run_plan.plan import plan_run
 from wmtp.run_plan.scale import Processes, ScalePlan
 from wmtp.settings.config import load_config
 from wmtp.settings.recipe import load_recipe
+from wmtp.training.preparation import prepare
+from wmtp.training.stopping import StopRequest
 from wmtp.wording import size
 
-_SHAPE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
-          "num_key_value_heads": 4, "vocab_size": 16000}  # fmt: skip
+_SHAPE = {"hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 10, "num_attention_heads": 10,
+          "num_key_value_heads": 5, "vocab_size": 16000}  # fmt: skip
 _CASES: list[tuple[int, str, dict[str, Any]]] = [
     *((count, "float32", {"sharding": sharding}) for sharding in ("none", "fsdp") for count in (1, 2, 4)),
     (2, "bfloat16", {"sharding": "fsdp"}),
     (2, "float32", {"sharding": "fsdp", "trainable": "heads"}),
     (1, "float32", {"sharding": "none", "trainable": "heads"}),
-    (1, "float32", {"sharding": "none", "trainable": "lora"}),
-    (2, "float32", {"sharding": "fsdp", "per_device_train_batch_size": 4}),
-    (2, "float32", {"sharding": "fsdp", "per_device_train_batch_size": 4, "gradient_checkpointing": True}),
+    (1, "float32", {"sharding": "none", "per_device_train_batch_size": 8}),
+    (1, "float32", {"sharding": "none", "per_device_train_batch_size": 8, "gradient_checkpointing": True}),
 ]
 _KEPT = re.compile(r"process \d+ of \d+ keeps ([\d,]+) of the ([\d,]+) bytes of parameters")
 _HEADER = """
@@ -49,7 +50,7 @@ def main() -> None:
     """Print a table of plan and measurement."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        _write_model(directory / "base")
+        _wait(_fork(lambda: _write_model(directory / "base")))
         text = "for number in range(10):\n    print(number, number * number)\n"
         (directory / "data.txt").write_text(text * 2000)
         print(_HEADER, flush=True)
@@ -62,10 +63,13 @@ def _row(directory: Path, name: str, count: int, dtype: str, training: dict[str,
     config, recipe = load_config(directory / "config.json"), load_recipe(directory / "recipe.json")
     plan = plan_run(config, recipe, {}, processes=Processes(count)).scale
     assert plan is not None
-    script = Path(__file__).with_name("scale_process.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(directory)], check=True, env=environment, stdout=sys.stderr)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Forked rather than started: what the libraries take is there before, and the same for all.
+    pids = [_fork(lambda rank=rank: _train(directory, rank, count, port)) for rank in range(count)]
+    for pid in pids:
+        _wait(pid)
     found = [json.loads((directory / f"process-{rank}.json").read_text()) for rank in range(count)]
     read = _read_bytes(found[0]["notes"]) or _stored(directory)
     step = directory / "runs" / name / "step-1"
@@ -75,6 +79,42 @@ def _row(directory: Path, name: str, count: int, dtype: str, training: dict[str,
     reading = f"{size(_planned_read(plan))} | {size(read)}"
     kept = sum(plan.checkpoint.values()) - plan.checkpoint["written"]
     return f"| {count} | {dtype} | {settings} | {memory} | {reading} | {size(kept)} | {size(saved)} |"
+
+
+def _fork(act: Callable[[], None]) -> int:
+    """Do something in a process of its own, and return its number."""
+    if pid := os.fork():
+        return pid
+    try:
+        act()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _wait(pid: int) -> None:
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit("a process has failed; what it said stands above")
+
+
+def _train(directory: Path, rank: int, count: int, port: int) -> None:
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in places.items()}
+    torch.set_num_threads(1)
+    torch.nn.functional.linear(torch.ones(8, 8, requires_grad=True), torch.ones(8, 8)).sum().backward()
+    before = _status("VmRSS")
+    run = prepare(load_config(directory / "config.json"), load_recipe(directory / "recipe.json"), {})
+    trainer = run.build_trainer([], StopRequest())
+    trainer.train()
+    facts = {"peak": _status("VmHWM") - before, "notes": run.base.receipt.notes}
+    (directory / f"process-{rank}.json").write_text(json.dumps(facts))
+    trainer.end()
+
+
+def _status(field: str) -> int:
+    """Return a number of bytes of /proc/self/status."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
+    return 1024 * int(line.split()[1])
 
 
 def _planned_read(plan: ScalePlan) -> int:
@@ -95,7 +135,7 @@ def _write_settings(directory: Path, name: str, dtype: str, training: dict[str, 
     config = {"paths": paths, "devices": {"device": "cpu", "dtype": dtype}, "tracking": {"report_to": []}}
     steps = {"max_steps": 2, "save_steps": 1, "optim": "adamw_torch", "gradient_accumulation_steps": 2}
     train = {"algo": "baseline-mtp", "per_device_train_batch_size": 1, **steps, **training}
-    data = {"train": {"files": ["data.txt"], "max_length": 256}}
+    data = {"train": {"files": ["data.txt"], "max_length": 128}}
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "recipe.json").write_text(json.dumps({"run": {"name": name}, "data": data, "train": train}))
 

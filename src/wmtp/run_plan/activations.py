@@ -74,6 +74,7 @@ def activations_of(recipe: Recipe, base: Checkpoint, shapes: ModelShapes, width:
     learns = any(not name.startswith(_HEADS) for name in trained)
     ends = dim * width * (heads if learns else heads - 1)
     ends += max(0, _norms(root, dim, width) - dim * width) * (learns + sum(name.startswith(_HEADS) for name in layers))
+    ends += dim * width * (len(layers) < len(trained))  # what the first blocks of all heads share
     kept, recomputed = ends * tokens + sum(sizes.values()), 0
     if recipe.train.gradient_checkpointing and layers:
         # Blocks of heads are not computed again; layers of heads share what goes into the trunk's last one.
@@ -90,7 +91,7 @@ def _layer(unit: Sequence[Parameter], config: Mapping[str, Any], dim: int, width
     inner = max((_other_width(each.shape, dim) * _times(each, config) for each in matrices), default=dim)
     function = config.get("hidden_act", config.get("activation_function"))
     is_gated = sum(_other_width(each.shape, dim) * _times(each, config) == inner for each in matrices) > 2
-    # What comes in is kept by a layer's first norm; blocks of heads keep it too, and the first ones share it.
+    # What comes in is kept by a layer's first norm, and by a block itself; the first blocks of all heads share it.
     is_later_block = not norms and ".blocks.0." not in unit[0].name
     values = widths + dim * is_later_block + inner * (_COMPOSED.get(str(function), 0) + is_gated)
     values += _repeated(config) if _attends(unit) else 0
