@@ -5,14 +5,18 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from wmtp.cli.caching import GROUPS
 from wmtp.cli.output import Output
+from wmtp.data.store_writer import StoreWriter
+from wmtp.data.token_cache import TokenCache
 from wmtp.errors import NotFoundError
 from wmtp.storage.cache import Source, VerifiedCache
+from wmtp.wording import size
 
 LLAMA, GPT = "s3://lab/llama", "hf://org/gpt@main"
 
@@ -50,7 +54,7 @@ def test_ls_shows_checkpoints_with_files_size_and_last_use(cache, root):
 def test_ls_of_no_cache_is_an_empty_list(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("WMTP_CACHE", str(tmp_path / "none"))
     facts = json.loads(cache("ls", "--json").stdout)
-    assert facts == {"cache": str(tmp_path / "none"), "size_bytes": 0, "checkpoints": []}
+    assert facts == {"cache": str(tmp_path / "none"), "size_bytes": 0, "checkpoints": [], "data": []}
     assert not (tmp_path / "none").exists()
 
 
@@ -94,7 +98,7 @@ def test_prune_to_a_size_removes_the_least_recently_used(cache, root):
 def test_prune_alone_removes_only_what_broken_downloads_left(cache, root):
     (root / "parts" / f"{'a' * 64}.{'b' * 32}.part").write_bytes(b"12345")
     facts = json.loads(cache("prune", "--json").stdout)
-    assert facts == {"cache": str(root), "removed": [], "freed_bytes": 5}
+    assert facts == {"cache": str(root), "removed": [], "data": [], "freed_bytes": 5}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,54 @@ def test_prune_alone_removes_only_what_broken_downloads_left(cache, root):
 def test_a_time_or_size_that_is_none_is_wrong_usage(cache, root, option, text):
     result = cache("prune", option, text)
     assert (result.exit_code, f"'{text}' is no" in result.stderr) == (2, True)
+
+
+def keep_tokens(name, size, age_seconds):
+    """Keep tokens of a file of that name, last asked for so long ago; returns what they take and where they are."""
+
+    def build(directory):
+        writer = StoreWriter(directory, [name], (), masks=False)
+        tokens = np.zeros(size // 4, "<i4")
+        writer.add_tokens(tokens)
+        writer.finish()
+
+    path = TokenCache().get(name, [name], build).directory
+    os.utime(path / "store.json", (time.time() - age_seconds,) * 2)
+    return sum(file.stat().st_size for file in path.iterdir()), path
+
+
+def test_tokens_of_data_are_listed_with_the_files_that_they_are_from(cache, root):
+    num_bytes, path = keep_tokens("corpus/a.jsonl", 8000, 7200)
+    result, facts = cache("ls"), json.loads(cache("ls", "--json").stdout)
+    row = f"tokens of corpus/a.jsonl 1 {size(num_bytes)}"
+    assert " ".join(result.stdout.splitlines()[-1].split()).startswith(row)
+    assert result.stderr == f"{root}: 2 checkpoints, 3.5 kB; tokens of data, {size(num_bytes)}\n"
+    (kept,) = facts["data"]
+    assert (kept["path"], kept["files"], kept["size_bytes"]) == (str(path), ["corpus/a.jsonl"], num_bytes)
+    assert facts["size_bytes"] == 3501
+
+
+def test_tokens_that_nobody_asked_for_go_by_age_and_are_made_again(cache, root):
+    num_bytes, old = keep_tokens("old", 8000, 7200)
+    _, used = keep_tokens("used", 8000, 7200)
+    TokenCache().get("used", ["used"], lambda _: pytest.fail("made again"))
+    result = cache("prune", "--unused-for", "1.5h")
+    assert result.stdout.splitlines() == [
+        f"removed tokens of old, {size(num_bytes)}",
+        f"{size(num_bytes)} freed in {root}",
+    ]
+    assert (old.exists(), used.exists()) == (False, True)
+    assert keep_tokens("old", 8000, 0)[1] == old
+
+
+def test_prune_to_a_size_removes_the_least_recently_used_of_checkpoints_and_tokens(cache, root):
+    num_bytes, oldest = keep_tokens("oldest", 4000, 7200)  # GPT's files are an hour old, LLAMA's new
+    _, newest = keep_tokens("newest", 4000, 60)
+    facts = json.loads(cache("prune", "--max-size", str(num_bytes + 2501), "--json").stdout)
+    assert [kept["files"] for kept in facts["data"]] == [["oldest"]]
+    assert [checkpoint["uri"] for checkpoint in facts["removed"]] == [GPT]
+    assert facts["freed_bytes"] == num_bytes + 1000
+    assert (oldest.exists(), newest.exists(), blob(root, b"a" * 2500).exists()) == (False, True, True)
 
 
 def test_rm_removes_checkpoints_and_keeps_the_others(cache, root):

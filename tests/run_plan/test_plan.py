@@ -11,10 +11,11 @@ import pytest
 
 from checkpoints import write_llama_checkpoint, write_mtp_checkpoint
 from tiny_models import tiny_mtp
-from tiny_tokenizer import CODE_LINES
+from tiny_tokenizer import CODE_LINES, build_tokenizer
 from wmtp.data.documents import read_documents
 from wmtp.errors import DataError
 from wmtp.run_plan.data import estimate_data
+from wmtp.run_plan.tokens import TokenCounter
 from wmtp.settings.data import Data, DataSource
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*_*.yaml"))
@@ -67,10 +68,15 @@ def test_every_shipped_recipe_plans_against_a_zoo(plan, recipe):
     assert plan(recipe).exit_code == 0
 
 
-def test_data_is_estimated_from_its_bytes(plan, tmp_path):
+def num_tokens(text):
+    return len(build_tokenizer()(text)["input_ids"])
+
+
+def test_tokens_of_small_data_are_those_of_the_base_models_tokenizer(plan, tmp_path):
     found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
-    text = 10 * sum(len("task\n") + len(line) for line in CODE_LINES)
-    assert (found["documents"], found["tokens"]) == (40, 40 + -(-text // 4))
+    tokens = 10 * sum(num_tokens(f"task\n{line}") + 1 for line in CODE_LINES)
+    assert (found["documents"], found["tokens"]) == (40, tokens)
+    assert (found["sampled_bytes"], found["assumed_bytes_of_a_token"]) == (10 * sum(map(len, CODE_LINES)) + 200, None)
     assert found["stored_bytes"] == (tmp_path / "data.jsonl").stat().st_size
     assert found["rows"] == -(-found["tokens"] // 64)
     half = facts(plan("baseline_mtp", "--json", "data.validation.fraction=0.5"))["data"]
@@ -82,7 +88,7 @@ def test_only_the_first_lines_of_a_large_file_are_read(plan, tmp_path):
     (tmp_path / "data.jsonl").write_text(line * 500 + "this is never read")
     found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
     assert found["documents"] == pytest.approx(500, abs=1)
-    assert found["tokens"] == pytest.approx(500 + 500 * 900 / 4, rel=1e-2)
+    assert found["tokens"] == pytest.approx(500 * (num_tokens(f"{'a' * 400}\n{'b' * 500}") + 1), rel=1e-2)
 
 
 def test_reference_losses_are_computed_before_and_the_reference_is_not_in_memory(plan, zoo, tmp_path):
@@ -208,7 +214,8 @@ def test_every_form_of_json_is_estimated_alike(plan, tmp_path, form):
     (tmp_path / "data.jsonl").write_bytes(gzip.compress(whole) if form == "gzip" else whole)
     found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
     assert found["documents"] == pytest.approx(500, rel=2e-2)
-    assert found["tokens"] == pytest.approx(500 + 500 * 901 / 4, rel=2e-2)  # with the newline of the recipe's template
+    # With the newline of the recipe's template.
+    assert found["tokens"] == pytest.approx(500 * (num_tokens(f"{'a' * 400}\n{'b' * 500}") + 1), rel=2e-2)
 
 
 def test_a_first_document_longer_than_the_sample_is_read_whole(plan, tmp_path):
@@ -218,7 +225,7 @@ def test_a_first_document_longer_than_the_sample_is_read_whole(plan, tmp_path):
         found = facts(plan("baseline_mtp", "--json", "data.validation=null"))["data"]
         documents = 1 if text.startswith("{\n") else 8
         assert found["documents"] == pytest.approx(documents, abs=1)
-        assert found["tokens"] == pytest.approx(documents * 300_005 / 4, rel=0.15)
+        assert found["tokens"] == pytest.approx(documents * 300_005, rel=0.15)  # a letter a token
 
 
 def test_what_a_directory_holds_besides_is_in_the_plan(plan, tmp_path):
@@ -244,7 +251,9 @@ def test_planning_imports_no_torch(plan, tmp_path):
 def test_documents_of_a_small_file_by_gzip_are_counted_and_not_guessed(tmp_path, parts):
     path = tmp_path / "data.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "one"}\n') * parts)
-    assert estimate_data(Data.model_validate({"train": {"files": [str(path)]}}), []).documents == parts
+    assert (
+        estimate_data(Data.model_validate({"train": {"files": [str(path)]}}), [], TokenCounter(None)).documents == parts
+    )
 
 
 def test_what_is_not_trained_has_no_gradients_and_costs_less(plan, zoo):

@@ -156,10 +156,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(status, body[:cut], **headers)
 
 
+_APIS = ("/api/models/", "/api/datasets/")
+
+
 class _Hub(_Handler):
     def answer(self, path: str, query: dict[str, list[str]]) -> None:
-        is_api = path.startswith("/api/models/")
-        parts = path.removeprefix("/api/models" if is_api else "").lstrip("/").split("/", 3)
+        is_api = path.startswith(_APIS)
+        parts = (path.split("/", 3)[3] if is_api else path.lstrip("/")).split("/", 3)
         if len(parts) < 4:  # huggingface_hub also asks which programs are agents
             self.send(404)
             return

@@ -25,7 +25,8 @@ PARTS += [pytest.param({"heads_warmup_steps": 2, "gradient_checkpointing": True}
 
 @pytest.mark.parametrize("trained", PARTS)
 def test_a_run_in_shards_writes_what_one_process_writes(tmp_path, base, trained):
-    found = run_sharded(tmp_path, base, per_device_train_batch_size=1, gradient_accumulation_steps=2, **trained)
+    steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    found = run_sharded(tmp_path, base, **steps | trained)
     alone = run_alone(tmp_path, base, **trained)
     assert found["final_metrics"] == pytest.approx(alone.final_metrics, rel=1e-4)
     shards = tmp_path / "runs" / "shards"

@@ -9,23 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wmtp.cli.options import AsJSON
+from wmtp.cli.options import AsJSON, amount
 from wmtp.cli.output import Output, table
 from wmtp.untrusted import plain
 from wmtp.wording import counted, size
 
 if TYPE_CHECKING:
+    from wmtp.data.token_upkeep import KeptTokens
     from wmtp.storage.cache import Entry, VerifiedCache
-    from wmtp.storage.cached.upkeep import Removed
 
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
-_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(kB|MB|GB|TB|KiB|MiB|GiB|TiB|)", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_BYTES = {
-    "": 1,
-    **{f"{u}b": 1000**n for n, u in enumerate("kmgt", 1)},
-    **{f"{u}ib": 1024**n for n, u in enumerate("kmgt", 1)},
-}
 
 cache_app = typer.Typer(
     help="Look after the cache of fetched files.",
@@ -45,27 +39,26 @@ def _age(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _amount(text: str) -> int:
-    match = _AMOUNT.fullmatch(text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no size; write a number and one of kB, MB, GB, TB, such as 50GB")
-    return int(float(match[1]) * _BYTES[match[2].lower()])
-
-
 @cache_app.command("ls")
 def ls(ctx: typer.Context, as_json: AsJSON = False) -> None:
-    """List the checkpoints in the cache, the most recently used first."""
+    """List the checkpoints in the cache, and the tokens of data, each the most recently used first."""
+    from wmtp.data.token_cache import TokenCache
+    from wmtp.data.token_upkeep import kept_tokens
+
     out = Output.of(ctx, as_json=as_json)
     cache = _cache()
     entries = cache.entries()
     checkpoints = sorted(_by_checkpoint(entries), key=lambda facts: facts["last_used"], reverse=True)
     num_bytes = sum({entry.sha256: entry.source.size_bytes for entry in entries}.values())
+    data = _tokens(kept_tokens(TokenCache())[::-1])
     rows = [(plain(c["uri"]), c["num_files"], size(c["size_bytes"]), c["last_used"]) for c in checkpoints]
+    rows += [(_tokens_of(d), d["num_files"], size(d["size_bytes"]), d["last_used"]) for d in data]
     out.result(
-        {"cache": str(cache.root), "size_bytes": num_bytes, "checkpoints": checkpoints},
+        {"cache": str(cache.root), "size_bytes": num_bytes, "checkpoints": checkpoints, "data": data},
         table(rows, ("CHECKPOINT", "FILES", "SIZE", "LAST USED")),
     )
-    out.say(f"{cache.root}: {counted(len(checkpoints), 'checkpoint')}, {size(num_bytes)}")
+    tokens = f"; tokens of data, {size(sum(d['size_bytes'] for d in data))}" if data else ""
+    out.say(f"{cache.root}: {counted(len(checkpoints), 'checkpoint')}, {size(num_bytes)}{tokens}")
 
 
 @cache_app.command("verify")
@@ -98,16 +91,18 @@ def prune(
     ] = None,
     max_size: Annotated[
         int | None,
-        typer.Option("--max-size", parser=_amount, metavar="SIZE", help="Remove the least used above it, as 50GB."),
+        typer.Option("--max-size", parser=amount, metavar="SIZE", help="Remove the least used above it, as 50GB."),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Remove files that were not used lately, and what broken downloads left."""
-    from wmtp.storage.cached.upkeep import prune as prune_cache
+    """Remove files and tokens of data that were not used lately, and what broken downloads left."""
+    from wmtp.data.token_cache import TokenCache
+    from wmtp.data.token_upkeep import prune_all
 
     out = Output.of(ctx, as_json=as_json)
     cache = _cache()
-    _tell_removed(out, cache, prune_cache(cache, unused_for_seconds=unused_for, max_bytes=max_size))
+    pruned = prune_all(cache, TokenCache(), unused_for_seconds=unused_for, max_bytes=max_size)
+    _tell_removed(out, cache, pruned.cache.entries, _tokens(pruned.tokens), pruned.num_bytes)
 
 
 @cache_app.command("rm")
@@ -122,7 +117,8 @@ def rm(
 
     out = Output.of(ctx, as_json=as_json)
     cache = _cache()
-    _tell_removed(out, cache, remove(cache, [str(parse_uri(uri)) for uri in uris]))
+    removed = remove(cache, [str(parse_uri(uri)) for uri in uris])
+    _tell_removed(out, cache, removed.entries, [], removed.num_bytes)
 
 
 def _cache() -> VerifiedCache:
@@ -140,7 +136,7 @@ def _by_checkpoint(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             "uri": uri,
             "num_files": len(files),
             "size_bytes": sum(entry.source.size_bytes for entry in files),
-            "last_used": datetime.fromtimestamp(max(entry.last_used for entry in files), UTC).isoformat(" ", "minutes"),
+            "last_used": _time(max(entry.last_used for entry in files)),
         }
         for uri, files in groups.items()
     ]
@@ -156,10 +152,35 @@ def _damage(facts: dict[str, Any]) -> str:
     return f"damaged: sha256:{facts['sha256']}, {what}: {fate}"
 
 
-def _tell_removed(out: Output, cache: VerifiedCache, removed: Removed) -> None:
-    checkpoints = _by_checkpoint(removed.entries)
-    facts = {"cache": str(cache.root), "removed": checkpoints, "freed_bytes": removed.num_bytes}
+def _tokens(kept: Iterable[KeptTokens]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": str(each.path),
+            "files": list(each.files),
+            "num_files": len(each.files),
+            "size_bytes": each.num_bytes,
+            "last_used": _time(each.last_used),
+        }
+        for each in kept
+    ]
+
+
+def _tokens_of(facts: dict[str, Any]) -> str:
+    first, *others = facts["files"] or [facts["path"]]
+    return f"tokens of {plain(first)}{f' and {len(others):,} more' if others else ''}"
+
+
+def _tell_removed(
+    out: Output, cache: VerifiedCache, entries: Iterable[Entry], data: list[dict[str, Any]], num_bytes: int
+) -> None:
+    checkpoints = _by_checkpoint(entries)
+    facts = {"cache": str(cache.root), "removed": checkpoints, "data": data, "freed_bytes": num_bytes}
     lines = [
         f"removed {counted(c['num_files'], 'file')}, {size(c['size_bytes'])}, of {plain(c['uri'])}" for c in checkpoints
     ]
-    out.result(facts, [*lines, f"{size(removed.num_bytes)} freed in {cache.root}"])
+    lines += [f"removed {_tokens_of(d)}, {size(d['size_bytes'])}" for d in data]
+    out.result(facts, [*lines, f"{size(num_bytes)} freed in {cache.root}"])
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "minutes")

@@ -15,6 +15,12 @@ import typer
 from wmtp.settings.loading import LoadKeywords
 
 _ADDRESS = re.compile(r"(s3|gs|az|hf|memory|file):/")  # a Path has lost one of the slashes
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(kB|MB|GB|TB|KiB|MiB|GiB|TiB|)", re.IGNORECASE)
+_BYTES = {
+    "": 1,
+    **{f"{u}b": 1000**n for n, u in enumerate("kmgt", 1)},
+    **{f"{u}ib": 1024**n for n, u in enumerate("kmgt", 1)},
+}
 _CONSENT = re.compile(r"(?P<file>[^=]+)=(?P<digest>sha256:[0-9a-f]{64})")
 
 
@@ -32,6 +38,14 @@ def _consent(text: str) -> tuple[str, str]:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not FILE=sha256:HEX; 'wmtp trust' shows the files and their hashes")
     return match["file"], match["digest"]
+
+
+def amount(text: str) -> int:
+    """Return a number of bytes that is written with its unit; other text is wrong usage."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; write a number and one of kB, MB, GB, TB, such as 50GB")
+    return int(float(match[1]) * _BYTES[match[2].lower()])
 
 
 def no_address(path: Path | None) -> Path | None:

@@ -16,10 +16,11 @@ import typer
 from typer.core import TyperCommand
 from typing_extensions import override
 
-from wmtp.cli.options import AllowCode, AsJSON, ConfigFile, Directory, RecipeFile, consents
+from wmtp.cli.options import AllowCode, AsJSON, ConfigFile, Directory, RecipeFile, amount, consents
 from wmtp.cli.output import Output
 
 if TYPE_CHECKING:
+    from wmtp.run_plan.scale import Processes
     from wmtp.settings.config import Config
     from wmtp.settings.recipe import Recipe
 
@@ -56,20 +57,49 @@ class TorchrunCommand(TyperCommand):
         return super().parse_args(ctx, args[:split])
 
 
-def plan(
+def _bandwidth(text: str) -> int:
+    if not text.endswith("/s") or not (found := amount(text.removesuffix("/s").strip())):
+        raise typer.BadParameter(f"{text!r} is no bandwidth; write a size and /s, such as 2GB/s")
+    return found
+
+
+def plan(  # noqa: PLR0913  each option is one
     ctx: typer.Context,
     overrides: Overrides = None,
     *,
     config: ConfigFile,
     recipe: RecipeFile,
+    world_size: Annotated[
+        int | None, typer.Option("--world-size", min=1, help="Show what each of so many processes needs.")
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="With --world-size: on so many machines.")] = 1,
+    bandwidth: Annotated[
+        int | None,
+        typer.Option(
+            "--bandwidth", parser=_bandwidth, metavar="SIZE/s", help="With --world-size: of a machine, as 2GB/s."
+        ),
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Show which models a run would use and why, what it scores, and what that costs in compute and memory."""
     from wmtp.run_plan.plan import plan_run
 
     out = Output.of(ctx, as_json=as_json)
-    found = plan_run(*read_settings(config, recipe, overrides))
+    processes = _processes(world_size, nodes, bandwidth)
+    found = plan_run(*read_settings(config, recipe, overrides), processes=processes)
     out.result(found.to_dict(), found.summary())
+
+
+def _processes(world_size: int | None, nodes: int, bandwidth: int | None) -> Processes | None:
+    from wmtp.run_plan.scale import Processes
+
+    if world_size is None:
+        if nodes > 1 or bandwidth is not None:
+            raise typer.BadParameter("--nodes and --bandwidth say more of --world-size: give that too")
+        return None
+    if world_size % nodes:
+        raise typer.BadParameter(f"{world_size} processes cannot be shared out evenly to {nodes} machines")
+    return Processes(world_size, nodes, bandwidth)
 
 
 def train(  # noqa: PLR0913  each option of the contract is one

@@ -92,6 +92,11 @@ def without_remote(source: Reading) -> Reading:
     return source.model_copy(update={"files": [pattern for pattern in source.files if not is_remote(pattern)]})
 
 
+def suffixes_of(source: Reading) -> frozenset[str]:
+    """Return the suffixes of files that are read where a data source names a directory."""
+    return TEXT_SUFFIXES if source.format in ("text", "raw_text") else JSON_SUFFIXES
+
+
 def find_files(
     source: Reading, faults: FaultList, left_out: LeftOut, *, field: str, cache_dir: str | None = None
 ) -> Iterator[DataFile]:
@@ -106,7 +111,7 @@ def find_files(
         field: The recipe's section that `source` comes from, for messages: `data.train`.
         cache_dir: Where fetched files are kept; None: the cache's usual place.
     """
-    suffixes = TEXT_SUFFIXES if source.format in ("text", "raw_text") else JSON_SUFFIXES
+    suffixes = suffixes_of(source)
     seen: set[Path] = set()
     for pattern in source.files:
         if is_remote(pattern):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 import uuid
@@ -32,6 +33,7 @@ logger = logging.getLogger("wmtp")
 
 _PATIENCE_SECONDS = 600.0  # of one who waits, while nothing is written
 _OLD_SECONDS = 24 * 3600
+_TOUCHED_SECONDS = 60  # what is asked for ten times a second need not be touched each time
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,7 @@ class TokenCache:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(self.root, error) from error
-        for path in self.root.glob(".tokens-*.tmp"):  # of processes that were killed
-            with suppress(OSError):
-                if time.time() - max(each.stat().st_mtime for each in [path, *path.iterdir()]) > _OLD_SECONDS:
-                    shutil.rmtree(path)
+        sweep_abandoned(self.root)
 
     def _publish(self, path: Path, build: Callable[[Path], None]) -> None:
         if path.exists():
@@ -113,6 +112,18 @@ class TokenCache:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep_abandoned(root: Path) -> int:
+    """Remove what killed processes left long ago below the directory of tokens; returns how many bytes it was."""
+    num_bytes = 0
+    for path in root.glob(".tokens-*.tmp"):
+        with suppress(OSError):
+            found = [each.stat() for each in [path, *path.iterdir()]]
+            if time.time() - max(each.st_mtime for each in found) > _OLD_SECONDS:
+                shutil.rmtree(path)
+                num_bytes += sum(each.st_size for each in found[1:])
+    return num_bytes
+
+
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of JSON values, as 64 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
@@ -129,8 +140,16 @@ def _opened(path: Path, files: Sequence[str]) -> TokenStore | None:
         return None
     if [len(tokens), len(records), len(learned or ())] != expected:
         return None
+    _touch(path / FACTS_FILE)
     names = list(files) if len(files) == len(facts["files"]) else facts["files"]
     return TokenStore(tokens, records, learned, names)
+
+
+def _touch(path: Path) -> None:
+    """Remember that tokens were asked for just now; a cache that may only be read remembers nothing."""
+    with suppress(OSError):
+        if abs(time.time() - path.stat().st_mtime) > _TOUCHED_SECONDS:
+            os.utime(path)
 
 
 def _written(path: Path) -> int:

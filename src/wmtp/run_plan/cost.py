@@ -85,10 +85,8 @@ def run_cost(
         data: How much there is to train on.
         num_value: Parameters of value heads.
     """
-    train, base = recipe.train, num_parameters["base"]
-    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    rows_in_step = min(batch, data.rows)
-    steps = train.max_steps or math.ceil((train.num_train_epochs or 0) * math.ceil(data.rows / batch))
+    base = num_parameters["base"]
+    steps, rows_in_step = optimizer_steps(recipe, data, 1)
     step_tokens = rows_in_step * data.row_tokens
     value_steps = algorithm.fit_steps if isinstance(algorithm, ValueAlgorithm) else 0
     beside = 2 * steps * step_tokens * sum(num_parameters[role] for role in online_roles(algorithm))
@@ -108,6 +106,14 @@ def run_cost(
         training=own + 6 * steps * step_tokens * num_value + beside,
         trains_all=trained.what == "all" and not at_first,
     )
+
+
+def optimizer_steps(recipe: Recipe, data: DataEstimate, world_size: int) -> tuple[int, int]:
+    """Return how many optimizer steps a run has, and how many rows each, over all of so many processes."""
+    train = recipe.train
+    batch = world_size * train.per_device_train_batch_size * train.gradient_accumulation_steps
+    steps = train.max_steps or math.ceil((train.num_train_epochs or 0) * math.ceil(data.rows / batch))
+    return steps, min(batch, data.rows)
 
 
 def num_value_parameters(algorithm: ValueAlgorithm, dim: int) -> int:

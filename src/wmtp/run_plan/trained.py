@@ -105,6 +105,20 @@ def trained_parameters(recipe: Recipe, base: Checkpoint) -> TrainedParameters:
     )
 
 
+def trained_names(recipe: Recipe, base: Checkpoint) -> frozenset[str]:
+    """Return the parameters of the base model that have gradients once everything that learns does, by name.
+
+    Args:
+        recipe: One that `trained_parameters` lets through.
+        base: The model.
+    """
+    shapes, heads = _shapes(base), recipe.mtp.horizon or base.metadata.num_heads
+    own = frozenset(_of_heads(shapes, base.metadata, heads))
+    if keeps_trunk(recipe.train, recipe.mtp.trunk) or recipe.train.trainable == "lora":
+        return own
+    return frozenset(shapes) - (frozenset(_of_heads(shapes, base.metadata, None)) - own)
+
+
 def trained_record(recipe: Recipe, base: Checkpoint) -> dict[str, Any]:
     """Return counts for a run's records under `trained`; nothing where everything is trained in every step."""
     return {} if unusual(recipe) is None else {"trained": trained_parameters(recipe, base).to_dict()}

@@ -41,6 +41,22 @@ def snapshot(dataset: DatasetAddress, patterns: str | Sequence[str]) -> Path:
         )
 
 
+def file_sizes(dataset: DatasetAddress) -> dict[str, int]:
+    """Return the bytes of each file of a data set, by its name.
+
+    Raises:
+        StorageError: If they cannot be listed; so with HF_HUB_OFFLINE.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    with _hub_errors(dataset):
+        tree = HfApi().list_repo_tree(
+            dataset.repository, repo_type="dataset", revision=dataset.revision, recursive=True
+        )
+        return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+
+
 def prepared_split(dataset: DatasetAddress, config: str | None, split: str) -> list[Path]:
     """Return the Arrow files of one split, which the library `datasets` makes of whatever the data set is.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -154,15 +153,6 @@ class WMTPTrainer(ResumableTrainer):
         asked = {score.name for score in self.algorithm.scores}
         computed = {name: score(model_inputs(inputs)) for name, score in self._online.items()}
         return {name: inputs[name] for name in asked - set(computed)} | computed
-
-    @contextmanager
-    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        # Trainer's own asks the configuration of a model that transformers has sharded; here there is one dimension.
-        self.model.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self.model.set_requires_gradient_sync(True)
 
     @override
     def get_train_dataloader(self) -> Any:
