@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from wmtp.errors import SettingsError
 from wmtp.evaluation.answers import Asked, Asking
-from wmtp.evaluation.execution import run_tests
+from wmtp.evaluation.execution import RunLimits, run_tests
 from wmtp.evaluation.intervals import Estimate, Resampling
 from wmtp.evaluation.models import Subjects
 from wmtp.evaluation.options import LOADING
@@ -45,6 +45,7 @@ class TaskKeywords(LoadKeywords, total=False):
     resamples: int
     confidence: float
     seed: int
+    limits: RunLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ class TaskOptions:
         resamples: How many times tasks are drawn for intervals.
         confidence: What share of the draws an interval holds.
         seed: Of the draws, and of sampling.
+        limits: What a program and its tests may take; None: the usual.
     """
 
     k: Sequence[int] = (1,)
@@ -74,6 +76,7 @@ class TaskOptions:
     resamples: int = 1000
     confidence: float = 0.95
     seed: int = 0
+    limits: RunLimits | None = None
 
     def __post_init__(self) -> None:
         for fault in self._faults():
@@ -125,7 +128,7 @@ def evaluate_tasks(
     subjects = Subjects.open(uris, loading)
     subjects.prove()
     solved = [
-        (subjects.checkpoints[number].where, _solved(subjects, number, wanted, chosen.asking))
+        (subjects.checkpoints[number].where, _solved(subjects, number, wanted, chosen))
         for number in range(len(subjects.uris))
     ]
     shares = [_shares(found, chosen.k) for _, found in solved]
@@ -160,9 +163,9 @@ def _split(options: Mapping[str, Any]) -> tuple[TaskOptions, LoadKeywords]:
     return TaskOptions(**{name: value for name, value in options.items() if name in known}), loading
 
 
-def _solved(subjects: Subjects, number: int, tasks: Sequence[Task], asking: Asking) -> list[TaskAnswers]:
+def _solved(subjects: Subjects, number: int, tasks: Sequence[Task], options: TaskOptions) -> list[TaskAnswers]:
     """Return a model's answers to all tasks, with what came of them."""
-    checkpoint = subjects.checkpoints[number]
+    checkpoint, asking = subjects.checkpoints[number], options.asking
     asked = Asked(subjects.load(number), subjects.tokenizers[number], checkpoint.config, checkpoint.where)
     answers, reported = [], time.monotonic()
     logger.info("%s: %d answers to each of %d tasks", checkpoint.where, asking.samples, len(tasks))
@@ -173,7 +176,7 @@ def _solved(subjects: Subjects, number: int, tasks: Sequence[Task], asking: Aski
             reported = time.monotonic()
             logger.info("%s: %d of %d tasks are answered", checkpoint.where, place + 1, len(tasks))
     programs = [task.program(one.code) for task, own in zip(tasks, answers, strict=True) for one in own]
-    outcomes = iter(run_tests(programs, allow_code_execution=True))
+    outcomes = iter(run_tests(programs, allow_code_execution=True, limits=options.limits))
     return [
         TaskAnswers(task.task_id, own, [next(outcomes) for _ in own]) for task, own in zip(tasks, answers, strict=True)
     ]
