@@ -29,7 +29,9 @@ def test_tables_are_printed_with_what_was_measured(wmtp, zoo):
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["MODEL", "HEAD", "LOSS"]
-    assert [line.split()[:2] for line in lines[1:4]] == [[f"{zoo}/{m}", h] for m, h in (("heads", "1"), ("heads", "2"), ("plain", "1"))]  # fmt: skip
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        [f"{zoo}/heads", "1"], [f"{zoo}/heads", "2"], [f"{zoo}/plain", "1"],
+    ]  # fmt: skip
     assert any("draft of head 2 accepted" in line for line in lines)
     assert any("tokens per forward pass" in line for line in lines)
     assert lines[-2] == f"4 documents, 4 windows, {sum(map(len, CODE_LINES))} targets"

@@ -17,7 +17,6 @@ from tiny_models import tiny_mtp
 from tiny_tokenizer import CODE_LINES, build_tokenizer, write_code_file
 from wmtp.authoring.init import init_metadata
 from wmtp.errors import DataError, IncompatibleModelError, SettingsError
-from wmtp.metadata.file import write_metadata
 
 PAIRS = [{"text": f"Line {n}.\n", "code": line} for n, line in enumerate(CODE_LINES)]
 KEYS = {"prompt": "text", "completion": "code"}
@@ -35,7 +34,7 @@ def zoo(tmp_path_factory):
 
 def write_declared(directory, family):
     write_native(directory, family, model=native(family, config={"vocab_size": 128}), vocab_size=128)
-    write_metadata(directory, init_metadata(directory).metadata)
+    init_metadata(directory)
 
 
 def transformers_loss(directory, texts, prompts=None) -> float:
