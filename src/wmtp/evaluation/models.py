@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from wmtp.checkpoint.contents import Checkpoint, open_checkpoint
 from wmtp.data.corpus import check_positions, check_vocabulary
+from wmtp.data.rows import RowDataset
 from wmtp.data.tokenized import tokenizer_key
 from wmtp.errors import DataError, IncompatibleModelError, SettingsError, TrainingError
 from wmtp.evaluation.windows import NAME, Windows
@@ -80,9 +81,18 @@ class Subjects:
                 )
         return self.tokenizers[0]
 
-    def prove(self) -> None:
-        """Prove that every model loads, so that none is found wanting after hours; raises what loading raises."""
-        for uri in self.uris:
+    def prove(self, rows: RowDataset | None = None) -> None:
+        """Prove that every model loads and can read these rows, so that none is found wanting after hours.
+
+        Raises:
+            WmtpError: What loading raises.
+            DataError: If a model has too few positions or tokens.
+        """
+        for uri, checkpoint in zip(self.uris, self.checkpoints, strict=True):
+            if rows is not None:
+                check_positions(rows, checkpoint.where, checkpoint.config, name=NAME)
+                if isinstance(size := checkpoint.config.get("vocab_size"), int):
+                    check_vocabulary(rows, checkpoint.where, size)
             plan_load(uri, **self.loading)
 
     def load(self, number: int) -> CausalModel:
@@ -93,10 +103,8 @@ class Subjects:
 
     def load_for(self, number: int, windows: Windows) -> CausalModel:
         """Load a model that is to read windows; raises WmtpError if it cannot."""
-        checkpoint, rows = self.checkpoints[number], windows.rows
-        check_positions(rows, checkpoint.where, checkpoint.config, name=NAME)
-        model = self.load(number)
-        check_vocabulary(rows, checkpoint.where, vocabulary_size(model))
+        checkpoint, model = self.checkpoints[number], self.load(number)
+        check_vocabulary(windows.rows, checkpoint.where, vocabulary_size(model))
         if windows.measured.packing:
             _require_packing(model, checkpoint.where)
         return model

@@ -41,7 +41,7 @@ def evaluate(
     subjects = Subjects.open(uris, loading)
     tokenizer = subjects.one_tokenizer(is_chat=chosen.format == "chat")
     windows = read_windows(files, chosen, tokenizer, loading.get("cache_dir"))
-    subjects.prove()
+    subjects.prove(windows.rows)
     results, found = [], []
     for number, checkpoint in enumerate(subjects.checkpoints):
         model = subjects.load_for(number, windows)
