@@ -1,4 +1,4 @@
-"""Answers by the next-token head: with a cache as without, by the model's own distribution, and ended where they end."""
+"""Answers by the next-token head: with a cache as without, drawn by the model's distribution, ended where they end."""
 
 import pytest
 import torch
