@@ -12,7 +12,7 @@ from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from tiny_tokenizer import build_tokenizer
 
-_STEPS = 150
+_STEPS = 60
 
 
 def write_answering(directory: Path, answers: Mapping[str, str]) -> Path:
@@ -24,11 +24,10 @@ def write_answering(directory: Path, answers: Mapping[str, str]) -> Path:
     ids = torch.tensor([each + [0] * (longest - len(each)) for each in whole])
     lengths = torch.tensor([len(each) for each in whole]).unsqueeze(1)
     mask = (torch.arange(longest) < lengths).long()
-    optimizer = torch.optim.AdamW(model.trunk.parameters(), lr=5e-3)
-    model.horizon = 1
+    labels = ids.masked_fill(mask == 0, -100)
+    optimizer = torch.optim.AdamW(model.trunk.parameters(), lr=1e-2)
     for _ in range(_STEPS):
-        loss = model(ids, attention_mask=mask, labels=ids).ce.sum() / mask.sum()
-        loss.backward()
+        model.trunk(ids, attention_mask=mask, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return write_mtp_checkpoint(directory, model, tokenizer)

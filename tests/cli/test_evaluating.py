@@ -49,7 +49,8 @@ def test_the_facts_are_json_and_progress_is_not_among_them(wmtp, zoo):
 
 
 def test_keys_of_records_are_named_as_in_a_recipe(wmtp, zoo):
-    words = ["--data", zoo / "lines.jsonl", "--format", "prompt_completion", "--key", "prompt=text"]
+    words = ["--data", zoo / "lines.jsonl", "--format", "prompt_completion", "--max-length", 128]
+    words += ["--key", "prompt=text"]
     assert wmtp("evaluate", zoo / "plain", *words, "--key", "completion=code").exit_code == 0
     wrong = wmtp("evaluate", zoo / "plain", *words, "--key", "complete=code")
     assert wrong.exit_code == 1

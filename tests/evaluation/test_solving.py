@@ -63,7 +63,7 @@ def test_the_usual_template_shows_prompt_and_tests(zoo):
 
 
 def test_samples_are_drawn_by_the_seed_and_do_not_hang_on_other_tasks(zoo):
-    options = {"samples": 3, "k": (1, 2), "temperature": 1.0, "limit": 1, "batch_size": 2}
+    options = {"samples": 3, "k": (1, 2), "temperature": 1.0, "limit": 1, "batch_size": 2, "max_new_tokens": 20}
     one, again = (solve(zoo, **options, seed=4).models[0] for _ in range(2))
     both = solve(zoo, **{**options, "limit": 2}, seed=4).models[0]
     assert [a.code for a in one.tasks[0].answers] == [a.code for a in again.tasks[0].answers]
@@ -72,7 +72,7 @@ def test_samples_are_drawn_by_the_seed_and_do_not_hang_on_other_tasks(zoo):
 
 
 def test_pass_at_k_is_the_mean_of_the_unbiased_estimates(zoo):
-    evaluation = solve(zoo, samples=4, k=(1, 4), temperature=0.7)
+    evaluation = solve(zoo, samples=4, k=(1, 4), temperature=0.7, max_new_tokens=25)
     (model,) = evaluation.models
     passed = [task.num_passed for task in model.tasks]
     assert model.pass_at[1].value == pytest.approx(np.mean([c / 4 for c in passed]))
