@@ -12,8 +12,6 @@ from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from tiny_tokenizer import build_tokenizer
 
-_STEPS = 60
-
 
 def write_answering(directory: Path, answers: Mapping[str, str]) -> Path:
     """Write a model whose most probable text after each prompt is its answer; each ends with the end of a text."""
@@ -25,9 +23,11 @@ def write_answering(directory: Path, answers: Mapping[str, str]) -> Path:
     lengths = torch.tensor([len(each) for each in whole]).unsqueeze(1)
     mask = (torch.arange(longest) < lengths).long()
     labels = ids.masked_fill(mask == 0, -100)
-    optimizer = torch.optim.AdamW(model.trunk.parameters(), lr=1e-2)
-    for _ in range(_STEPS):
-        model.trunk(ids, attention_mask=mask, labels=labels).loss.backward()
+    optimizer = torch.optim.AdamW(model.trunk.parameters(), lr=5e-3)
+    loss = torch.tensor(torch.inf)
+    while loss > 0.03:
+        loss = model.trunk(ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return write_mtp_checkpoint(directory, model, tokenizer)

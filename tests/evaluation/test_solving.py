@@ -2,13 +2,17 @@
 
 import socket
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import wmtp
 from answering_models import human_task, write_answering, write_tasks
 from wmtp.errors import DataError, SettingsError, TrustError
-from wmtp.evaluation import RunLimits, evaluate_tasks
+from wmtp.evaluation import RunLimits, TaskOptions, evaluate_tasks, read_tasks
+from wmtp.evaluation.answers import Asked, Asking
+from wmtp.models.causal import causal_model
 
 ADD, DOUBLE = "def add(a, b):\n", "def double(x):\n"
 TEXT = "Add two.\n"
@@ -52,9 +56,6 @@ def test_a_task_with_a_list_of_tests_is_answered_by_a_whole_program(zoo):
 
 
 def test_the_usual_template_shows_prompt_and_tests(zoo):
-    from wmtp.evaluation.solving import TaskOptions
-    from wmtp.evaluation.tasks import read_tasks
-
     (task,) = read_tasks(zoo / "mbpp.jsonl").values()
     assert TaskOptions().asking.prompt(task) == '"""\nAdd two.\n\nassert add(1, 2) == 3\n"""\n'
     first = next(iter(read_tasks(zoo / "human.jsonl").values()))
@@ -63,20 +64,24 @@ def test_the_usual_template_shows_prompt_and_tests(zoo):
 
 
 def test_samples_are_drawn_by_the_seed_and_do_not_hang_on_other_tasks(zoo):
-    options = {"samples": 3, "k": (1, 2), "temperature": 1.0, "limit": 1, "batch_size": 2, "max_new_tokens": 20}
-    one, again = (solve(zoo, **options, seed=4).models[0] for _ in range(2))
-    both = solve(zoo, **{**options, "limit": 2}, seed=4).models[0]
-    assert [a.code for a in one.tasks[0].answers] == [a.code for a in again.tasks[0].answers]
-    assert [a.code for a in one.tasks[0].answers] == [a.code for a in both.tasks[0].answers]
-    assert len({a.code for a in solve(zoo, **{**options, "temperature": 5.0}).models[0].tasks[0].answers}) == 3
+    loaded = wmtp.load(zoo / "model")
+    asked = Asked(causal_model(loaded.model), loaded.tokenizer, loaded.checkpoint.config, "model")
+    first, second = read_tasks(zoo / "human.jsonl").values()
+    asking = Asking(3, 3.0, 12, None, batch_size=2, seed=4)
+    one = asked.answers(first, 0, asking)
+    asked.answers(second, 1, asking)
+    assert asked.answers(first, 0, asking) == one
+    assert len({answer.code for answer in one}) == 3
+    assert asked.answers(first, 0, replace(asking, seed=5)) != one
 
 
 def test_pass_at_k_is_the_mean_of_the_unbiased_estimates(zoo):
-    evaluation = solve(zoo, samples=4, k=(1, 4), temperature=0.7, max_new_tokens=25)
+    evaluation = solve(zoo, samples=4, k=(1, 4), temperature=0.7, max_new_tokens=22, limit=1)
     (model,) = evaluation.models
     passed = [task.num_passed for task in model.tasks]
     assert model.pass_at[1].value == pytest.approx(np.mean([c / 4 for c in passed]))
     assert model.pass_at[4].value == np.mean([c > 0 for c in passed])
+    assert 0 < sum(passed) < 4
 
 
 def test_models_are_compared_on_the_same_tasks(zoo):
@@ -124,14 +129,15 @@ def test_an_option_that_is_none_is_refused(zoo, options, problem):
 
 
 @linux
-def test_answers_that_write_outside_stay_or_connect_get_nothing(tmp_path, monkeypatch):
+def test_answers_that_write_outside_stay_or_connect_get_nothing(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
+        outside = tmp_path_factory.getbasetemp() / "o"
         answers = {
-            "A\n": f"open('{tmp_path}/out', 'w')\n",
-            "B\n": "import os\nos.fork()\nwhile 1: pass\n",
+            "A\n": f"open('{outside}', 'w')\n",
+            "B\n": "import os\nos.fork()\n",
             "C\n": f"import socket\nsocket.create_connection({server.getsockname()!r})\n",
             "D\n": "while 1: pass\n",
         }
@@ -139,7 +145,7 @@ def test_answers_that_write_outside_stay_or_connect_get_nothing(tmp_path, monkey
         tasks = [{"task_id": name, "text": name, "test_list": ["pass"]} for name in answers]
         write_tasks(tmp_path / "tasks.jsonl", *tasks)
         (model,) = solve(
-            tmp_path, "tasks.jsonl", template="{prompt}", max_new_tokens=150, limits=RunLimits(1, 2.0)
+            tmp_path, "tasks.jsonl", template="{prompt}", max_new_tokens=100, limits=RunLimits(1, 2.0)
         ).models
         assert [task.answers[0].code for task in model.tasks] == list(answers.values())
         with pytest.raises(BlockingIOError):  # nobody has knocked
@@ -147,6 +153,6 @@ def test_answers_that_write_outside_stay_or_connect_get_nothing(tmp_path, monkey
     outcomes = [task.outcomes[0] for task in model.tasks]
     if all(vars(outcomes[0].confinement).values()):
         assert [outcome.status for outcome in outcomes] == ["limited", "limited", "limited", "timed out"]
-        assert not (tmp_path / "out").exists()
+        assert not outside.exists()
     assert model.pass_at[1].value == 0.0
     assert list((tmp_path / "scratch").iterdir()) == []
