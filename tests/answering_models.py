@@ -12,6 +12,8 @@ from checkpoints import write_mtp_checkpoint
 from tiny_models import tiny_mtp
 from tiny_tokenizer import build_tokenizer
 
+_MOST_STEPS = 500
+
 
 def write_answering(directory: Path, answers: Mapping[str, str]) -> Path:
     """Write a model whose most probable text after each prompt is its answer; each ends with the end of a text."""
@@ -23,13 +25,19 @@ def write_answering(directory: Path, answers: Mapping[str, str]) -> Path:
     lengths = torch.tensor([len(each) for each in whole]).unsqueeze(1)
     mask = (torch.arange(longest) < lengths).long()
     labels = ids.masked_fill(mask == 0, -100)
+    for row, prompt in zip(labels, answers, strict=True):
+        row[: len(tokenizer(prompt)["input_ids"])] = -100
     optimizer = torch.optim.AdamW(model.trunk.parameters(), lr=5e-3)
-    loss = torch.tensor(torch.inf)
-    while loss > 0.03:
-        loss = model.trunk(ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
+    targets, is_known = labels[:, 1:], False
+    for _ in range(_MOST_STEPS):
+        found = model.trunk(ids, attention_mask=mask, labels=labels)
+        is_known = bool(((found.logits[:, :-1].argmax(-1) == targets) | (targets == -100)).all())
+        if is_known:
+            break
+        found.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    assert is_known
     return write_mtp_checkpoint(directory, model, tokenizer)
 
 

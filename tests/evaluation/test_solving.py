@@ -11,7 +11,10 @@ import wmtp
 from answering_models import human_task, write_answering, write_tasks
 from wmtp.errors import DataError, SettingsError, TrustError
 from wmtp.evaluation import RunLimits, TaskOptions, evaluate_tasks, read_tasks
-from wmtp.evaluation.answers import Asked, Asking
+from wmtp.evaluation.answers import Answer, Asked, Asking
+from wmtp.evaluation.outcomes import Confinement, Outcome
+from wmtp.evaluation.solving import task_shares
+from wmtp.evaluation.task_results import TaskAnswers
 from wmtp.models.causal import causal_model
 
 ADD, DOUBLE = "def add(a, b):\n", "def double(x):\n"
@@ -75,13 +78,14 @@ def test_samples_are_drawn_by_the_seed_and_do_not_hang_on_other_tasks(zoo):
     assert asked.answers(first, 0, replace(asking, seed=5)) != one
 
 
-def test_pass_at_k_is_the_mean_of_the_unbiased_estimates(zoo):
-    evaluation = solve(zoo, samples=4, k=(1, 4), temperature=0.7, max_new_tokens=22, limit=1)
-    (model,) = evaluation.models
-    passed = [task.num_passed for task in model.tasks]
-    assert model.pass_at[1].value == pytest.approx(np.mean([c / 4 for c in passed]))
-    assert model.pass_at[4].value == np.mean([c > 0 for c in passed])
-    assert 0 < sum(passed) < 4
+def test_pass_at_k_of_a_task_is_the_unbiased_estimate():
+    def answered(*statuses):
+        outcomes = [Outcome(status, 0, 1, "", Confinement()) for status in statuses]
+        return TaskAnswers("task", [Answer("", False)] * len(statuses), outcomes)
+
+    found = task_shares([answered("passed", "failed", "limited", "passed"), answered(*["timed out"] * 4)], (1, 2, 4))
+    # Of the six pairs of four answers, one has neither of the two that pass.
+    np.testing.assert_allclose(found, [[0.5, 5 / 6, 1.0], [0.0, 0.0, 0.0]])
 
 
 def test_models_are_compared_on_the_same_tasks(zoo):

@@ -131,7 +131,7 @@ def evaluate_tasks(
         (subjects.checkpoints[number].where, _solved(subjects, number, wanted, chosen))
         for number in range(len(subjects.uris))
     ]
-    shares = [_shares(found, chosen.k) for _, found in solved]
+    shares = [task_shares(found, chosen.k) for _, found in solved]
     drawn = [resampling.sums(each) for each in shares]
     models = [
         ModelTasks(where, _estimates(chosen.k, own, resamples, resampling), found)
@@ -182,7 +182,7 @@ def _solved(subjects: Subjects, number: int, tasks: Sequence[Task], options: Tas
     ]
 
 
-def _shares(found: Sequence[TaskAnswers], ks: Sequence[int]) -> Array:
+def task_shares(found: Sequence[TaskAnswers], ks: Sequence[int]) -> Array:
     """Return pass@k of each task: `[task, k]`."""
     return np.array([[pass_at_k(len(task.answers), task.num_passed, k) for k in ks] for task in found])
 
