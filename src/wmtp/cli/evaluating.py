@@ -104,6 +104,7 @@ def evaluate(  # noqa: PLR0913  each option of the contract is one
     _refuse(ctx, _OF_TASKS if tasks is None else _OF_DATA, "--data" if tasks is None else "--tasks")
     common: Any = {**options, "limit": limit, "resamples": resamples, "confidence": confidence, "seed": seed}
     out.start_logging()
+    own: dict[str, Any]
     if tasks is None:
         own = {"format": format.value, "keys": dict(map(_key, keys or [])), "max_length": max_length}
         found: Any = _measured(models, data or [], {**common, **own, "packing": packing, "batch_size": batch_size})

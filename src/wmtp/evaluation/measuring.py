@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -67,7 +68,7 @@ def _answered(model: CausalModel, batch: Batch) -> tuple[list[HeadFigures], Int[
     targets = bounds.targets(batch["labels"].to(device), len(rows))
     figures = []
     for k, hidden in enumerate(rows, 1):
-        found = head_figures(lambda some, k=k: logits_of(k, some), hidden, targets[..., k - 1])
+        found = head_figures(partial(logits_of, k), hidden, targets[..., k - 1])
         figures.append(HeadFigures(*(each.cpu() for each in found)))
     return figures, targets.cpu()
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from wmtp.evaluation.intervals import Estimate, Resampling
+from wmtp.evaluation.metrics import NUM_BINS
 from wmtp.evaluation.shown import Table, as_html, shown
-from wmtp.evaluation.sums import CONFIDENCE, COUNT, NUM_BINS, RIGHT, Array, calibration_error
+from wmtp.evaluation.sums import CONFIDENCE, COUNT, RIGHT, Array, calibration_error
 from wmtp.untrusted import plain
 
 _METRICS = ("cross_entropy", "top1", "top5")
