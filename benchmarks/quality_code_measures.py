@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from wmtp.data.documents import Document
 from wmtp.data.rows import build_rows
 from wmtp.evaluation import read_tasks, run_tests
-from wmtp.scoring.nll import causal_model, token_losses
+from wmtp.models.causal import causal_model
+from wmtp.scoring.nll import token_losses
 from wmtp.settings.data import DataSource
 
 _BATCH = 8

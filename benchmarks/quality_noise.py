@@ -32,8 +32,9 @@ from wmtp.algorithms.signals import Signals
 from wmtp.data.example import Example
 from wmtp.data.rows import RowDataset
 from wmtp.demo.zoo import stdlib_sources
+from wmtp.models.causal import causal_model
 from wmtp.models.mtp import MTPForCausalLM
-from wmtp.scoring.nll import causal_model, token_losses
+from wmtp.scoring.nll import token_losses
 
 _PRINTABLE = (32, 127)  # of random bytes: from the first, up to before the second
 _OTHER = ord("?")  # stands for the few bytes that are not ASCII

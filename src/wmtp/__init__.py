@@ -36,6 +36,8 @@ _PUBLIC = {
     "Recipe": "wmtp.settings.recipe",
     "train": "wmtp.training.run",
     "TrainResult": "wmtp.training.run",
+    "evaluate": "wmtp.evaluation.texts",
+    "Evaluation": "wmtp.evaluation.results",
     "export": "wmtp.publishing.exports.targets",
     "WmtpError": "wmtp.errors",
 }

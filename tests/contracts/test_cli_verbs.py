@@ -35,6 +35,15 @@ VERBS = {
     "plan": (["[KEY=VALUE]..."], _SETTINGS),
     "score": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code"}),
     "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--allow-change", "--dry-run"}),
+    "evaluate": (
+        ["MODEL..."],
+        {
+            *("--data", "--format", "--key", "--max-length", "--packing"),
+            *("--tasks", "--samples", "--k", "--temperature", "--max-new-tokens", "--template"),
+            *("--allow-code-execution", "--batch-size", "--limit", "--resamples", "--confidence", "--seed"),
+            *_LOADS,
+        },
+    ),
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),

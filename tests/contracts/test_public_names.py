@@ -13,6 +13,7 @@ import wmtp
 PUBLIC = {
     "ComponentFactory",
     "Config",
+    "Evaluation",
     "LoadPlan",
     "LoadReceipt",
     "LoadResult",
@@ -26,6 +27,7 @@ PUBLIC = {
     "WmtpError",
     "__version__",
     "create_model_loader",
+    "evaluate",
     "export",
     "load",
     "load_config",

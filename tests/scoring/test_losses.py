@@ -15,9 +15,10 @@ from tiny_tokenizer import build_tokenizer
 from wmtp.algorithms.base import Score
 from wmtp.errors import DataError, IncompatibleModelError, TrainingError
 from wmtp.models.adapter import LogitsModel
+from wmtp.models.causal import causal_model
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.scoring import work
-from wmtp.scoring.nll import causal_model, token_losses
+from wmtp.scoring.nll import token_losses
 from wmtp.scoring.online import OnlineLosses
 from wmtp.scoring.scores import online_scorers, score_rows
 

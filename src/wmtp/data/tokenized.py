@@ -117,14 +117,19 @@ def tokenized(source: DataSource, field: str, columns: Mapping[str, str], how: T
     return kept
 
 
-def tokenizer_key(tokenizer: Any) -> str:
-    """Return what tells the tokens that a tokenizer makes from those of others."""
+def tokenizer_key(tokenizer: Any, *, with_template: bool = True) -> str:
+    """Return what tells the tokens that a tokenizer makes from those of others.
+
+    Args:
+        tokenizer: A `PreTrainedTokenizerBase`.
+        with_template: Whether its chat template counts, which makes tokens of chats only.
+    """
     if tokenizer.is_fast:
         document = json.loads(tokenizer.backend_tokenizer.to_str())
         document["truncation"] = document["padding"] = None  # of the last call, and given anew with each
     else:
         document = [type(tokenizer).__name__, tokenizer.get_vocab(), repr(sorted(tokenizer.init_kwargs.items()))]
-    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template]
+    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template if with_template else None]
     return digest_of([tokenizers.__version__, document, ends])
 
 

@@ -1,4 +1,4 @@
-"""What a model's answers are worth: programs run against their tests, rewards, pass@k.
+"""What models are worth: figures of their heads on text, programs run against their tests, rewards, pass@k.
 
 Names are resolved on first use, so that the process that runs a program imports nothing that it does not need.
 """
@@ -9,6 +9,12 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "Evaluation": "wmtp.evaluation.results",
+    "EvaluationOptions": "wmtp.evaluation.options",
+    "TaskEvaluation": "wmtp.evaluation.task_results",
+    "TaskOptions": "wmtp.evaluation.solving",
+    "evaluate": "wmtp.evaluation.texts",
+    "evaluate_tasks": "wmtp.evaluation.solving",
     "Confinement": "wmtp.evaluation.outcomes",
     "Outcome": "wmtp.evaluation.outcomes",
     "Program": "wmtp.evaluation.tasks",

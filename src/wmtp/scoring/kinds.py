@@ -19,8 +19,9 @@ from wmtp.data.corpus import check_positions, check_vocabulary, position_limit
 from wmtp.data.rows import RowDataset
 from wmtp.errors import DataError, IncompatibleModelError
 from wmtp.loaders.tokenizer import load_tokenizer
+from wmtp.models.causal import causal_model, vocabulary_size
 from wmtp.scoring.labels import check_label, declared_labels
-from wmtp.scoring.nll import causal_model, token_losses, vocabulary_size
+from wmtp.scoring.nll import token_losses
 from wmtp.scoring.rewards import Rewards
 from wmtp.trust.guards import scoring_errors
 from wmtp.untrusted import show

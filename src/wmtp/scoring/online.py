@@ -9,8 +9,9 @@ from torch import Tensor
 from wmtp.data.example import Batch
 from wmtp.errors import DataError
 from wmtp.models.adapter import check_packing
+from wmtp.models.causal import CausalModel
 from wmtp.models.targets import IGNORE
-from wmtp.scoring.nll import CausalModel, batch_losses
+from wmtp.scoring.nll import batch_losses
 
 
 class OnlineLosses:
