@@ -24,12 +24,7 @@ from wmtp.load_plan.parameters import target_dtype
 from wmtp.loaders.base import LoadResult
 from wmtp.models.causal import causal_model
 from wmtp.scoring.fingerprint import model_fingerprint, tokenizer_identity
-<<<<<<< HEAD
 from wmtp.scoring.kinds import KINDS, Answer, Kind, Scored, refuse_online
-from wmtp.scoring.nll import causal_model
-=======
-from wmtp.scoring.kinds import KINDS, Kind, Scored, refuse_online
->>>>>>> evaluate
 from wmtp.scoring.online import OnlineLosses
 from wmtp.scoring.quantised import quantise
 from wmtp.scoring.ranks import Ranks
