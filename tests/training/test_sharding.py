@@ -60,7 +60,7 @@ def test_a_run_in_shards_goes_on_bit_for_bit_and_in_another_number_of_processes(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages that were read are counted in /proc")
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 4))])
 def test_every_process_reads_its_share_alone(tmp_path, count):
     model = tiny_mtp("llama", 3, "transformer", vocab_size=1 << 17, hidden_size=64)
     write_mtp_checkpoint(tmp_path / "base", model)

@@ -72,6 +72,7 @@ def test_a_run_that_goes_on_reads_rows_of_its_checkpoint_and_none_of_the_base_mo
     assert is_close(weights(run / "final"), weights(tmp_path / "final"), 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_run_before_it_is_cut_is_read_whole_and_the_receipt_says_so(tmp_path):
     base = write_llama_checkpoint(tmp_path / "base")
     write_metadata(base, llama_metadata(wmtp_type="base_model", algorithm_compatibility=["baseline-mtp"]))

@@ -53,7 +53,7 @@ def compute(
     order = sorted(range(len(texts)), key=lambda index: (-lengths[index], index))
     sizes = [lengths[index] if kind.per_token else 1 for index in order]
     parts = _Parts(store, sizes, ranks)
-    progress = _Progress(kind, [lengths[index] for index in order], parts.num_texts, is_heard=ranks.is_first)
+    progress = _Progress(kind, [lengths[index] for index in order], parts.num_texts, ranks)
     before, left = (list(batches(some, texts)) for some in (order[: parts.num_texts], order[parts.num_texts :]))
     asked = _Asked(answer, texts, before + left, kind)
     try:
@@ -177,15 +177,16 @@ class _Parts:
 class _Progress:
     """Log lines, every so often."""
 
-    def __init__(self, kind: Kind, lengths: list[int], num_done: int, *, is_heard: bool) -> None:
+    def __init__(self, kind: Kind, lengths: list[int], num_done: int, ranks: Ranks) -> None:
         self._label = f"{kind.scored.score.what} by {kind.scored.checkpoint.where}"
         self._ends = [0, *accumulate(lengths)]
         self._first, self._num_done = self._ends[num_done], num_done
         self._started = self._reported = time.monotonic()
         resumed = f", resumed after {self._first:,}" if num_done else ""
-        self._level = logging.INFO if is_heard else logging.DEBUG
-        total = f"{self._ends[-1]:,}"
-        logger.log(self._level, "%s: %d documents, %s tokens%s", self._label, len(lengths), total, resumed)
+        self._level = logging.INFO if ranks.is_first else logging.DEBUG
+        shared = f", shared by {ranks.count} processes" if ranks.count > 1 else ""
+        facts = (f"{self._ends[-1]:,}", resumed, shared)
+        logger.log(self._level, "%s: %d documents, %s tokens%s%s", self._label, len(lengths), *facts)
 
     def add(self, num_texts: int) -> None:
         self._num_done += num_texts
