@@ -12,6 +12,7 @@ from wmtp.evaluation.metrics import NUM_BINS
 from wmtp.evaluation.shown import Table, as_html, shown
 from wmtp.evaluation.sums import CONFIDENCE, COUNT, RIGHT, Array, calibration_error
 from wmtp.untrusted import plain
+from wmtp.wording import counted
 
 _METRICS = ("cross_entropy", "top1", "top5")
 
@@ -199,7 +200,8 @@ class Evaluation:
     def notes(self) -> list[str]:
         """Return what has to be known beside the tables."""
         measured, share = self.measured, f"{100 * self.resampling.confidence:g} %"
-        size = f"{measured.documents:,} documents, {measured.windows:,} windows, {measured.targets:,} targets"
+        counts = {"document": measured.documents, "window": measured.windows, "target": measured.targets}
+        size = ", ".join(counted(number, what) for what, number in counts.items())
         is_sure = self.models[0].heads[0].cross_entropy.low is not None
         how = f"in brackets: {share} of {self.resampling.resamples:,} draws of {measured.unit}"
         how = how if is_sure else f"no intervals: they are made by drawing {measured.unit}, and this is one"
