@@ -102,7 +102,7 @@ def test_models_are_compared_on_the_same_tasks(zoo):
 def test_an_answer_that_is_cut_says_so(zoo):
     evaluation = solve(zoo, max_new_tokens=5)
     assert evaluation.models[0].num_ran_out() == 2
-    assert any("2 answers were cut at 5 tokens" in note for note in evaluation.notes())
+    assert any("2 answers cut at 5 tokens" in note for note in evaluation.notes())
 
 
 def test_without_consent_nothing_is_generated(zoo):

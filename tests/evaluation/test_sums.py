@@ -8,9 +8,10 @@ from evaluated_windows import examples_of, looped, windows_of
 from native_models import native
 from tiny_models import HEAD_TYPES, tiny_mtp
 from wmtp.errors import DataError
+from wmtp.evaluation.calibration import calibration_error
 from wmtp.evaluation.measuring import measure
 from wmtp.evaluation.metrics import HeadFigures
-from wmtp.evaluation.sums import CE, TARGETS, Sums, calibration_error
+from wmtp.evaluation.sums import CE, TARGETS, Sums
 from wmtp.models.adapter import trainable
 from wmtp.models.causal import causal_model
 

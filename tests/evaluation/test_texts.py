@@ -177,8 +177,18 @@ def test_a_model_that_does_not_load_is_refused_before_the_first_is_measured(zoo,
 
 
 def test_text_longer_than_the_positions_of_a_model_is_refused(zoo):
-    with pytest.raises(DataError, match="it knows 128 positions, and the longest document of data has"):
+    with pytest.raises(DataError, match="it knows 128 positions, and the longest document of data has") as caught:
         wmtp.evaluate(zoo / "plain", [zoo / "lines.jsonl", zoo / "pairs.jsonl"], format="raw_text", max_length=512)
+    assert caught.value.hint.startswith(
+        "set data.max_length: 128, or less; there is no recipe here: fields of data are"
+    )
+
+
+def test_a_key_that_records_lack_is_told_line_by_line_with_the_option_that_names_it(zoo):
+    with pytest.raises(DataError) as caught:
+        wmtp.evaluate(zoo / "plain", zoo / "pairs.jsonl", format="prompt_completion")
+    assert len(caught.value.faults) == len(PAIRS)
+    assert caught.value.hint.endswith("fields of data are --format, --key NAME=VALUE and --max-length")
 
 
 def test_weights_that_are_no_numbers_are_named(zoo, tmp_path):

@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from wmtp.evaluation.calibration import Calibration
 from wmtp.evaluation.intervals import Estimate, Resampling, ratio
-from wmtp.evaluation.results import Calibration, Difference, HeadResult, ModelResult
+from wmtp.evaluation.results import Difference, HeadResult, ModelResult
 from wmtp.evaluation.sums import CE, TARGETS, TOP1, TOP5, Array, Sums
 
 _COLUMNS = {"cross_entropy": CE, "top1": TOP1, "top5": TOP5}

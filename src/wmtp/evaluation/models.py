@@ -12,7 +12,7 @@ from wmtp.data.corpus import check_positions, check_vocabulary
 from wmtp.data.rows import RowDataset
 from wmtp.data.tokenized import tokenizer_key
 from wmtp.errors import DataError, IncompatibleModelError, SettingsError, TrainingError
-from wmtp.evaluation.windows import NAME, Windows
+from wmtp.evaluation.windows import NAME, Windows, fields_as_options
 from wmtp.loaders.standardized import URI, load, plan_load
 from wmtp.loaders.tokenizer import load_tokenizer
 from wmtp.models.adapter import check_packing
@@ -90,7 +90,8 @@ class Subjects:
         """
         for uri, checkpoint in zip(self.uris, self.checkpoints, strict=True):
             if rows is not None:
-                check_positions(rows, checkpoint.where, checkpoint.config, name=NAME)
+                with fields_as_options():
+                    check_positions(rows, checkpoint.where, checkpoint.config, name=NAME)
                 if isinstance(size := checkpoint.config.get("vocab_size"), int):
                     check_vocabulary(rows, checkpoint.where, size)
             plan_load(uri, **self.loading)

@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from wmtp.evaluation.calibration import Calibration
 from wmtp.evaluation.intervals import Estimate, Resampling
-from wmtp.evaluation.metrics import NUM_BINS
 from wmtp.evaluation.shown import Table, as_html, shown
-from wmtp.evaluation.sums import CONFIDENCE, COUNT, RIGHT, Array, calibration_error
 from wmtp.untrusted import plain
+from wmtp.wording import counted
 
 _METRICS = ("cross_entropy", "top1", "top5")
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well a probability says how often something holds.
-
-    Attributes:
-        error: Expected calibration error, 0 to 1; NaN where nothing was measured.
-        bins: `[bin, 3]`: how many, the sum of probabilities, and how often it held; bins of equal width from 0 to 1.
-    """
-
-    error: float
-    bins: Array
-
-    @classmethod
-    def of(cls, bins: Array) -> Calibration:
-        """Return what bins say."""
-        return cls(calibration_error(bins), bins)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without empty bins."""
-        held = [
-            {
-                "low": place / NUM_BINS,
-                "high": (place + 1) / NUM_BINS,
-                "count": int(row[COUNT]),
-                "confidence": row[CONFIDENCE] / row[COUNT],
-                "share": row[RIGHT] / row[COUNT],
-            }
-            for place, row in enumerate(self.bins.tolist())
-            if row[COUNT]
-        ]
-        return {"error": self.error if math.isfinite(self.error) else None, "bins": held}
 
 
 @dataclass(frozen=True)
@@ -199,7 +165,8 @@ class Evaluation:
     def notes(self) -> list[str]:
         """Return what has to be known beside the tables."""
         measured, share = self.measured, f"{100 * self.resampling.confidence:g} %"
-        size = f"{measured.documents:,} documents, {measured.windows:,} windows, {measured.targets:,} targets"
+        counts = {"document": measured.documents, "window": measured.windows, "target": measured.targets}
+        size = ", ".join(counted(number, what) for what, number in counts.items())
         is_sure = self.models[0].heads[0].cross_entropy.low is not None
         how = f"in brackets: {share} of {self.resampling.resamples:,} draws of {measured.unit}"
         how = how if is_sure else f"no intervals: they are made by drawing {measured.unit}, and this is one"

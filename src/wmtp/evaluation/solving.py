@@ -26,6 +26,7 @@ from wmtp.loaders.standardized import URI
 from wmtp.settings.loading import LoadKeywords
 from wmtp.trust.guards import scoring_errors
 from wmtp.untrusted import did_you_mean, show
+from wmtp.wording import counted
 
 logger = logging.getLogger("wmtp")
 
@@ -168,7 +169,9 @@ def _solved(subjects: Subjects, number: int, tasks: Sequence[Task], options: Tas
     checkpoint, asking = subjects.checkpoints[number], options.asking
     asked = Asked(subjects.load(number), subjects.tokenizers[number], checkpoint.config, checkpoint.where)
     answers, reported = [], time.monotonic()
-    logger.info("%s: %d answers to each of %d tasks", checkpoint.where, asking.samples, len(tasks))
+    logger.info(
+        "%s: %s to each of %s", checkpoint.where, counted(asking.samples, "answer"), counted(len(tasks), "task")
+    )
     for place, task in enumerate(tasks):
         with scoring_errors(checkpoint.where, f"task {show(task.task_id)}"):
             answers.append(asked.answers(task, place, asking))

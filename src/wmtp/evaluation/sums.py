@@ -91,13 +91,3 @@ def _add_bins(bins: Array, confidence: Tensor, is_right: Tensor) -> None:
     place = (confidence * NUM_BINS).long().clamp(max=NUM_BINS - 1)
     for column, values in ((COUNT, None), (CONFIDENCE, confidence), (RIGHT, is_right)):
         bins[:, column] += _by(place, values, NUM_BINS)
-
-
-def calibration_error(bins: Array) -> float:
-    """Return how far, on the mean, a probability is from the share of times that it holds; 0 to 1.
-
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv 1706.04599), equation 3, with their 15
-        bins of equal width. Nothing to measure gives NaN.
-    """
-    total = bins[:, COUNT].sum()
-    return float(np.abs(bins[:, RIGHT] - bins[:, CONFIDENCE]).sum() / total) if total else float("nan")

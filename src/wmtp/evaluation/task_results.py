@@ -12,6 +12,7 @@ from wmtp.evaluation.intervals import Estimate, Resampling
 from wmtp.evaluation.outcomes import Outcome
 from wmtp.evaluation.shown import Table, as_html, shown
 from wmtp.untrusted import plain
+from wmtp.wording import counted
 
 
 @dataclass(frozen=True)
@@ -154,13 +155,13 @@ class TaskEvaluation:
     def notes(self) -> list[str]:
         """Return what has to be known beside the tables."""
         share = f"{100 * self.resampling.confidence:g} %"
-        how = f"{self.samples} answers to each of {self.num_tasks:,} tasks, temperature {self.temperature:g}"
-        found = [how]
+        asked = f"{counted(self.samples, 'answer')} to each of {counted(self.num_tasks, 'task')}"
+        found = [f"{asked}, temperature {self.temperature:g}"]
         if self.num_tasks > 1:
             found.append(f"in brackets: {share} of {self.resampling.resamples:,} draws of tasks")
         cut = [(plain(model.model), model.num_ran_out()) for model in self.models]
-        most = f"were cut at {self.max_new_tokens} tokens, or where the positions of the model end"
-        return [*found, *(f"{name}: {count:,} answers {most}" for name, count in cut if count)]
+        most = f"cut at {self.max_new_tokens} tokens, or where the positions of the model end"
+        return [*found, *(f"{name}: {counted(count, 'answer')} {most}" for name, count in cut if count)]
 
     def _repr_html_(self) -> str:
         return as_html(self.tables(), self.notes())

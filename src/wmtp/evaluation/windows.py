@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wmtp.data.example import Batch
 from wmtp.data.kept_rows import kept_rows
 from wmtp.data.rows import RowDataset
 from wmtp.data.tokenized import Tokenizing, tokenized
-from wmtp.errors import SettingsError
+from wmtp.errors import DataError, SettingsError
 from wmtp.evaluation.options import EvaluationOptions
 from wmtp.evaluation.results import Measured
 from wmtp.evaluation.sums import Array
@@ -75,6 +76,20 @@ class Windows:
         return self.rows.table.example(window).where
 
 
+@contextmanager
+def fields_as_options() -> Iterator[None]:
+    """Say of a refusal that names a field of a recipe by which option that is given here."""
+    try:
+        yield
+    except DataError as error:
+        if f"{NAME}." not in error.hint:
+            raise
+        hint = (
+            f"{error.hint}; there is no recipe here: fields of {NAME} are --format, --key NAME=VALUE and --max-length"
+        )
+        raise DataError(error.problem, hint, error.faults) from error
+
+
 def read_windows(
     data: Sequence[str | Path], options: EvaluationOptions, tokenizer: Any, cache_dir: str | Path | None
 ) -> Windows:
@@ -91,9 +106,11 @@ def read_windows(
         SettingsError: If the options do not fit each other.
     """
     source = _source(data, options)
-    kept = tokenized(source, NAME, {}, Tokenizing(tokenizer, cache_dir=None if cache_dir is None else str(cache_dir)))
-    wanted = np.arange(min(len(kept.store), options.limit or len(kept.store)))
-    rows = kept_rows(kept, wanted, source, name=NAME)
+    how = Tokenizing(tokenizer, cache_dir=None if cache_dir is None else str(cache_dir))
+    with fields_as_options():
+        kept = tokenized(source, NAME, {}, how)
+        wanted = np.arange(min(len(kept.store), options.limit or len(kept.store)))
+        rows = kept_rows(kept, wanted, source, name=NAME)
     documents = np.unique(rows.table.layout.documents, return_inverse=True)[1]
     num_documents = int(documents.max()) + 1
     is_one = num_documents == 1
