@@ -1,7 +1,7 @@
 """What `wmtp plan --world-size` says beside what processes then take and read: `python benchmarks/scale.py`.
 
-Random llamas in float32, trained for two steps on CPUs (gloo). Memory is that beyond what a process has before it
-loads anything: the highest that the system has seen of it, pages of files among it.
+Random llamas of 44 million parameters, trained for two steps on CPUs (gloo). Memory is the highest that the system has
+seen of a process, pages of files among it, less what the same run of a tiny model takes, which is libraries.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from wmtp.settings.config import load_config
 from wmtp.settings.recipe import load_recipe
 from wmtp.training.preparation import prepare
 from wmtp.training.stopping import StopRequest
-from wmtp.wording import size
 
 _SHAPE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 10, "num_attention_heads": 8,
           "num_key_value_heads": 4, "vocab_size": 8000}  # fmt: skip
+_TINY = {**_SHAPE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 512}
 _CASES: list[tuple[int, str, dict[str, Any]]] = [
     (1, "float32", {"sharding": "none"}),
     (2, "float32", {"sharding": "none"}),
@@ -41,8 +42,6 @@ _CASES: list[tuple[int, str, dict[str, Any]]] = [
     (1, "float32", {"sharding": "none", "per_device_train_batch_size": 8, "gradient_checkpointing": True}),
     (1, "float32", {"sharding": "none", "trainable": "heads"}),
     (2, "bfloat16", {"sharding": "fsdp"}),
-    (1, "float32", {"sharding": "fsdp"}),
-    (4, "float32", {"sharding": "none"}),
 ]
 _KEPT = re.compile(r"process \d+ of \d+ keeps ([\d,]+) of the ([\d,]+) bytes of parameters")
 _COLUMNS = ("processes", "dtype", "`train`", "memory planned", "in steps", "with saving", "read planned", "measured",
@@ -53,16 +52,32 @@ def main() -> None:
     """Print a table of plan and measurement."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        _wait(_fork(lambda: _write_model(directory / "base")))
+        for place, shape in (("base", _SHAPE), ("tiny", _TINY)):
+            _wait(_fork(lambda place=place, shape=shape: _write_model(directory / place, shape)))
         text = "for number in range(10):\n    print(number, number * number)\n"
         (directory / "data.txt").write_text(text * 2000)
+        libraries = _run(directory, "tiny", 1, "float32", {}).peak
+        print(f"libraries: {_megabytes(libraries)}\n")
         print(f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|", flush=True)
         for number, (count, dtype, training) in enumerate(_CASES):
-            print(_row(directory, f"run-{number}", count, dtype, training), flush=True)
+            found = _run(directory, f"run-{number}", count, dtype, training)
+            print(_row(found, libraries, [str(count), dtype, *_said(training)]), flush=True)
 
 
-def _row(directory: Path, name: str, count: int, dtype: str, training: dict[str, Any]) -> str:
-    _write_settings(directory, name, dtype, training)
+@dataclass(frozen=True)
+class _Measured:
+    """What a run was planned to take, and the most that any of its processes took: in steps, and ever."""
+
+    plan: ScalePlan
+    peak: int
+    highest: int
+    read: int
+    saved: int
+
+
+def _run(directory: Path, name: str, count: int, dtype: str, training: dict[str, Any]) -> _Measured:
+    base = "tiny" if name == "tiny" else "base"
+    _write_settings(directory, name, base, dtype, training)
     config, recipe = load_config(directory / "config.json"), load_recipe(directory / "recipe.json")
     plan = plan_run(config, recipe, {}, processes=Processes(count)).scale
     assert plan is not None
@@ -74,15 +89,27 @@ def _row(directory: Path, name: str, count: int, dtype: str, training: dict[str,
     for pid in pids:
         _wait(pid)
     found = [json.loads((directory / f"process-{rank}.json").read_text()) for rank in range(count)]
-    read = _read_bytes(found[0]["notes"]) or _stored(directory)
+    peak, highest = (max(each[what] for each in found) for what in ("peak", "highest"))
+    read = _read_bytes(found[0]["notes"]) or (directory / base / "model.safetensors").stat().st_size
     step = directory / "runs" / name / "step-1"
     saved = sum(file.stat().st_size for file in step.rglob("*") if file.suffix == ".safetensors")
-    settings = ", ".join(f"{key}: {value}" for key, value in training.items())
-    peak, highest = (max(each[what] for each in found) for what in ("peak", "highest"))
-    memory = f"{size(sum(plan.memory.values()))} | {size(peak)} | {size(highest)}"
-    reading = f"{size(_planned_read(plan))} | {size(read)}"
+    return _Measured(plan, peak, highest, read, saved)
+
+
+def _row(found: _Measured, libraries: int, words: list[str]) -> str:
+    plan = found.plan
     kept = sum(plan.checkpoint.values()) - plan.checkpoint["written"]
-    return f"| {count} | {dtype} | {settings} | {memory} | {reading} | {size(kept)} | {size(saved)} |"
+    sizes = [sum(plan.memory.values()), found.peak - libraries, found.highest - libraries]
+    sizes += [plan.read["sharded"] + plan.read["replicated"], found.read, kept, found.saved]
+    return f"| {' | '.join([*words, *map(_megabytes, sizes)])} |"
+
+
+def _said(training: dict[str, Any]) -> list[str]:
+    return [", ".join(f"{key}: {str(value).lower()}" for key, value in training.items())]
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.0f} MB"
 
 
 def _fork(act: Callable[[], None]) -> int:
@@ -139,21 +166,13 @@ def _status(field: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def _planned_read(plan: ScalePlan) -> int:
-    return plan.read["sharded"] + plan.read["replicated"]
-
-
 def _read_bytes(notes: list[str]) -> int | None:
     kept = next((match for note in notes if (match := _KEPT.match(note))), None)
     return int(kept[1].replace(",", "")) if kept else None
 
 
-def _stored(directory: Path) -> int:
-    return (directory / "base" / "model.safetensors").stat().st_size
-
-
-def _write_settings(directory: Path, name: str, dtype: str, training: dict[str, Any]) -> None:
-    paths = {"models": {"base": "base"}, "output_dir": "runs"}
+def _write_settings(directory: Path, name: str, base: str, dtype: str, training: dict[str, Any]) -> None:
+    paths = {"models": {"base": base}, "output_dir": "runs"}
     config = {"paths": paths, "devices": {"device": "cpu", "dtype": dtype}, "tracking": {"report_to": []}}
     steps = {"max_steps": 2, "save_steps": 1, "optim": "adamw_torch", "gradient_accumulation_steps": 2}
     train = {"algo": "baseline-mtp", "per_device_train_batch_size": 1, **steps, **training}
@@ -162,8 +181,8 @@ def _write_settings(directory: Path, name: str, dtype: str, training: dict[str, 
     (directory / "recipe.json").write_text(json.dumps({"run": {"name": name}, "data": data, "train": train}))
 
 
-def _write_model(directory: Path) -> None:
-    config = LlamaConfig(**_SHAPE, tie_word_embeddings=False)
+def _write_model(directory: Path, shape: dict[str, int]) -> None:
+    config = LlamaConfig(**shape, tie_word_embeddings=False)
     config.mtp_config = {"n_future_tokens": 3, "head_type": "transformer"}
     torch.manual_seed(0)
     model = MTPForCausalLM(config)

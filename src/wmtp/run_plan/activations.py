@@ -56,7 +56,8 @@ def activations_of(recipe: Recipe, base: Checkpoint, shapes: ModelShapes, width:
         shapes: Its parameters.
         width: Bytes of a value that it computes with.
     """
-    config = base.config.get("text_config") if isinstance(base.config.get("text_config"), dict) else base.config
+    text = base.config.get("text_config")
+    config: dict[str, Any] = text if isinstance(text, dict) else base.config
     dim, vocab = _number(config, *_WIDTHS), _number(config, "vocab_size")
     if dim is None or vocab is None:
         return None
@@ -72,10 +73,10 @@ def activations_of(recipe: Recipe, base: Checkpoint, shapes: ModelShapes, width:
     heads = recipe.mtp.horizon or base.metadata.num_heads or 1
     # Rows that meet the unembedding, of each head that learns; and the final norm, once behind each last layer.
     learns = any(not name.startswith(_HEADS) for name in trained)
-    ends = dim * width * (heads if learns else heads - 1)
+    ends: float = dim * width * (heads if learns else heads - 1)
     ends += max(0, _norms(root, dim, width) - dim * width) * (learns + sum(name.startswith(_HEADS) for name in layers))
     ends += dim * width * (len(layers) < len(trained))  # what the first blocks of all heads share
-    kept, recomputed = ends * tokens + sum(sizes.values()), 0
+    kept, recomputed = ends * tokens + sum(sizes.values()), 0.0
     if recipe.train.gradient_checkpointing and layers:
         # Blocks of heads are not computed again; layers of heads share what goes into the trunk's last one.
         inputs = dim * width * tokens * sum(not name.startswith(_HEADS) for name in layers)
