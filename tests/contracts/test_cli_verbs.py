@@ -35,6 +35,21 @@ VERBS = {
     "plan": (["[KEY=VALUE]..."], _SETTINGS),
     "score": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code"}),
     "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--allow-change", "--dry-run"}),
+    "generate": (
+        ["MODEL", "[PROMPT]"],
+        _LOADS
+        | {
+            "--prompts",
+            "--max-new-tokens",
+            "--temperature",
+            "--top-p",
+            "--seed",
+            "--stop",
+            "--drafts",
+            "--chat",
+            "--compare",
+        },
+    ),
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),

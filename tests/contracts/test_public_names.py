@@ -13,6 +13,7 @@ import wmtp
 PUBLIC = {
     "ComponentFactory",
     "Config",
+    "Generation",
     "LoadPlan",
     "LoadReceipt",
     "LoadResult",
@@ -27,6 +28,7 @@ PUBLIC = {
     "__version__",
     "create_model_loader",
     "export",
+    "generate",
     "load",
     "load_config",
     "load_metadata",

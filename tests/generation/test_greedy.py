@@ -1,0 +1,99 @@
+"""Greedy decoding with drafts gives the tokens of plain greedy decoding, whatever the heads propose."""
+
+import pytest
+import torch
+
+import wmtp
+from generation.taught import KINDS, NEW_TOKENS, PARALLEL, prompts, taught, untaught
+from tiny_models import VOCAB
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def tokens_of(generation):
+    return [row.tokens for row in generation.rows]
+
+
+def spoken(model, given, **options):
+    return wmtp.generate(model, given, max_new_tokens=NEW_TOKENS, ignore_eos=True, **options)
+
+
+@every_kind
+@pytest.mark.parametrize("kv_cache", [True, False], ids=["cached", "uncached"])
+def test_tokens_are_those_of_plain_decoding_and_drafts_are_accepted_and_refused(kind, kv_cache):
+    model = taught(kind)
+    given = [*prompts(6), *prompts(6, seed=1)]  # half of them the heads have seen
+    found = spoken(model, given, kv_cache=kv_cache)
+    assert tokens_of(found) == tokens_of(spoken(model, given, drafts=0, kv_cache=False))
+    assert found.notes == ()
+    assert 0 < sum(found.counts.accepted) < sum(found.counts.drafted)
+    assert found.tokens_per_forward > 1
+
+
+@every_kind
+def test_heads_that_know_nothing_change_no_token(kind):
+    model, given = untaught(kind), prompts(6)
+    assert tokens_of(spoken(model, given)) == tokens_of(spoken(model, given, drafts=0))
+
+
+@every_kind
+def test_drafts_with_a_cache_are_those_without_one(kind):
+    # Equal tokens prove nothing about drafts: wrong ones are refused. How many are accepted does.
+    model, given = taught(kind), prompts(8)
+    cached, whole = spoken(model, given).counts, spoken(model, given, kv_cache=False).counts
+    assert cached == whole
+    assert sum(cached.accepted) > 0
+
+
+@pytest.mark.parametrize("kind", ["llama-linear", "gpt2-transformer", "mistral-transformer", "deepseek", "qwen3_5"])
+def test_plain_decoding_is_that_of_transformers(kind):
+    trunk, given = taught(kind).trunk, prompts(6)
+    with torch.no_grad():
+        expected = [
+            trunk.generate(torch.tensor([ids]), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None)
+            for ids in given
+        ]
+    assert [row.prompt_tokens + row.tokens for row in spoken(trunk, given).rows] == [
+        tuple(row[0].tolist()) for row in expected
+    ]
+    assert tokens_of(spoken(taught(kind), given)) == tokens_of(spoken(trunk, given))
+
+
+@pytest.mark.parametrize("kind", ["llama-transformer", "mellum-3"])
+def test_fewer_drafts_than_heads_may_be_asked_for(kind):
+    model, given = taught(kind), prompts(6)
+    two = spoken(model, given, drafts=2)
+    assert tokens_of(two) == tokens_of(spoken(model, given, drafts=0))
+    assert len(two.counts.drafted) == 2
+    three = spoken(model, given).counts
+    assert three.drafted[2] > 0
+
+
+@pytest.mark.slow
+@every_kind
+@pytest.mark.parametrize("kv_cache", [True, False], ids=["cached", "uncached"])
+def test_two_hundred_prompts(kind, kv_cache):
+    model, given = taught(kind), prompts(200)
+    found = wmtp.generate(model, given, max_new_tokens=24, ignore_eos=True, kv_cache=kv_cache)
+    plain = wmtp.generate(model, given, max_new_tokens=24, ignore_eos=True, drafts=0)
+    assert tokens_of(found) == tokens_of(plain)
+    assert sum(found.counts.accepted) > 0
+
+
+@pytest.mark.parametrize("kind", [*PARALLEL[:3], "deepseek"])
+def test_a_model_goes_on_training_as_it_was(kind):
+    model = taught(kind).train()
+    spoken(model, prompts(1))
+    assert model.training
+    model(torch.zeros(1, 4, dtype=torch.long), labels=torch.zeros(1, 4, dtype=torch.long)).ce.sum().backward()
+    model.zero_grad()
+    model.eval()
+
+
+def test_what_stays_in_no_cache_is_read_again_and_not_for_ever():
+    # A recurrent state cannot be taken back, so tokens wait behind a wrong draft; a pass without drafts reads them.
+    model = untaught("qwen3_5")
+    found = wmtp.generate(model, prompts(1), max_new_tokens=40, ignore_eos=True)
+    assert found.counts.drafted[0] < found.counts.passes - 1
+    assert tokens_of(found) == tokens_of(wmtp.generate(model, prompts(1), max_new_tokens=40, ignore_eos=True, drafts=0))
+    assert max(max(row.tokens) for row in found.rows) < VOCAB
