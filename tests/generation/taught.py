@@ -11,8 +11,8 @@ import wmtp
 from native_models import native
 from tiny_models import tiny_mtp, tokens
 
-NEW_TOKENS = 16
-_STEPS = 40
+NEW_TOKENS = 12
+_STEPS = 30
 PARALLEL = ("llama-linear", "llama-transformer", "llama-resblock", "gpt2-transformer", "mistral-transformer")
 # Two modules; a recurrent state; convolutions; the state before the norm; one module that runs three times.
 NATIVE = ("deepseek", "qwen3_5", "mimo", "inkling", "mellum-3")
@@ -36,7 +36,7 @@ def untaught(kind: str) -> Any:
 def taught(kind: str) -> Any:
     """A model whose heads alone were trained, for a few steps, on what its trunk says after some prompts."""
     model = untaught(kind)
-    said = wmtp.generate(model, prompts(12), drafts=0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
+    said = wmtp.generate(model, prompts(8), drafts=0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
     rows = [[*row.prompt_tokens, *row.tokens][-NEW_TOKENS:] for row in said.rows]
     ids = torch.tensor(rows)
     learned = list(model.heads.parameters())

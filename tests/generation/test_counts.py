@@ -41,7 +41,8 @@ def by_transformers(directory, given, monkeypatch):
 def test_as_many_drafts_are_accepted_as_transformers_accepts(family, tmp_path, monkeypatch):
     write_native(tmp_path / "model", family, model=taught(family))
     init_metadata(tmp_path / "model")
-    given = [*prompts(8), *prompts(4, seed=1)]
+    # With fewer tokens than modules and one more, transformers cuts more from its cache than there is.
+    given = [ids for ids in prompts(8) if len(ids) > 3]
     found = wmtp.generate(tmp_path / "model", given, max_new_tokens=NEW_TOKENS, ignore_eos=True)
     said, accepted = by_transformers(tmp_path / "model", given, monkeypatch)
     assert [[*row.prompt_tokens, *row.tokens] for row in found.rows] == said
@@ -60,7 +61,7 @@ def prediction():
 
 @pytest.mark.parametrize("kind", ["llama-linear", "llama-transformer", "llama-resblock", "deepseek", "mimo", "qwen3_5"])
 def test_as_many_drafts_are_accepted_as_a_server_is_held_to(kind, prediction):
-    model, given = taught(kind), prompts(8)
+    model, given = taught(kind), prompts(4)
     num_drafts, expected = model.num_heads - 1, Counts()
     whole = wmtp.generate(model, given, max_new_tokens=NEW_TOKENS + num_drafts, ignore_eos=True, drafts=0)
     for row in whole.rows:

@@ -19,35 +19,29 @@ def spoken(model, given, **options):
 
 
 @every_kind
-@pytest.mark.parametrize("kv_cache", [True, False], ids=["cached", "uncached"])
-def test_tokens_are_those_of_plain_decoding_and_drafts_are_accepted_and_refused(kind, kv_cache):
+def test_tokens_are_those_of_plain_decoding_with_and_without_a_cache(kind):
     model = taught(kind)
-    given = [*prompts(6), *prompts(6, seed=1)]  # half of them the heads have seen
-    found = spoken(model, given, kv_cache=kv_cache)
-    assert tokens_of(found) == tokens_of(spoken(model, given, drafts=0, kv_cache=False))
-    assert found.notes == ()
-    assert 0 < sum(found.counts.accepted) < sum(found.counts.drafted)
-    assert found.tokens_per_forward > 1
+    given = [*prompts(4), *prompts(4, seed=1)]  # half of them the heads have seen
+    plain, cached, whole = (
+        spoken(model, given, **options) for options in ({"drafts": 0, "kv_cache": False}, {}, {"kv_cache": False})
+    )
+    assert tokens_of(cached) == tokens_of(whole) == tokens_of(plain)
+    assert cached.notes == ()
+    # Equal tokens prove nothing about drafts, as wrong ones are refused. How many are accepted does.
+    assert cached.counts == whole.counts
+    assert 0 < sum(cached.counts.accepted) < sum(cached.counts.drafted)
+    assert cached.tokens_per_forward > 1
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["llama-transformer", "qwen3_5", "inkling"])
 def test_heads_that_know_nothing_change_no_token(kind):
-    model, given = untaught(kind), prompts(6)
+    model, given = untaught(kind), prompts(4)
     assert tokens_of(spoken(model, given)) == tokens_of(spoken(model, given, drafts=0))
 
 
-@every_kind
-def test_drafts_with_a_cache_are_those_without_one(kind):
-    # Equal tokens prove nothing about drafts: wrong ones are refused. How many are accepted does.
-    model, given = taught(kind), prompts(8)
-    cached, whole = spoken(model, given).counts, spoken(model, given, kv_cache=False).counts
-    assert cached == whole
-    assert sum(cached.accepted) > 0
-
-
-@pytest.mark.parametrize("kind", ["llama-linear", "gpt2-transformer", "mistral-transformer", "deepseek", "qwen3_5"])
+@pytest.mark.parametrize("kind", ["llama-linear", "mistral-transformer", "qwen3_5"])
 def test_plain_decoding_is_that_of_transformers(kind):
-    trunk, given = taught(kind).trunk, prompts(6)
+    trunk, given = taught(kind).trunk, prompts(4)
     with torch.no_grad():
         expected = [
             trunk.generate(torch.tensor([ids]), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None)
@@ -61,7 +55,7 @@ def test_plain_decoding_is_that_of_transformers(kind):
 
 @pytest.mark.parametrize("kind", ["llama-transformer", "mellum-3"])
 def test_fewer_drafts_than_heads_may_be_asked_for(kind):
-    model, given = taught(kind), prompts(6)
+    model, given = taught(kind), prompts(4)
     two = spoken(model, given, drafts=2)
     assert tokens_of(two) == tokens_of(spoken(model, given, drafts=0))
     assert len(two.counts.drafted) == 2
@@ -94,6 +88,6 @@ def test_what_stays_in_no_cache_is_read_again_and_not_for_ever():
     # A recurrent state cannot be taken back, so tokens wait behind a wrong draft; a pass without drafts reads them.
     model = untaught("qwen3_5")
     found = wmtp.generate(model, prompts(1), max_new_tokens=40, ignore_eos=True)
-    assert found.counts.drafted[0] < found.counts.passes - 1
+    assert found.counts.drafted[0] < found.counts.passes - 2  # but for the first pass and the last
     assert tokens_of(found) == tokens_of(wmtp.generate(model, prompts(1), max_new_tokens=40, ignore_eos=True, drafts=0))
     assert max(max(row.tokens) for row in found.rows) < VOCAB
