@@ -88,5 +88,7 @@ def test_more_drafts_than_heads_are_refused():
 
 def test_what_is_no_language_model_is_refused():
     judge = AutoModelForSequenceClassification.from_config(tiny_config("llama", num_labels=1, pad_token_id=0))
-    with pytest.raises(GenerationError, match=r"returned torch.float32 of shape \[1, 1\].*\nhint: generate with a language"):
+    with pytest.raises(
+        GenerationError, match=r"returned torch.float32 of shape \[1, 1\].*\nhint: generate with a language"
+    ):
         wmtp.generate(judge, prompts(1))
