@@ -65,13 +65,12 @@ def test_fewer_drafts_than_heads_may_be_asked_for(kind):
 
 @pytest.mark.slow
 @every_kind
-@pytest.mark.parametrize("kv_cache", [True, False], ids=["cached", "uncached"])
-def test_two_hundred_prompts(kind, kv_cache):
+def test_two_hundred_prompts(kind):
     model, given = taught(kind), prompts(200)
-    found = wmtp.generate(model, given, max_new_tokens=24, ignore_eos=True, kv_cache=kv_cache)
-    plain = wmtp.generate(model, given, max_new_tokens=24, ignore_eos=True, drafts=0)
-    assert tokens_of(found) == tokens_of(plain)
-    assert sum(found.counts.accepted) > 0
+    plain, cached, whole = (spoken(model, given, **each) for each in ({"drafts": 0}, {}, {"kv_cache": False}))
+    assert tokens_of(cached) == tokens_of(whole) == tokens_of(plain)
+    assert cached.counts == whole.counts
+    assert sum(cached.counts.accepted) > 0
 
 
 @pytest.mark.parametrize("kind", [*PARALLEL[:3], "deepseek"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -77,9 +78,7 @@ class StepCache:
 
     def arguments(self, module: nn.Module) -> dict[str, Any]:
         """Return what a model, or its body, is called with to read on from here."""
-        # transformers called it past_key_values before 5.24.
-        name = "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
-        return {name: self.held, "use_cache": True}
+        return {_argument_name(type(module)): self.held, "use_cache": True}
 
     def in_place_of(self, other: StepCache, call: Call) -> Call:
         """Return a call of a layer with this cache where it has another one."""
@@ -88,6 +87,12 @@ class StepCache:
             tuple(self.held if each is other.held else each for each in args),
             {name: self.held if each is other.held else each for name, each in kwargs.items()},
         )
+
+
+@cache
+def _argument_name(module_class: type[nn.Module]) -> str:
+    # transformers called it past_key_values before 5.24.
+    return "cache" if "cache" in inspect.signature(module_class.forward).parameters else "past_key_values"
 
 
 def _holds_something(layer: Any) -> bool:
