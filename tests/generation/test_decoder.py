@@ -49,6 +49,9 @@ def test_a_class_of_its_own_drafts_and_reads_the_whole_row_each_time():
 def test_a_plain_model_is_decoded_plainly():
     found = wmtp.generate(tiny_mtp(heads=2, head_type="linear").trunk, prompts(2), **OPTIONS)
     assert (found.num_drafts, found.tokens_per_forward, found.notes) == (0, 1.0, ())
+    compared = wmtp.generate(tiny_mtp(heads=2, head_type="linear").trunk, prompts(2), compare=True, **OPTIONS)
+    assert (compared.plain, compared.speedup) == (None, None)
+    assert compared.notes == ("not compared: nothing is drafted, so this is plain decoding",)
 
 
 def test_a_cache_that_gives_other_logits_is_not_used_and_that_is_said():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from wmtp.storage.uri import ModelURI
 
 _WARM_UP_TOKENS = 8
 _SEEDS = 2**31
+_NOTHING_TO_COMPARE = "not compared: nothing is drafted, so this is plain decoding"
 
 
 def generate(
@@ -63,6 +65,11 @@ def generate(
     bounds.check(ready)
     with _evaluated(module):
         decoder = open_decoder(module, wanted.drafts, kv_cache=wanted.kv_cache)
+        if wanted.compare and not decoder.num_drafts:
+            decoder, wanted = (
+                replace(decoder, notes=(*decoder.notes, _NOTHING_TO_COMPARE)),
+                replace(wanted, compare=False),
+            )
         maker = RowMaker(tokenizer, wanted, bounds, _seed(wanted), next(module.parameters()).device)
         ours, plain = _decoded(ready, decoder, maker, wanted)
     seed = None if wanted.is_greedy else maker.seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -78,7 +78,7 @@ class StepCache:
 
     def arguments(self, module: nn.Module) -> dict[str, Any]:
         """Return what a model, or its body, is called with to read on from here."""
-        return {_argument_name(type(module)): self.held, "use_cache": True}
+        return {_argument_name(type(module).forward): self.held, "use_cache": True}
 
     def in_place_of(self, other: StepCache, call: Call) -> Call:
         """Return a call of a layer with this cache where it has another one."""
@@ -90,9 +90,9 @@ class StepCache:
 
 
 @cache
-def _argument_name(module_class: type[nn.Module]) -> str:
+def _argument_name(forward: Callable[..., Any]) -> str:
     # transformers called it past_key_values before 5.24.
-    return "cache" if "cache" in inspect.signature(module_class.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def _holds_something(layer: Any) -> bool:
