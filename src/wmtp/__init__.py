@@ -34,6 +34,8 @@ _PUBLIC = {
     "load_recipe": "wmtp.settings.recipe",
     "Config": "wmtp.settings.config",
     "Recipe": "wmtp.settings.recipe",
+    "generate": "wmtp.generation.generate",
+    "Generation": "wmtp.generation.result",
     "train": "wmtp.training.run",
     "TrainResult": "wmtp.training.run",
     "evaluate": "wmtp.evaluation.texts",

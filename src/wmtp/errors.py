@@ -16,7 +16,8 @@
     ├── UnknownNameError(LookupError)     a name that no registry knows
     ├── IncompatibleModelError(ValueError)  no model fits the recipe
     ├── DataError(ValueError)             training data
-    └── TrainingError(RuntimeError)       training cannot start or go on
+    ├── TrainingError(RuntimeError)       training cannot start or go on
+    └── GenerationError(ValueError)       text cannot be generated as asked
 
 `str(error)` is what a person reads: the problem, one indented line for each further fault, then the next step.
 """
@@ -111,3 +112,7 @@ class DataError(WmtpError, ValueError):
 
 class TrainingError(WmtpError, RuntimeError):
     """Training cannot start, or cannot go on."""
+
+
+class GenerationError(WmtpError, ValueError):
+    """Text cannot be generated as it was asked for."""

@@ -44,6 +44,21 @@ VERBS = {
             *_LOADS,
         },
     ),
+    "generate": (
+        ["MODEL", "[PROMPT]"],
+        _LOADS
+        | {
+            "--prompts",
+            "--max-new-tokens",
+            "--temperature",
+            "--top-p",
+            "--seed",
+            "--stop",
+            "--drafts",
+            "--chat",
+            "--compare",
+        },
+    ),
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),

@@ -26,6 +26,7 @@ BUILT_IN = {
     "IncompatibleModelError": ValueError,
     "DataError": ValueError,
     "TrainingError": RuntimeError,
+    "GenerationError": ValueError,
 }
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from effort import times_as_long
 from wmtp.errors import MetadataError, WmtpError
 from wmtp.faults import Fault, StrictModel, faults_error
-from wmtp.untrusted import JSONFault, did_you_mean, parse_json, parse_json_object, relative_name_fault, show, show_all
+from wmtp.untrusted import (
+    JSONFault,
+    did_you_mean,
+    parse_json,
+    parse_json_object,
+    relative_name_fault,
+    show,
+    show_all,
+    shown_text,
+)
 
 BACKSLASH = "\\"
 
@@ -132,6 +141,11 @@ def test_shown_text_is_printable_ascii_on_one_line_and_short(value):
 )
 def test_text_is_quoted_and_other_values_stand_as_json_writes_them(value, shown):
     assert show(value) == shown
+
+
+def test_a_long_text_keeps_its_lines_and_letters_and_loses_what_a_terminal_would_obey():
+    assert shown_text("a\n\tb é 漢 " + "c" * 500) == "a\n\tb é 漢 " + "c" * 500
+    assert shown_text("\x1b[2J\r\x07\u202e\x85") == r"\x1b[2J\r\x07\u202e\x85"
 
 
 def test_a_long_list_is_shown_by_its_first_twenty_and_a_count():

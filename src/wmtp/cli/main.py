@@ -36,6 +36,7 @@ COMMANDS = {
     "score": "wmtp.cli.scoring",
     "train": "wmtp.cli.runs",
     "evaluate": "wmtp.cli.evaluating",
+    "generate": "wmtp.cli.generating",
     "selftest": "wmtp.cli.selftest",
     **dict.fromkeys(("schema", "env", "demo"), "wmtp.cli.runs"),
 }

@@ -107,21 +107,34 @@ def load_options(
     }
 
 
+def taking(name: str, gather: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of a function in place of one of its parameters, which gets what that returns.
+
+    Args:
+        name: The parameter.
+        gather: Has the options as its parameters.
+    """
+    offered = signature(gather, eval_str=True).parameters
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(*args: Any, **given: Any) -> Any:
+            gathered = gather(**{option: given.pop(option) for option in offered})
+            return command(*args, **{name: gathered}, **given)
+
+        own = signature(command, eval_str=True)
+        parameters = [
+            parameter
+            for taken, declared in own.parameters.items()
+            for parameter in (offered.values() if taken == name else [declared])
+        ]
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorated
+
+
 def takes_load_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of loading in place of its parameter `options`, which gets what they say."""
-    offered = signature(load_options, eval_str=True).parameters
-
-    @wraps(command)
-    def run(*args: Any, **given: Any) -> None:
-        options = load_options(**{name: given.pop(name) for name in offered})
-        command(*args, options=options, **given)
-
-    own = signature(command, eval_str=True)
-    parameters = [
-        parameter
-        for name, declared in own.parameters.items()
-        for parameter in (offered.values() if name == "options" else [declared])
-    ]
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return taking("options", load_options)(command)

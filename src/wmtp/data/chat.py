@@ -66,12 +66,26 @@ def encode_chat(tokenizer: Any, messages: Messages) -> tuple[Array, Array]:
     return np.array(found["input_ids"], "<i4"), learned
 
 
-def _is_marked(tokenizer: Any) -> bool:
+def render_chat(tokenizer: Any, messages: Messages) -> str:
+    """Return a chat as the tokenizer's template writes it, up to where an answer begins.
+
+    Raises:
+        ChatFault: If there is no template, or it cannot render the chat.
+    """
+    _require_template(tokenizer)
+    return _rendered(tokenizer, messages, add_generation_prompt=True)
+
+
+def _require_template(tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         raise ChatFault(
             "the base model's tokenizer has no chat template",
             "put its chat_template.jinja beside the weights, or render the chats yourself as prompts and completions",
         )
+
+
+def _is_marked(tokenizer: Any) -> bool:
+    _require_template(tokenizer)
     return _MARK.search(_template(tokenizer)) is not None
 
 

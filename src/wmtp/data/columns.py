@@ -70,7 +70,9 @@ def read_number(entry: Mapping[str, Any], key: str, where: str) -> float:
     return float(value)
 
 
-def read_messages(entry: Mapping[str, Any], key: str, where: str, hint: str) -> list[dict[str, Any]]:
+def read_messages(
+    entry: Mapping[str, Any], key: str, where: str, hint: str, *, is_learned: bool = True
+) -> list[dict[str, Any]]:
     """Return the turns of a chat that a record has under a key; what a turn has no value for is left out.
 
     Args:
@@ -78,6 +80,7 @@ def read_messages(entry: Mapping[str, Any], key: str, where: str, hint: str) -> 
         key: The key.
         where: File and line, for messages.
         hint: What to do where the key is missing.
+        is_learned: Whether a turn has to be the assistant's; a chat that is to be gone on with needs none.
 
     Raises:
         DataError: If the key is missing, its value is no list of turns with role and content, or none is the
@@ -92,7 +95,7 @@ def read_messages(entry: Mapping[str, Any], key: str, where: str, hint: str) -> 
     if not isinstance(value, list) or not value:
         raise DataError(f"{where}: {show(key)} is {show(value)}, expected a list of turns", hint=_MEND)
     turns = [_turn(turn, f"{where}: turn {number} of {show(key)}") for number, turn in enumerate(value, start=1)]
-    if not any(turn["role"] == ASSISTANT for turn in turns):
+    if is_learned and not any(turn["role"] == ASSISTANT for turn in turns):
         roles = ", ".join(show_all(sorted({turn["role"] for turn in turns})))
         raise DataError(
             f"{where}: {show(key)} has no turn of the assistant, so there is nothing to learn; roles found: {roles}",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -26,4 +26,24 @@ def recorded_calls(*modules: nn.Module) -> Iterator[dict[nn.Module, Call]]:
     with ExitStack() as hooks:
         for module in modules:
             hooks.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
+        yield calls
+
+
+@contextmanager
+def skipped(layers: nn.ModuleList) -> Iterator[dict[nn.Module, Call]]:
+    """Let layers pass on what they are given, and record what each is called with, while the block runs.
+
+    For a model that shall say what it would call a layer with: its masks and rotary embeddings, at no cost to speak of.
+
+    Yields:
+        Arguments and keyword arguments by layer, filled as the calls come.
+    """
+
+    def pass_on(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden
+
+    with ExitStack() as undone, recorded_calls(*layers) as calls:
+        for layer in layers:
+            layer.forward = pass_on  # of this one object: found before the method of its class
+            undone.callback(delattr, layer, "forward")
         yield calls

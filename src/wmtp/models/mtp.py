@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
+from wmtp.models.caches import Memory
 from wmtp.models.heads import HeadType, LinearHead, MTPConfig, TransformerHead
 from wmtp.models.logits import declared_change
 from wmtp.models.losses import Backend
 from wmtp.models.output import MTPOutput, Wanted
-from wmtp.models.parts import find_parts, refuse_layer, watched
+from wmtp.models.parts import find_parts, passed_through, refuse_layer, watched
 from wmtp.models.recomputing import Recomputing
 from wmtp.models.resblock import ResBlockHead
 from wmtp.models.targets import Rows
@@ -219,27 +220,31 @@ class MTPForCausalLM(Recomputing):
         hidden, head_hidden = self._hidden(input_ids, Rows.of(attention_mask, position_ids, None), self.num_heads)
         return hidden, torch.stack(head_hidden, dim=2)
 
-    def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
+    def read_on(self, input_ids: Int[Tensor, "1 seq"], memory: Memory | None, num_heads: int) -> list[Tensor]:
+        """Return what `unembedding(k)` is applied to for heads 1..num_heads, of tokens that follow those in memory."""
+        return self._hidden(input_ids, Rows(None, None, None), num_heads, memory)[1]
+
+    def _hidden(
+        self, input_ids: Tensor, rows: Rows, num_heads: int, memory: Memory | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Return the final hidden state, and what the unembedding of heads 1..num_heads is applied to."""
         if num_heads == 1 or self.head_type != "transformer":
-            hidden = self._run_body(input_ids, rows)
+            hidden = self._run_body(input_ids, rows, memory)
             own = [self.heads[str(k)](hidden) for k in range(2, num_heads + 1)]
             return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
         with watched(self.trunk, self._parts, with_path=self._path is None) as watch:
-            hidden = self._run_body(input_ids, rows)
+            hidden = self._run_body(input_ids, rows, memory)
         if self._path is None:
             self._path = watch.between(self._parts.last_layer, hidden)
             if self._path is None:
                 refuse_layer(self.trunk, "what its last layer answers becomes its hidden state in a way of its own")
-        args, kwargs = watch.arguments[-1]
-        own = [self._to_hidden(self.heads[str(k)](*args, **kwargs)) for k in range(2, num_heads + 1)]
-        return hidden, [self.change.of_hidden(each) for each in (hidden, *own)]
+        found = [hidden]
+        for k in range(2, num_heads + 1):
+            args, kwargs = watch.arguments[-1] if memory is None else memory.call_of(k, watch.arguments[-1])
+            found.append(passed_through(self.trunk, self._path, self.heads[str(k)](*args, **kwargs)))
+        return hidden, [self.change.of_hidden(each) for each in found]
 
-    def _run_body(self, input_ids: Tensor, rows: Rows) -> Tensor:
+    def _run_body(self, input_ids: Tensor, rows: Rows, memory: Memory | None = None) -> Tensor:
         body: Any = self.trunk.get_submodule(self._parts.body)
-        return cast("Tensor", body(input_ids=input_ids, **rows.trunk_arguments).last_hidden_state)
-
-    def _to_hidden(self, answered: Tensor) -> Tensor:
-        for name in self._path or ():
-            answered = self.trunk.get_submodule(name)(answered)
-        return answered
+        given = rows.trunk_arguments if memory is None else memory.trunk.arguments(body)
+        return cast("Tensor", body(input_ids=input_ids, **given).last_hidden_state)

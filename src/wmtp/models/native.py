@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
 from wmtp.errors import CheckpointError
 from wmtp.faults import faults_error, model_faults
 from wmtp.metadata.heads import MTPInfo, SequentialConventions
-from wmtp.models.calls import Call, recorded_calls
+from wmtp.models.caches import Memory, StepCache
+from wmtp.models.calls import Call, recorded_calls, skipped
 from wmtp.models.copies import fresh_copy
 from wmtp.models.logits import declared_change
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.native_module import NativeModule, embedded
 from wmtp.models.parts import final_norm_after, find_parts
 from wmtp.models.targets import Rows
-from wmtp.models.trunks import build_trunk
-from wmtp.untrusted import did_you_mean, show
+from wmtp.models.trunks import as_trunk_type, build_trunk
+from wmtp.untrusted import show
 
 _HEAD_TYPE = "deepseek"
 _HINT = "'wmtp init' drafts mtp with its conventions for the families it knows; docs/native_heads.md explains each"
@@ -48,7 +50,7 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         nn.Module.__init__(self)
         declared = declared_heads(config)
         conventions = _conventions(declared)
-        config = _trunk_config(config, conventions.trunk_type)
+        config = as_trunk_type(config, conventions.trunk_type)
         self._assemble_native(
             build_trunk(config, conventions.trunk_class, "metadata.json: mtp.conventions."), config, declared
         )
@@ -127,20 +129,29 @@ class NativeMTPForCausalLM(MTPForCausalLM):
         return weight.detach(), None if bias is None else bias.detach()
 
     @override
-    def _hidden(self, input_ids: Tensor, rows: Rows, num_heads: int) -> tuple[Tensor, list[Tensor]]:
-        norm = self.trunk.get_submodule(self._final_norm)
-        like = [self.layer(number) for number in self.conventions.block_like]
-        with recorded_calls(norm, *like) as calls:
-            hidden = self._run_body(input_ids, rows)
-        passed = hidden if self.conventions.hidden == "after_norm" else calls[norm][0][0]
-        if self.detach_trunk:
-            passed = passed.detach()
+    def _hidden(
+        self, input_ids: Tensor, rows: Rows, num_heads: int, memory: Memory | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        hidden, passed, calls = self._read_trunk(input_ids, rows, memory)
         found = [hidden]
         for k in range(2, num_heads + 1):
-            call = calls[like[k - 2 if self.recursion == 1 else 0]]
-            output, passed = self._run(k, self._embedding(k, input_ids, rows), passed, call)
+            output, passed = self._run(k, self._embedding(k, input_ids, rows), passed, calls[self.block_like(k)])
             found.append(output)
         return hidden, [self.change.of_hidden(each) for each in found]
+
+    def _read_trunk(
+        self, input_ids: Tensor, rows: Rows, memory: Memory | None = None
+    ) -> tuple[Tensor, Tensor, dict[nn.Module, Call]]:
+        """Return the final hidden state, what module 1 reads, and what layers like the modules' were called with."""
+        norm = self.trunk.get_submodule(self._final_norm)
+        with recorded_calls(norm, *map(self.layer, self.conventions.block_like)) as calls:
+            hidden = self._run_body(input_ids, rows, memory)
+        passed = hidden if self.conventions.hidden == "after_norm" else calls[norm][0][0]
+        return hidden, passed.detach() if self.detach_trunk else passed, calls
+
+    def block_like(self, k: int) -> nn.Module:
+        """Return the layer of the trunk that the block of head `k` (2..H) is built and called like."""
+        return self.layer(self.conventions.block_like[k - 2 if self.recursion == 1 else 0])
 
     def _run(self, k: int, embedding: Tensor, passed: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         module = self._module(k)
@@ -152,16 +163,52 @@ class NativeMTPForCausalLM(MTPForCausalLM):
 
     def _embedding(self, k: int, input_ids: Tensor, rows: Rows) -> Tensor:
         """Return for each row j the embedding of token j + k - 1, which stands before the one that head k predicts."""
-        module = self._module(k)
-        own = module.embed_tokens if self.conventions.embedding == "own" else None
-        owner = own or self.trunk.get_input_embeddings()
-        vectors = embedded(owner, rows.following(input_ids, k - 1), bare=self.conventions.bare_embedding)
-        if self.detach_trunk and self.conventions.embedding != "own":
-            vectors = vectors.detach()
+        vectors = self._vectors(k, rows.following(input_ids, k - 1))
         if k == 2 and self.conventions.first_embedding == "zeroed":
             # Only module 1 has a first position: a server gives later ones the positions of the tokens they read.
             vectors = vectors.masked_fill(rows.first_positions(input_ids).unsqueeze(-1), 0)
         return vectors
+
+    def _vectors(self, k: int, ids: Tensor) -> Tensor:
+        own = self._module(k).embed_tokens if self.conventions.embedding == "own" else None
+        vectors = embedded(own or self.trunk.get_input_embeddings(), ids, bare=self.conventions.bare_embedding)
+        return vectors.detach() if self.detach_trunk and own is None else vectors
+
+    def read_trunk(self, input_ids: Int[Tensor, "1 seq"], memory: Memory | None) -> tuple[Tensor, Tensor]:
+        """Return what `unembedding(1)` is applied to, and what module 1 reads, of tokens after those in memory."""
+        hidden, passed, _ = self._read_trunk(input_ids, Rows(None, None, None), memory)
+        return self.change.of_hidden(hidden), passed
+
+    def run_rows(
+        self,
+        k: int,
+        ids: Int[Tensor, "1 rows"],
+        passed: Float[Tensor, "1 rows dim"],
+        start: int,
+        cache: StepCache | None,
+    ) -> tuple[Float[Tensor, "1 rows dim"], Float[Tensor, "1 rows dim"]]:
+        """Run the module of head `k` (2..H) on rows that follow those in its cache.
+
+        Args:
+            k: The head.
+            ids: The token that each row reads: row j that of position j + k - 1.
+            passed: What each row reads beside it: of the trunk, or of the module before.
+            start: The first row's number.
+            cache: Of the module, made for the layer of the trunk that its block is like; None: rows begin at 0.
+
+        Returns:
+            What `unembedding(k)` is applied to, and what the next module reads.
+        """
+        body: Any = self.trunk.get_submodule(self._parts.body)
+        given = {"use_cache": False} if cache is None else cache.arguments(body)
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
+        with skipped(cast("nn.ModuleList", self.trunk.get_submodule(self._parts.layers))) as calls:
+            body(input_ids=ids, position_ids=positions, **given)
+        vectors = self._vectors(k, ids)
+        if k == 2 and start == 0 and self.conventions.first_embedding == "zeroed":
+            vectors = torch.cat([torch.zeros_like(vectors[:, :1]), vectors[:, 1:]], dim=1)
+        output, passed = self._run(k, vectors, passed, calls[self.block_like(k)])
+        return self.change.of_hidden(output), passed
 
 
 def declared_heads(config: PretrainedConfig) -> MTPInfo:
@@ -192,18 +239,3 @@ def _conventions(declared: MTPInfo) -> SequentialConventions:
             f"metadata.json: mtp.{lacking}: how native modules compute is declared, and never guessed", hint=_HINT
         )
     return declared.conventions
-
-
-def _trunk_config(config: PretrainedConfig, trunk_type: str | None) -> PretrainedConfig:
-    """Return a configuration as one of the model type whose trunk is declared; its own where none is."""
-    if trunk_type is None:
-        return config
-    if trunk_type not in CONFIG_MAPPING:
-        raise CheckpointError(
-            f"metadata.json: mtp.conventions.trunk_type is {show(trunk_type)}, which transformers does not know",
-            hint="name one of transformers' model types" + did_you_mean(trunk_type, CONFIG_MAPPING.keys()),
-        )
-    values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "declared_mtp")}
-    made: PretrainedConfig = CONFIG_MAPPING[trunk_type].from_dict(values)
-    made.dtype = config.dtype
-    return made

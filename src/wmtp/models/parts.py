@@ -188,6 +188,13 @@ def _record_calls(name: str, module: nn.Module, watch: Watch) -> Any:
     return module.register_forward_hook(record, with_kwargs=True)
 
 
+def passed_through(trunk: nn.Module, names: tuple[str, ...], answered: Tensor) -> Tensor:
+    """Return what modules of the trunk, one after the other, make of what a layer answered."""
+    for name in names:
+        answered = trunk.get_submodule(name)(answered)
+    return answered
+
+
 def _is_same(one: Tensor, other: Tensor) -> bool:
     # A view of all of it is the same too. What is compared is still held, so that no memory was used twice.
     return one is other or (

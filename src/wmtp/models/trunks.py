@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import transformers
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from wmtp.errors import CheckpointError
 from wmtp.untrusted import did_you_mean, show
@@ -46,3 +52,22 @@ def recorded_class(trunk: PreTrainedModel, config: PretrainedConfig) -> dict[str
     taken = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     choices = taken if isinstance(taken, (list, tuple)) else (taken,)
     return {} if choices[0] is type(trunk) else {"trunk_class": type(trunk).__name__}
+
+
+def as_trunk_type(config: PretrainedConfig, trunk_type: str | None) -> PretrainedConfig:
+    """Return a configuration as one of the model type whose trunk is declared; its own where none is.
+
+    Raises:
+        CheckpointError: If transformers does not know that type.
+    """
+    if trunk_type is None:
+        return config
+    if trunk_type not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"metadata.json: mtp.conventions.trunk_type is {show(trunk_type)}, which transformers does not know",
+            hint="name one of transformers' model types" + did_you_mean(trunk_type, CONFIG_MAPPING.keys()),
+        )
+    values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "declared_mtp")}
+    made: PretrainedConfig = CONFIG_MAPPING[trunk_type].from_dict(values)
+    made.dtype = config.dtype
+    return made

@@ -4,7 +4,7 @@ Every rule about untrusted text stands here once; the rooms above call it.
 """
 
 from wmtp.untrusted.names import MAX_LEVELS, has_unprintable, relative_name_fault
-from wmtp.untrusted.showing import MAX_SHOWN, did_you_mean, first_few, plain, show, show_all
+from wmtp.untrusted.showing import MAX_SHOWN, did_you_mean, first_few, plain, show, show_all, shown_text
 from wmtp.untrusted.strict_json import (
     LFS_ADVICE,
     LFS_BEGINNING,
@@ -36,4 +36,5 @@ __all__ = [
     "relative_name_fault",
     "show",
     "show_all",
+    "shown_text",
 ]

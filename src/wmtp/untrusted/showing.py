@@ -26,6 +26,11 @@ def plain(value: object) -> str:
     return text[1:-1] if text[-1] == text[0] else text[1:]  # a long one was cut before its closing quote
 
 
+def shown_text(text: str) -> str:
+    """Return a foreign text, however long, with its lines and letters as they are and nothing that a terminal obeys."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def show_all(values: Iterable[object]) -> list[str]:
     """Return the first 20 values, each shown safely, then one line that counts the rest."""
     return first_few([show(value) for value in values])

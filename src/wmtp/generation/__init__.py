@@ -1,0 +1,1 @@
+"""Text from a model: drafts by its own heads, verified by its own next-token head."""
