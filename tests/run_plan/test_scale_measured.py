@@ -54,10 +54,8 @@ RUNS = [
     pytest.param(1, {}, marks=SLOW),
     pytest.param(2, {}, marks=SLOW),
     (2, {"sharding": "fsdp"}),
-    pytest.param(1, {"sharding": "fsdp"}, marks=SLOW),
     pytest.param(4, {"sharding": "fsdp"}, marks=SLOW),
     pytest.param(2, {"sharding": "fsdp", "trainable": "heads"}, marks=SLOW),
-    pytest.param(2, {"trainable": "heads"}, marks=SLOW),
     pytest.param(2, {"trainable": "lora"}, marks=SLOW),
 ]
 
