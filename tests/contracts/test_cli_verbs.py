@@ -35,6 +35,7 @@ VERBS = {
     "plan": (["[KEY=VALUE]..."], _SETTINGS),
     "score": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code"}),
     "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--allow-change", "--dry-run"}),
+    "report": (["RUN..."], {"--output", "-o", "--steps", "--documents", "--no-xray", "--allow-code", "--json"}),
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),

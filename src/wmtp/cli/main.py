@@ -35,6 +35,7 @@ COMMANDS = {
     "plan": "wmtp.cli.runs",
     "score": "wmtp.cli.scoring",
     "train": "wmtp.cli.runs",
+    "report": "wmtp.cli.reporting",
     "selftest": "wmtp.cli.selftest",
     **dict.fromkeys(("schema", "env", "demo"), "wmtp.cli.runs"),
 }

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 from typing_extensions import override
 
-from wmtp.run_plan.plan import RunPlan, plan_run
+from wmtp.run_plan.plan import RunPlan
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 
@@ -22,7 +22,9 @@ MLFLOW_DATABASE = "mlflow.db"
 _PLAN = "plan"
 
 
-def set_trackers(trainer: Trainer, config: Config, recipe: Recipe, directory: Path) -> None:
+def set_trackers(
+    trainer: Trainer, config: Config, recipe: Recipe, directory: Path, plan: RunPlan | None
+) -> None:
     """Tell the trackers of a run where to write and under which name, and have them keep its plan.
 
     What their own environment variables say goes before.
@@ -32,17 +34,18 @@ def set_trackers(trainer: Trainer, config: Config, recipe: Recipe, directory: Pa
         config: Which trackers there are.
         recipe: What is trained.
         directory: The run's own.
+        plan: What it was begun with; None on processes that keep nothing.
     """
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(directory / TENSORBOARD)
-    if not config.tracking.report_to or not trainer.is_world_process_zero():
+    if not config.tracking.report_to or plan is None:
         return
     if "mlflow" in config.tracking.report_to:
         _set_mlflow(config)
     if "wandb" in config.tracking.report_to:
         _begin_wandb(config, recipe, directory)
-    trainer.add_callback(PlanReport(trainer, config, plan_run(config, recipe, trains_here=True)))
+    trainer.add_callback(PlanReport(trainer, config, plan))
 
 
 def mlflow_uri(config: Config) -> str:
