@@ -15,7 +15,7 @@ from wmtp.report.texts import visible
 def overview(runs: Sequence[SavedRun]) -> str:
     """Return the runs side by side, a column for each."""
     columns = [dict(_summary(run)) for run in runs]
-    rows = dict.fromkeys(name for column in columns for name in column)
+    rows = dict.fromkeys(name for column in sorted(columns, key=len, reverse=True) for name in column)
     names = ["", *(visible(run.name) for run in runs)]
     return html_cells(names, ([row, *(column.get(row, UNKNOWN) for column in columns)] for row in rows))
 

@@ -83,10 +83,15 @@ def write_report(runs: Sequence[str | Path], output: str | Path | None = None, *
 def names(directories: Sequence[Path]) -> list[str]:
     """Return what runs are called: the names of their directories, with as much before these as tells them apart."""
     parts = [directory.absolute().parts for directory in directories]
-    length = next((n for n in range(1, 1 + max(map(len, parts))) if len({each[-n:] for each in parts}) == len(parts)), 1)
+    longest = max(map(len, parts))
+    length = next(n for n in range(1, 1 + longest) if n == longest or _differ(parts, n))
     called = ["/".join(each[-length:]) for each in parts]
     # The same run may be named twice: then it is counted.
     return [name if called.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(called, start=1)]
+
+
+def _differ(parts: Sequence[tuple[str, ...]], length: int) -> bool:
+    return len({each[-length:] for each in parts}) == len(set(parts))
 
 
 def _drawn(run: SavedRun, options: Any) -> dict[str, Any]:

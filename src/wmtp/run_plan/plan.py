@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
+from wmtp.html_table import html_lines
 from wmtp.run_plan.cost import RunCost, num_value_parameters, online_roles, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
 from wmtp.run_plan.models import open_models, quantised_notes, require_apart, scoring_bytes
@@ -55,6 +56,9 @@ class RunPlan:
     trained: TrainedParameters
     memory: dict[str, int]
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        return html_lines("Plan of a run", self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""

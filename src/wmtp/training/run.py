@@ -18,6 +18,7 @@ from torch import nn
 
 import wmtp
 from wmtp.errors import TrainingError
+from wmtp.html_table import html_lines
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.publishing.publish import sweep_unfinished
 from wmtp.publishing.training_state import has_training_state
@@ -69,6 +70,9 @@ class TrainResult:
     seconds: float
     receipt: LoadReceipt
     model: nn.Module = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return html_lines(f"Run: {self.run_directory.name}", self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values, without the model."""

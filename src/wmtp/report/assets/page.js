@@ -132,7 +132,7 @@
       const choice = (what, options, value, change) => make("select", { id: id(what), onchange: (event) => change(event.target.value) },
         ...options.map(([key, text]) => make("option", { value: key, selected: String(key) === String(value) }, text)));
       const runs = choice("run", runsWithXRay.map((run, key) => [key, run.name]), this.run, (value) => { this.run = +value; this.along = null; this.build(); document.getElementById(id("run")).focus(); });
-      const documents = choice("document", xray.documents.map((each, key) => [key, `${key + 1}: ${each.where || "document"}`]), 0, (value) => { this.document = +value; this.chosen = null; this.update(); });
+      const documents = choice("document", xray.documents.map((each, key) => [key, `${key + 1}: ${each.where.split("/").pop() || "document"}`]), 0, (value) => { this.document = +value; this.chosen = null; this.update(); });
       const move = (by) => () => { documents.value = String((this.document + by + xray.documents.length) % xray.documents.length); documents.dispatchEvent(new Event("change")); };
       const heads = make("fieldset", {}, make("legend", {}, "Head"), ...this.at.weights.map((_, head) =>
         make("label", {}, make("input", { type: "radio", name: id("head"), value: head, checked: head === this.head, onchange: () => { this.head = head; this.update(); } }), String(head + 1))));
