@@ -47,5 +47,5 @@ def test_without_any_checkpoint_there_are_no_tokens_to_weigh(rho1_run, tmp_path)
 @pytest.mark.parametrize(("at_most", "steps"), [(8, [1, 2, 3, 5, 8, 9, 13]), (3, [1, 5, 13]), (1, [1, 13])])
 def test_steps_are_spread_over_the_run_with_the_last_among_them(rho1_run, tmp_path, at_most, steps):
     file = read_run_file(rho1_run)
-    run = SavedRun(tmp_path, "run", file, {step: tmp_path for step in (1, 2, 3, 5, 8, 9, 13)})
+    run = SavedRun(tmp_path, "run", file, dict.fromkeys((1, 2, 3, 5, 8, 9, 13), tmp_path))
     assert list(run.chosen((), at_most)) == steps

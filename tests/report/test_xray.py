@@ -69,7 +69,7 @@ def test_weights_of_rho1_are_those_of_the_half_with_the_highest_excess_loss(rho1
             if loss is not None:
                 excess.append(loss - reference[place])
                 kept.append(at["weights"][0][place])
-                assert at["figures"]["excess loss (nats)"][place] == pytest.approx(excess[-1], abs=0.11)  # three digits are shown
+                assert at["figures"]["excess loss (nats)"][place] == pytest.approx(excess[-1], abs=0.11)
                 assert at["weights"][1][place] in (kept[-1], None)  # a token's gate serves every head
     threshold = sorted(excess, reverse=True)[len(excess) // 2]
     clear = [(e, w) for e, w in zip(excess, kept, strict=True) if abs(e - threshold) > 0.11]

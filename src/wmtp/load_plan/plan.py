@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.checkpoint.tensors import TensorInfo
-from wmtp.load_plan.conversion.nodes import Made
 from wmtp.html_table import html_lines
+from wmtp.load_plan.conversion.nodes import Made
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import plain
 from wmtp.wording import counted

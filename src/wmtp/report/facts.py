@@ -43,7 +43,9 @@ def _summary(run: SavedRun) -> Iterator[tuple[str, str]]:
 
 def _settings(recipe: Mapping[str, Any]) -> str:
     known = ("run", "data", "mtp", "train", "loss")
-    own = {name: value for section in recipe if section not in known for name, value in mapping(recipe[section]).items()}
+    own = {
+        name: value for section in recipe if section not in known for name, value in mapping(recipe[section]).items()
+    }
     return ", ".join(f"{visible(name)}: {text_of(value)}" for name, value in own.items()) or "none"
 
 

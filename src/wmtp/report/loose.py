@@ -8,7 +8,7 @@ from typing import Any
 
 from wmtp.report.texts import visible
 
-UNKNOWN = "–"
+UNKNOWN = "—"
 
 
 def within(document: object, *keys: str) -> Any:

@@ -96,7 +96,12 @@ def _differ(parts: Sequence[tuple[str, ...]], length: int) -> bool:
 
 def _drawn(run: SavedRun, options: Any) -> dict[str, Any]:
     log = [{name: _finite(value) for name, value in entry.items()} for entry in run.log]
-    return {"name": visible(run.name), "algorithm": text_of(within(run.file.recipe, "train", "algo")), "log": log, "xray": _xray(run, options)}
+    return {
+        "name": visible(run.name),
+        "algorithm": text_of(within(run.file.recipe, "train", "algo")),
+        "log": log,
+        "xray": _xray(run, options),
+    }
 
 
 def _xray(run: SavedRun, options: Any) -> dict[str, Any] | None:

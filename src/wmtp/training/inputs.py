@@ -1,4 +1,4 @@
-"""What of a batch a model's forward takes, where its rows end, and what an algorithm sees of it; the rest are scores."""
+"""What of a batch a model takes, where its rows end, and what an algorithm sees of it; the rest are scores."""
 
 from __future__ import annotations
 

@@ -22,9 +22,7 @@ MLFLOW_DATABASE = "mlflow.db"
 _PLAN = "plan"
 
 
-def set_trackers(
-    trainer: Trainer, config: Config, recipe: Recipe, directory: Path, plan: RunPlan | None
-) -> None:
+def set_trackers(trainer: Trainer, config: Config, recipe: Recipe, directory: Path, plan: RunPlan | None) -> None:
     """Tell the trackers of a run where to write and under which name, and have them keep its plan.
 
     What their own environment variables say goes before.

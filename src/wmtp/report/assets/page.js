@@ -17,7 +17,7 @@
     element.append(...children);
     return element;
   }
-  const short = (value) => (value === null || value === undefined ? "–" : String(+value.toPrecision(3)));
+  const short = (value) => (value === null || value === undefined ? "—" : String(+value.toPrecision(3)));
   const isDark = () => darkness.matches && !paper.matches;
   const names = data.runs.map((run) => run.name);
 
@@ -167,7 +167,7 @@
       const share = high > low ? Math.max(0, Math.min(1, (weight - low) / (high - low))) : 0.5;
       const back = (isDark() ? d3.interpolateLab("#1e2228", "#9fd0ff") : d3.interpolateLab("#f4f6f9", "#083a85"))(share);
       element.style.backgroundColor = back;
-      element.style.color = d3.lab(back).l > 58 ? "#000000" : "#ffffff";
+      element.style.color = d3.lab(back).l > 49.5 ? "#000000" : "#ffffff";
       element.style.borderBottomWidth = `${Math.round(share * 4)}px`;
     }
 
