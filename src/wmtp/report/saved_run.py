@@ -54,21 +54,25 @@ class SavedRun:
         """Every log line and validation; of a run that is not over, up to its newest checkpoint."""
         if self.file.result is not None:
             return self.file.result.log
-        for path in reversed(self.checkpoints.values()):
+        for path in self._newest_first:
             if has_training_state(path) and (loop := read_run_state(path).loop) is not None:
                 return loop.log
         return []
 
+    @property
+    def _newest_first(self) -> list[Path]:
+        return list(self.checkpoints.values())[::-1]
+
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """What the newest checkpoint says of where it comes from; empty without one."""
-        newest = next(reversed(self.checkpoints.values()), None)
+        newest = next(iter(self._newest_first), None)
         return {} if newest is None else load_metadata(newest).provenance or {}
 
     @cached_property
     def receipt(self) -> Mapping[str, Any]:
         """How the base model was loaded, as the newest checkpoint keeps it; empty without one."""
-        newest = next(reversed(self.checkpoints.values()), None)
+        newest = next(iter(self._newest_first), None)
         if newest is None or not (newest / RECEIPT_FILE).is_file():
             return {}
         path = newest / RECEIPT_FILE
