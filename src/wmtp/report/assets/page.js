@@ -249,6 +249,7 @@
       const list = (title, rows) => make("div", {}, make("h5", {}, title), table(["token", "mean weight", "times"],
         rows.map(([text, count, mean]) => [make("code", {}, text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (blank) => "·".repeat(blank.length))), short(mean), String(count)])));
       const { most, least } = this.xray.ranked;
+      if (!most.length || most[0][2] === least[0][2]) return make("p", {}, "All tokens weigh the same.");
       return make("div", { class: "ranked" }, list("Most weight", most), list("Least weight", least));
     }
   }
