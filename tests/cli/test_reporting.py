@@ -36,7 +36,7 @@ def test_report_as_json_without_tokens(wmtp, run, tmp_path):
     [
         (["--steps", "two"], 2, "'two' is no step"),
         (["--steps", "9"], 1, "has no checkpoint of step 9; steps with one: 1, 2"),
-        (["--documents", "0"], 2, "0 is not in the range"),
+        (["--documents", "0"], 2, "greater than or equal to 1"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(wmtp, run, words, status, said):
