@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wmtp.errors import IncompatibleModelError, WmtpError
+from wmtp.html_table import html_lines
 from wmtp.metadata.file import load_metadata
 from wmtp.metadata.fitness import Need, misfits
 from wmtp.metadata.schema import ModelMetadata
@@ -83,6 +84,9 @@ class Resolution:
         """Return one line for each chosen model and each rejected one, for a person."""
         chosen = [f"{role}: {candidate}" for role, candidate in self.chosen.items()]
         return [*chosen, *(f"not {rejection}" for rejection in self.rejected)]
+
+    def _repr_html_(self) -> str:
+        return html_lines(f"Models for {self.algorithm}", self.describe())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same facts for a program."""

@@ -59,6 +59,7 @@ VERBS = {
             "--compare",
         },
     ),
+    "report": (["RUN..."], {"--output", "-o", "--steps", "--documents", "--no-xray", "--allow-code", "--json"}),
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),

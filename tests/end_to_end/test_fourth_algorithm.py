@@ -160,6 +160,11 @@ def test_it_trains_and_its_checkpoint_loads_again(lab):
     assert facts["largest"] > 1
     assert not facts["has_value_head"]
     assert list((lab / "runs" / "scores").iterdir())
+    reported = run_python(lab, "-m", "wmtp.cli.main", "report", "runs/fourth")
+    assert reported.returncode == 0, reported.stderr
+    page = (lab / "runs" / "fourth" / "report.html").read_text()
+    assert '"surprise":"loss of the reference model (nats)"' in page
+    assert '"goodness":"quality of the text"' in page
 
 
 def test_without_its_package_its_name_is_unknown(lab):

@@ -102,6 +102,15 @@ class Algorithm(ABC):
             becomes 1 on average where the algorithm says so. The head prior is not in them.
         """
 
+    def explain(self, signals: Signals) -> Mapping[str, Float[Tensor, "batch seq"]]:  # noqa: ARG002  most need nothing
+        """Return what lies behind the weights of tokens, for people to read beside them in a report.
+
+        Returns:
+            Figures by a name in words, each with its unit where it has one, indexed by token; detached. They are read
+            at learned tokens alone. Nothing unless the algorithm has something to say.
+        """
+        return {}
+
     def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:  # noqa: B027  most need nothing
         """See the scores of all training documents before the first step: those that are one figure a document.
 

@@ -58,6 +58,20 @@ class CriticValues:
             return token_credit(of_own_fold(self.token_values.detach(), self.folds), values, self.signals.learned)
         return advantages(values, self.rewards, self.response, gamma=gamma, lambda_=lambda_)
 
+    def said(self, *, gamma: float, lambda_: float) -> dict[str, Float[Tensor, "batch seq"]]:
+        """Return, named in words, the advantage of each learned token and the values it is made of, by the same heads.
+
+        Args:
+            gamma: As of `advantage`.
+            lambda_: The same.
+        """
+        before = shift(of_own_fold(self.values.detach(), self.folds), -1, 0.0)
+        found = {"advantage (deviations)": self.advantage(gamma=gamma, lambda_=lambda_)}
+        found["value before the token (deviations)"] = before
+        if self.token_values is not None:
+            found["value of the token (deviations)"] = of_own_fold(self.token_values.detach(), self.folds)
+        return found
+
     def loss(self, *, gamma: float, lambda_: float) -> Float[Tensor, ""]:
         """Return the sum of squared errors of all heads over the tokens that they are fitted on.
 

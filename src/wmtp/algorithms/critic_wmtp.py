@@ -183,6 +183,10 @@ class CriticWMTP(ValueAlgorithm):
             return by_running_mean(weights, signals.valid, signals.prior, self._mean_weight)
         return normalised(weights, signals.valid, signals.prior)
 
+    @override
+    def explain(self, signals: Signals) -> Mapping[str, Float[Tensor, "batch seq"]]:
+        return self._values(signals).said(gamma=self.critic.gamma, lambda_=self.critic.lambda_advantage)
+
     def _values(self, signals: Signals) -> CriticValues:
         from wmtp.algorithms.critic_values import CriticValues
 

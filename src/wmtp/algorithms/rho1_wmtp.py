@@ -90,6 +90,12 @@ class Rho1WMTP(Algorithm):
         # Only now: running figures are gathered in the warm-up too.
         return weights if signals.step >= self.rho1.warmup_steps else torch.ones_like(weights)
 
+    @override
+    def explain(self, signals: Signals) -> Mapping[str, Float[Tensor, "batch seq"]]:
+        from wmtp.algorithms.rho1_selection import excess_loss
+
+        return {"excess loss (nats)": excess_loss(signals)}
+
     def _by_heads(self, scores: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq future"]:
         from wmtp.algorithms.weighting import head_softmax
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "train": "wmtp.cli.runs",
     "evaluate": "wmtp.cli.evaluating",
     "generate": "wmtp.cli.generating",
+    "report": "wmtp.cli.reporting",
     "selftest": "wmtp.cli.selftest",
     **dict.fromkeys(("schema", "env", "demo"), "wmtp.cli.runs"),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from wmtp.data.rows import RowDataset
 from wmtp.errors import DataError
@@ -24,12 +26,16 @@ def with_folds(rows: RowDataset, number: int) -> RowDataset:
     Raises:
         DataError: If a fold would be empty.
     """
-    digests = rows.table.digests
-    folds = (digests % np.uint64(number)).astype("<f4")
-    if (found := len(np.unique(folds))) < number:
+    digests, folds = rows.table.digests, folds_of(rows, number)
+    if (found := len(folds.unique())) < number:
         raise DataError(
             f"data.train: its {len(np.unique(digests))} different documents are too few for critic.folds: {number}, as"
             f" {number - found} of these would be empty",
             hint="give more documents; with critic.folds: 1 heads remember rewards rather than explain them",
         )
-    return rows.with_figures(FOLD, torch.from_numpy(folds), per_token=False)
+    return rows.with_figures(FOLD, folds, per_token=False)
+
+
+def folds_of(rows: RowDataset, number: int) -> Float[Tensor, "documents"]:
+    """Return the fold of each document, as `with_folds` says it; some may be empty."""
+    return torch.from_numpy((rows.table.digests % np.uint64(number)).astype("<f4"))

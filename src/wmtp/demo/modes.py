@@ -96,6 +96,11 @@ def run_modes(directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: 
     return [_run_mode(directory, mode, inputs[mode.algorithm], baseline, max_steps, tell) for mode in MODES]
 
 
+def save_steps(max_steps: int) -> int:
+    """Return after how many steps a run of so many is saved: a report shows three states of it."""
+    return max(1, -(-max_steps // 3))
+
+
 def write_reference(baseline: TrainResult) -> Path:
     """Write the next-token model of a run beside its checkpoints, declared as a reference model for rho1-wmtp.
 
@@ -120,7 +125,8 @@ def _run_mode(
 ) -> TrainResult:
     tell(f"-- {mode.algorithm}, {mode.name}")
     run = f"{baseline.run_directory.name}-{mode.algorithm.partition('-')[0]}-{mode.name}"
-    length = [f"train.{key}={max_steps}" for key in ("max_steps", "eval_steps", "save_steps")]
+    length = [f"train.{key}={max_steps}" for key in ("max_steps", "eval_steps")]
+    length.append(f"train.save_steps={save_steps(max_steps)}")
     changes = [f"run.name={run}", *length, f"train.logging_steps={min(5, max_steps)}", _BATCH, *inputs, *mode.section]
     for_config, for_recipe = split_overrides(changes)
     config = load_config(directory / "config.yaml", for_config)

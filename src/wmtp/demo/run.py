@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from wmtp.data.documents import read_documents
 from wmtp.data.rows import build_rows
 from wmtp.demo.completion import complete_line
-from wmtp.demo.modes import run_modes
+from wmtp.demo.modes import run_modes, save_steps
 from wmtp.demo.zoo import CODE_FILE, EXHIBITS, make_zoo, stdlib_sources
 from wmtp.errors import IncompatibleModelError, TrainingError
 from wmtp.factory import resolve_models
@@ -21,6 +21,8 @@ from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import load
 from wmtp.manifest import sha256_bytes
 from wmtp.metadata.file import load_metadata
+from wmtp.report.write import REPORT_FILE, write_report
+from wmtp.report.xray import XRayOptions
 from wmtp.settings.config import Config, load_config
 from wmtp.settings.recipe import Recipe, load_recipe
 from wmtp.training.run import TrainResult, train
@@ -86,7 +88,11 @@ def run_demo(directory: Path, tell: Tell, *, max_steps: int = 300) -> TrainResul
     tell("\n== 2. Which models fit which algorithm, from metadata alone")
     for algorithm in _ALGORITHMS:
         _show_resolution(config, load_recipe(_recipe_path(directory, algorithm)), tell)
-    changes = [f"run.name={_free_name(config)}", f"train.max_steps={max_steps}", f"train.save_steps={max_steps}"]
+    changes = [
+        f"run.name={_free_name(config)}",
+        f"train.max_steps={max_steps}",
+        f"train.save_steps={save_steps(max_steps)}",
+    ]
     recipe = load_recipe(_recipe_path(directory, "baseline-mtp"), changes)
     tell(f"\n== 3. Train baseline-mtp for {recipe.train.max_steps} steps on the standard library's sources")
     # Of the built-in class, whose next-token head can become a reference; an older zoo prefers another.
@@ -102,9 +108,17 @@ def run_demo(directory: Path, tell: Tell, *, max_steps: int = 300) -> TrainResul
         tell(f"  {start!r} -> {complete_line(reloaded.model, reloaded.tokenizer, start)!r}")
     steps = min(max_steps, _MODE_STEPS)
     tell(f"\n== 6. Weighted training: {steps} steps of each mode of rho1-wmtp and critic-wmtp")
-    run_modes(directory, result, lambda line: tell(f"  {line}"), max_steps=steps)
+    modes = run_modes(directory, result, lambda line: tell(f"  {line}"), max_steps=steps)
     tell(f"\nLook around: wmtp ls {directory}    wmtp inspect {result.final_checkpoint}")
+    _report(directory, [result, *modes], tell)
     return result
+
+
+def _report(directory: Path, results: Sequence[TrainResult], tell: Tell) -> None:
+    tell("\n== 7. Which tokens each of them has learned: a page for a browser")
+    runs = [result.run_directory for result in results]
+    written = write_report(runs, directory / REPORT_FILE, xray=XRayOptions(documents=3))
+    tell(list(written.summary())[-1])
 
 
 def check_equal(trained: nn.Module, reloaded: LoadResult, tell: Tell) -> None:

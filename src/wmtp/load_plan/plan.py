@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.checkpoint.tensors import TensorInfo
+from wmtp.html_table import html_lines
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import plain
@@ -88,6 +89,9 @@ class LoadPlan:
     def bytes_to_read(self) -> int:
         """Bytes of tensor data that loading uses."""
         return sum(assignment.source.num_bytes for assignment in self.assignments)
+
+    def _repr_html_(self) -> str:
+        return html_lines(f"To load: {plain(self.uri)}", self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""

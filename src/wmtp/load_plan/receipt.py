@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from wmtp.checkpoint.tensors import FLOATING
+from wmtp.html_table import html_lines
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.plan import Assignment, LoadPlan
 from wmtp.untrusted import first_few, plain
@@ -118,6 +119,9 @@ class LoadReceipt:
             verified=dict(verified),
             notes=plan.notes,
         )
+
+    def _repr_html_(self) -> str:
+        return html_lines(f"Loaded: {plain(self.uri)}", self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the receipt as plain JSON values; shares where there are any."""

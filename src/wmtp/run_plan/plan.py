@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wmtp.checkpoint.contents import Checkpoint
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
+from wmtp.html_table import html_lines
 from wmtp.run_plan.cost import RunCost, run_cost, score_facts, score_line
 from wmtp.run_plan.data import DataEstimate, estimate_data
 from wmtp.run_plan.memory import memory_of, num_parameters, value_parameters, width_of
@@ -54,6 +55,9 @@ class RunPlan:
     memory: dict[str, int]
     notes: tuple[str, ...]
     scale: ScalePlan | None = None
+
+    def _repr_html_(self) -> str:
+        return html_lines("Plan of a run", self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""

@@ -6,7 +6,7 @@ Training keys carry the names and meanings of transformers' `TrainingArguments`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,7 +21,7 @@ from wmtp.settings.data import Data, DataSource, TrainingData, ValidationData
 from wmtp.settings.heads import MTP
 from wmtp.settings.train import TrainSection
 from wmtp.settings.trainable import check_trunk
-from wmtp.settings.yaml_file import Override, read_document
+from wmtp.settings.yaml_file import Document, Override, read_document
 from wmtp.untrusted import did_you_mean, show
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "ValidationData",
     "load_recipe",
     "recipe_json_schema",
+    "recipe_of",
     "split_overrides",
 ]
 
@@ -136,7 +137,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         SettingsError: With every fault of file and overrides at once, each with its line.
     """
-    document = read_document(path, overrides)
+    return _parsed(read_document(path, overrides))
+
+
+def recipe_of(document: Mapping[str, Any], *, where: Path) -> Recipe:
+    """Return the recipe that `Recipe.to_document` wrote into a file; raises what `load_recipe` does."""
+    return _parsed(Document(where, dict(document)))
+
+
+def _parsed(document: Document) -> Recipe:
     train = document.value.get("train")
     algorithm = train.get("algo") if isinstance(train, dict) else None
     if algorithm not in algorithms.names():

@@ -77,7 +77,7 @@ def prepare(
     reader = _reader(config, recipe)
     base = _loaded(reader, resolution)
     model = trainable(base.model, backend=recipe.loss.backend)
-    heads, vocab_size, width = _probe(model)
+    heads, vocab_size, width = probe(model)
     prior = head_prior(recipe.loss.head_prior, _horizon(model, heads, recipe))
     set_trainable(model, recipe, len(prior))
     _require_heads(algorithm, len(prior))
@@ -183,7 +183,7 @@ def _refuse_float16(base: LoadResult) -> None:
 
 
 @torch.no_grad()
-def _probe(model: MTPForCausalLM | ForeignModel) -> tuple[int, int, int | None]:
+def probe(model: MTPForCausalLM | ForeignModel) -> tuple[int, int, int | None]:
     """Return heads, vocabulary size and width of the hidden state as the model itself has them."""
     if isinstance(model, MTPForCausalLM):  # which can be asked, so that no weight is read for it
         vocab_size, width = model.unembedding(1)[0].shape

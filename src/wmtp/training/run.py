@@ -18,25 +18,25 @@ from torch import nn
 
 import wmtp
 from wmtp.errors import TrainingError
+from wmtp.html_table import html_lines
 from wmtp.load_plan.receipt import LoadReceipt
 from wmtp.publishing.publish import sweep_unfinished
 from wmtp.publishing.training_state import has_training_state
+from wmtp.run_plan.plan import RunPlan, plan_run
 from wmtp.run_plan.trained import trained_record
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
-from wmtp.storage.replace import replace_file
 from wmtp.training.preparation import prepare
 from wmtp.training.prepared import PreparedRun
 from wmtp.training.processes import together
 from wmtp.training.progress import ProgressReport
 from wmtp.training.rendezvous import part_after
+from wmtp.training.run_file import RunOutcome, peak_bytes, write_run_file
 from wmtp.training.saved_steps import FINAL, FINAL_NEXT_TOKEN, STAGE_OF_VALUES, resumable_steps
 from wmtp.training.stopping import Stopped, StopRequest
 from wmtp.training.trackers import set_trackers
 
 logger = logging.getLogger("wmtp")
-
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class TrainResult:
     seconds: float
     receipt: LoadReceipt
     model: nn.Module = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return html_lines(f"Run: {self.run_directory.name}", self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values, without the model."""
@@ -150,11 +153,13 @@ def _train(
 def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainResult:
     progress, directory, recipe = ProgressReport(), run.writer.directory, run.writer.recipe
     started = time.monotonic()
+    plan = plan_run(config, recipe, trains_here=True) if run.arguments.process_index == 0 else None
     together(partial(_sweep, directory), run.arguments.device)
     explained = run.fit_values(stop)
     trainer = run.build_trainer([progress], stop)
-    set_trackers(trainer, config, recipe, directory)
-    trainer.on_first_process(lambda: _write_settings(run, config))
+    set_trackers(trainer, config, recipe, directory, plan)
+    settings = {} if plan is None else _settings(run, config, plan)
+    trainer.on_first_process(lambda: write_run_file(directory, settings))
     try:
         trainer.train()
         history = trainer.evaluations()
@@ -162,8 +167,7 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
         progress.stop()
     run.gather()
     trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step))
-    trainer.end()
-    return TrainResult(
+    result = TrainResult(
         run_directory=directory,
         final_checkpoint=str(directory / FINAL),
         next_token_checkpoint=str(directory / FINAL_NEXT_TOKEN) if recipe.run.export_next_token else None,
@@ -176,6 +180,10 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
         receipt=run.base.receipt,
         model=run.base.model.eval(),
     )
+    log = trainer.state.log_history
+    trainer.on_first_process(lambda: write_run_file(directory, settings, _outcome(result, log)))
+    trainer.end()
+    return result
 
 
 def _ending(stopped: Stopped, directory: Path) -> BaseException:
@@ -194,12 +202,18 @@ def _sweep(directory: Path) -> None:
             logger.warning("removed %s, which a run that was killed left unfinished", path)
 
 
-def _write_settings(run: PreparedRun, config: Config) -> None:
-    directory, recipe = run.writer.directory, run.writer.recipe
+def _settings(run: PreparedRun, config: Config, plan: RunPlan) -> dict[str, Any]:
+    """Return what run.json says from the begin."""
+    recipe = run.writer.recipe
     settings = {"wmtp": wmtp.__version__, "config": config.model_dump(mode="json"), "recipe": recipe.to_document()}
     settings |= trained_record(recipe, run.base.checkpoint)
-    directory.mkdir(parents=True, exist_ok=True)
-    replace_file(directory / RUN_FILE, (json.dumps(settings, indent=2) + "\n").encode())
+    return {**settings, "plan": json.loads(json.dumps(plan.to_dict()))}
+
+
+def _outcome(result: TrainResult, log: list[dict[str, float]]) -> RunOutcome:
+    facts = {"steps": result.steps, "seconds": result.seconds, "best_step": result.best_step}
+    explained, peak = result.explained_variance, peak_bytes()
+    return RunOutcome.model_validate({**facts, "explained_variance": explained, "peak_bytes": peak, "log": log})
 
 
 def _figures(entries: list[dict[str, float]]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from typing_extensions import override
 
 from wmtp.errors import TrainingError
-from wmtp.run_plan.plan import RunPlan, plan_run
+from wmtp.run_plan.plan import RunPlan
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.storage.replace import replace_file
@@ -27,7 +27,9 @@ TRACKERS_FILE = "trackers.json"
 _PLAN = "plan"
 
 
-def set_trackers(trainer: ResumableTrainer, config: Config, recipe: Recipe, directory: Path) -> None:
+def set_trackers(
+    trainer: ResumableTrainer, config: Config, recipe: Recipe, directory: Path, plan: RunPlan | None
+) -> None:
     """Tell the trackers of a run where to write and under which name, and have them keep its plan.
 
     A run that goes on is the same run to them: MLflow and W&B know it by what `trackers.json` in its directory says,
@@ -38,18 +40,19 @@ def set_trackers(trainer: ResumableTrainer, config: Config, recipe: Recipe, dire
         config: Which trackers there are.
         recipe: What is trained.
         directory: The run's own.
+        plan: What it was begun with; None on processes that keep nothing.
     """
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(directory / TENSORBOARD)
-    if not config.tracking.report_to or not trainer.is_world_process_zero():
+    if not config.tracking.report_to or plan is None:
         return
     known = _known_runs(directory) if trainer.goes_on else {}
     if "mlflow" in config.tracking.report_to:
         _set_mlflow(config, known.get("mlflow"))
     if "wandb" in config.tracking.report_to:
         _begin_wandb(config, recipe, directory, known.get("wandb"))
-    trainer.add_callback(PlanReport(trainer, config, plan_run(config, recipe, trains_here=True), directory))
+    trainer.add_callback(PlanReport(trainer, config, plan, directory))
 
 
 def mlflow_uri(config: Config) -> str:

@@ -15,11 +15,10 @@ from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import weight_sums, weighted_sum
 from wmtp.data.example import Batch
-from wmtp.data.folds import FOLD
 from wmtp.data.rows import RowDataset
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
-from wmtp.training.inputs import bounds, model_inputs
+from wmtp.training.inputs import bounds, model_inputs, signals_of
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.numbered_rows import ROW, NumberedRows, places_of
 from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
@@ -135,19 +134,7 @@ class WMTPTrainer(ResumableTrainer):
         return self._signals(inputs, self.model(**model_inputs(inputs), with_ce=not self._values_only))
 
     def _signals(self, inputs: Batch, output: MTPOutput) -> Signals:
-        ce, valid = cast("Tensor", output.ce), cast("Tensor", output.valid)
-        documents = bounds(inputs).document_ids
-        return Signals(
-            ce=ce[..., : self.horizon].detach().float(),
-            valid=valid[..., : self.horizon],
-            prior=self.head_prior,
-            document_ids=torch.zeros_like(inputs["input_ids"]) if documents is None else documents,
-            scores=self._scores(inputs),
-            values=output.state_values,
-            token_values=output.token_values,
-            folds=inputs[FOLD].long() if FOLD in inputs else None,
-            step=self.state.global_step,
-        )
+        return signals_of(inputs, output, self.head_prior, self._scores(inputs), step=self.state.global_step)
 
     def _scores(self, inputs: Batch) -> dict[str, Tensor]:
         asked = {score.name for score in self.algorithm.scores}
