@@ -14,6 +14,7 @@ def test_a_figure_stands_with_its_interval_and_its_sign():
 def test_what_a_stranger_named_is_no_html():
     made = as_html([Table(("A&B",), [("<script>",)])], ["<b>bold"])
     assert made == (
-        "<table><thead><tr><th>A&amp;B</th></tr></thead><tbody><tr><td>&lt;script&gt;</td></tr></tbody></table>"
+        '<table><thead><tr><th scope="col">A&amp;B</th></tr></thead>'
+        '<tbody><tr><th scope="row">&lt;script&gt;</th></tr></tbody></table>'
         "<p>&lt;b&gt;bold</p>"
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
 
 from wmtp.evaluation.intervals import Estimate
+from wmtp.html_table import html_cells
 
 
 class Table(NamedTuple):
@@ -29,9 +30,5 @@ def shown(estimate: Estimate, digits: int, *, signed: bool = False) -> str:
 
 def as_html(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Return tables and notes for a notebook; whatever a stranger wrote is escaped."""
-    parts = []
-    for table in tables:
-        head = "".join(f"<th>{html.escape(each)}</th>" for each in table.headers)
-        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-        parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
-    return "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in notes)])
+    parts = [html_cells(table.headers, table.rows) for table in tables]
+    return "".join([*parts, *(f"<p>{escape(note)}</p>" for note in notes)])
