@@ -22,7 +22,7 @@ VERBS = {
     ),
     "load": (["URI"], _LOADS),
     "diff": (["A", "B"], {"--headers", "--exit-code", "--allow-symlinks", "--json"}),
-    "init": (["DIR"], {"--json"}),
+    "init": (["DIR"], {"--class", "--json"}),
     "upgrade": (["DIR"], {"--yes", "--json"}),
     "grow": (["SRC", "DST"], {"--heads", "--head-type", "--num-blocks", "--shared-unembedding", *_LOADS}),
     "export": (["SRC", "DST"], {"--to", "--drop-heads", *_LOADS}),
@@ -32,7 +32,7 @@ VERBS = {
     "push": (["DIR", "URI"], {"--replace", "--allow-symlinks", "--json"}),
     "cache": ([], set()),
     "lock": (["URI"], {"--output", "--sign-with", "--signature", "--yes", "--allow-symlinks", "--json"}),
-    "plan": (["[KEY=VALUE]..."], _SETTINGS),
+    "plan": (["[KEY=VALUE]..."], _SETTINGS | {"--world-size", "--nodes", "--bandwidth"}),
     "score": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code"}),
     "train": (["[KEY=VALUE]..."], _SETTINGS | {"--allow-code", "--resume", "--allow-change", "--dry-run"}),
     "evaluate": (
