@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, Gemma2Config
 
 from checkpoints import write_mtp_checkpoint
-from scoring_cases import DOCUMENTS, LOSS, models_of, rows_of, write_base, write_reference
+from scoring_cases import DOCUMENTS, LOSS, models_of, rows_of, write_reference
 from tiny_models import tiny_mtp
 from tiny_tokenizer import build_tokenizer
 from wmtp.algorithms.base import Score
@@ -23,19 +23,6 @@ from wmtp.scoring.online import OnlineLosses
 from wmtp.scoring.scores import online_scorers, score_rows
 
 ONLINE = Score("ref_nll", "nll", role="ref", online=True)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    zoo = tmp_path_factory.mktemp("zoo")
-    write_base(zoo / "base")
-    write_reference(zoo / "ref")
-    return zoo
-
-
-@pytest.fixture
-def zoo(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "zoo")
 
 
 def scored(zoo, rows, **settings):

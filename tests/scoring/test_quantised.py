@@ -27,11 +27,6 @@ def written(tmp_path_factory):
     return zoo
 
 
-@pytest.fixture
-def zoo(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "zoo")
-
-
 def figures(zoo, score, bits):
     quantize = {} if bits is None else {score.role: bits}
     models = models_of(zoo, devices={"device": "cpu", "quantize": quantize})

@@ -12,27 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from launched import run_processes, try_processes
 from run_files import RunFiles
-from scoring_cases import LOSS, MANY, REWARD, kept, models_of, rows_of, write_base, write_reference, write_reward
+from scoring_cases import LOSS, MANY, REWARD, kept, models_of, rows_of
 from shard_runs import run_shards
 from wmtp import train
 from wmtp.scoring import work
 from wmtp.scoring.scores import score_columns
 
 PROCESS = Path(__file__).with_name("ranks_process.py")
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    zoo = tmp_path_factory.mktemp("zoo")
-    write_base(zoo / "base")
-    write_reference(zoo / "ref")
-    write_reward(zoo / "rm")
-    return zoo
-
-
-@pytest.fixture
-def zoo(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "zoo")
 
 
 @pytest.fixture

@@ -10,24 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scoring_cases import LOSS, kept, models_of, rows_of, write_base, write_reference
+from scoring_cases import LOSS, kept, models_of, rows_of
 from wmtp.publishing.publish import is_complete, publish_directory
 from wmtp.scoring import kinds, store, work
 from wmtp.scoring.nll import token_losses
 from wmtp.scoring.scores import score_columns
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    zoo = tmp_path_factory.mktemp("zoo")
-    write_base(zoo / "base")
-    write_reference(zoo / "ref")
-    return zoo
-
-
-@pytest.fixture
-def zoo(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "zoo")
 
 
 def column(zoo):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 
-from scoring_cases import REWARD, models_of, rows_of, write_base, write_reference, write_reward
+from scoring_cases import REWARD, models_of, rows_of, write_reference, write_reward
 from tiny_models import tiny_config
 from tiny_tokenizer import build_tokenizer
 from wmtp.algorithms.base import Score
@@ -16,19 +16,6 @@ from wmtp.data.documents import Document
 from wmtp.errors import DataError, IncompatibleModelError
 from wmtp.scoring import work
 from wmtp.scoring.scores import online_scorers, score_rows
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    zoo = tmp_path_factory.mktemp("zoo")
-    write_base(zoo / "base")
-    write_reward(zoo / "rm")
-    return zoo
-
-
-@pytest.fixture
-def zoo(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "zoo")
 
 
 def rewrite(zoo, tokenizer=None, **changes):

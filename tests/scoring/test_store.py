@@ -16,7 +16,6 @@ from scoring_cases import (
     kept,
     models_of,
     rows_of,
-    write_base,
     write_reference,
     write_reward,
 )
@@ -24,20 +23,6 @@ from wmtp.algorithms.base import Score
 from wmtp.errors import DataError
 from wmtp.publishing.publish import is_complete
 from wmtp.scoring.scores import score_columns, score_rows
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    zoo = tmp_path_factory.mktemp("zoo")
-    write_base(zoo / "base")
-    write_reference(zoo / "ref")
-    write_reward(zoo / "rm")
-    return zoo
-
-
-@pytest.fixture
-def zoo(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "zoo")
 
 
 def column(zoo, rows=None, score=LOSS, **settings):
