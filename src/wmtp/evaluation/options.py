@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from wmtp.errors import SettingsError
 from wmtp.evaluation.intervals import Resampling
 from wmtp.settings.loading import LoadKeywords
 from wmtp.untrusted import did_you_mean, show
 
-LOADING = tuple(LoadKeywords.__annotations__)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+AnyOptions = TypeVar("AnyOptions", bound="DataclassInstance")
 
 
 class EvaluationKeywords(LoadKeywords, total=False):
@@ -82,18 +85,23 @@ class EvaluationOptions:
         return Resampling(self.resamples, self.confidence, self.seed)
 
 
-def split_options(options: Mapping[str, Any]) -> tuple[EvaluationOptions, LoadKeywords]:
+def split_options(kind: type[AnyOptions], options: Mapping[str, Any], *, of: str) -> tuple[AnyOptions, LoadKeywords]:
     """Return what measuring is told, and what loading is told.
+
+    Args:
+        kind: A dataclass of what measuring may be told.
+        options: Keyword arguments for both.
+        of: The function that they were given to.
 
     Raises:
         SettingsError: If neither knows an option, or a value is none.
     """
-    known = [field.name for field in fields(EvaluationOptions)]
+    known, loads = [field.name for field in fields(kind)], list(LoadKeywords.__annotations__)
     for name in options:
-        if name not in known and name not in LOADING:
+        if name not in (*known, *loads):
             raise SettingsError(
-                f"evaluate has no option {show(name)}{did_you_mean(name, [*known, *LOADING])}",
+                f"{of} has no option {show(name)}{did_you_mean(name, [*known, *loads])}",
                 hint=f"it has {', '.join(known)}, and those of wmtp.load",
             )
-    loading: Any = {name: value for name, value in options.items() if name in LOADING}
-    return EvaluationOptions(**{name: value for name, value in options.items() if name in known}), loading
+    loading: Any = {name: value for name, value in options.items() if name in loads}
+    return kind(**{name: value for name, value in options.items() if name in known}), loading

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from typing_extensions import Unpack
@@ -17,7 +16,7 @@ from wmtp.evaluation.answers import Asked, Asking
 from wmtp.evaluation.execution import RunLimits, run_tests
 from wmtp.evaluation.intervals import Estimate, Resampling
 from wmtp.evaluation.models import Subjects
-from wmtp.evaluation.options import LOADING
+from wmtp.evaluation.options import split_options
 from wmtp.evaluation.passing import pass_at_k
 from wmtp.evaluation.sums import Array
 from wmtp.evaluation.task_results import ModelTasks, TaskAnswers, TaskDifference, TaskEvaluation
@@ -25,7 +24,7 @@ from wmtp.evaluation.tasks import Task, read_tasks
 from wmtp.loaders.standardized import URI
 from wmtp.settings.loading import LoadKeywords
 from wmtp.trust.guards import scoring_errors
-from wmtp.untrusted import did_you_mean, show
+from wmtp.untrusted import show
 from wmtp.wording import counted
 
 logger = logging.getLogger("wmtp")
@@ -123,7 +122,7 @@ def evaluate_tasks(
         WmtpError: If a model does not load, or tasks or options cannot be used.
     """
     run_tests([], allow_code_execution=allow_code_execution)  # before hours of sampling
-    chosen, loading = _split(options)
+    chosen, loading = split_options(TaskOptions, options, of="evaluate_tasks")
     wanted = list(read_tasks(Path(tasks)).values())[: chosen.limit]
     resampling = Resampling(chosen.resamples, chosen.confidence, chosen.seed)
     subjects = Subjects.open(uris, loading)
@@ -150,18 +149,6 @@ def evaluate_tasks(
         str(tasks), len(wanted), asking.samples, asking.temperature, asking.max_new_tokens, models, differences,
         resampling,
     )  # fmt: skip
-
-
-def _split(options: Mapping[str, Any]) -> tuple[TaskOptions, LoadKeywords]:
-    known = [field.name for field in fields(TaskOptions)]
-    for name in options:
-        if name not in known and name not in LOADING:
-            raise SettingsError(
-                f"evaluate_tasks has no option {show(name)}{did_you_mean(name, [*known, *LOADING])}",
-                hint=f"it has {', '.join(known)}, and those of wmtp.load",
-            )
-    loading: Any = {name: value for name, value in options.items() if name in LOADING}
-    return TaskOptions(**{name: value for name, value in options.items() if name in known}), loading
 
 
 def _solved(subjects: Subjects, number: int, tasks: Sequence[Task], options: TaskOptions) -> list[TaskAnswers]:

@@ -11,7 +11,7 @@ from wmtp.errors import SettingsError
 from wmtp.evaluation.estimates import Figures, differences, model_result
 from wmtp.evaluation.measuring import measure
 from wmtp.evaluation.models import Subjects
-from wmtp.evaluation.options import EvaluationKeywords, split_options
+from wmtp.evaluation.options import EvaluationKeywords, EvaluationOptions, split_options
 from wmtp.evaluation.results import Evaluation
 from wmtp.evaluation.windows import read_windows
 from wmtp.loaders.standardized import URI
@@ -34,7 +34,7 @@ def evaluate(
         WmtpError: If a model does not load or cannot read the text, or the text cannot be used; everything that can be
             known beforehand is, before the first model is loaded.
     """
-    chosen, loading = split_options(options)
+    chosen, loading = split_options(EvaluationOptions, options, of="evaluate")
     files = [data] if isinstance(data, str | Path) else list(data)
     if not files:
         raise SettingsError("no data to evaluate on is named", hint="name files, directories or patterns")

@@ -51,6 +51,7 @@ class Greedy:
     def verify(self, drafts: Sequence[Draft], logits: Float[Tensor, "places vocab"]) -> tuple[int, int]:
         """Accept drafts up to the first that the model would not have chosen; its own choice follows."""
         best = logits.argmax(dim=-1).tolist()
+        # The last place stands behind all drafts.
         right = [draft.token == own for draft, own in zip(drafts, best, strict=False)]
         accepted = right.index(False) if False in right else len(right)
         return accepted, best[accepted]
