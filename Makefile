@@ -12,7 +12,7 @@ SERVER_ENV ?= build/server-env
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       make a small model zoo, train every algorithm on it, load the results again (about ten minutes)"
+	@echo "make demo       everything once on a small model zoo: proof, refusals, three runs, a report (five minutes with set-up)"
 	@echo "make demo-real  the same from SmolLM2-135M; DATA=path to a JSONL file with text and code"
 	@echo "make test       all tests but the slow ones, TEST_JOBS=2 at once      make test-slow  the slow ones"
 	@echo "make sweep      every architecture of transformers, tiny: drafted, loaded, held to from_pretrained (ten minutes)"

@@ -7,9 +7,11 @@ import torch
 
 import wmtp
 from wmtp.algorithms.critic_wmtp import LEAST_EXPLAINED
+from wmtp.demo.checks import check_equal
 from wmtp.demo.completion import complete_line
 from wmtp.demo.modes import MODES
-from wmtp.demo.run import check_equal, run_demo
+from wmtp.demo.thorough import run_thorough
+from wmtp.demo.tour import run_tour
 from wmtp.demo.zoo import CODE_FILE, EXHIBITS, make_zoo, stdlib_sources
 from wmtp.errors import TrainingError, TrustError
 from wmtp.manifest import sha256_bytes
@@ -67,9 +69,9 @@ def test_a_reloaded_model_that_differs_is_noticed(zoo):
 
 
 @pytest.mark.slow
-def test_the_whole_demo_keeps_its_promises(tmp_path):
+def test_the_thorough_demo_keeps_its_promises(tmp_path):
     lines: list[str] = []
-    result = run_demo(tmp_path / "zoo", lines.append)
+    result = run_thorough(tmp_path / "zoo", lines.append)
     assert result.steps == 300
     assert any("equal those of the trained model in memory, bit for bit" in line for line in lines)
     assert sum("not base:" in line for line in lines) == 3  # the model that fits nothing, for each algorithm
@@ -86,3 +88,23 @@ def test_the_whole_demo_keeps_its_promises(tmp_path):
     assert (reference.wmtp_type, reference.algorithm_compatibility) == ("reference_model", ["rho1-wmtp"])
     for name in ("token", "horizon", "return"):
         assert (result.run_directory.parent / f"demo-1-critic-{name}/final/algorithm_state.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_short_demo_shows_everything_once(tmp_path):
+    lines: list[str] = []
+    results = run_tour(tmp_path / "zoo", lines.append, max_steps=24)
+    told = "\n".join(lines)
+    assert "missing: no tensor for heads.4.layer.mlp.up_proj.weight in model.safetensors" in told
+    assert (
+        '"key_transforms": {"^heads\\\\.4\\\\.block\\\\.": "heads.4.layer."}' in told
+    )  # as it is typed into metadata.json
+    assert "gpt2-mtp/modeling.py: this checkpoint builds its model with its own code" in told
+    assert str(tmp_path) not in told.partition("== 5.")[0].partition("\n")[2]  # names as a reader knows them
+    assert [result.run_directory.name for result in results] == [
+        "demo-1",
+        "demo-1-rho1-token_skip",
+        "demo-1-critic-token",
+    ]
+    assert told.count("loads again, equal to the model in memory") == 2
+    assert (tmp_path / "zoo/report.html").stat().st_size < 3_000_000

@@ -207,22 +207,29 @@ def demo(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FILE", help="JSONL with a task in 'text', its solution in 'code'.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps of the first run.")] = None,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Train longer, and in every mode: ten minutes.")] = False,
 ) -> None:
-    """Make a small model zoo, train on it, load the result again; with --gguf from pretrained weights."""
+    """Show everything once on a small model zoo, in two minutes; with --gguf from pretrained weights."""
     out = Output.of(ctx)
     if (gguf is None) != (data is None):
         raise typer.BadParameter("--gguf and --data belong together: which model, and what to train it on")
+    if thorough and gguf is not None:
+        raise typer.BadParameter("--thorough is of the demo without --gguf")
     out.start_logging()
     length = {} if steps is None else {"max_steps": steps}
     if gguf is not None and data is not None:
         from wmtp.demo.real import run_real_demo
 
         run_real_demo(directory, typer.echo, gguf=gguf, data=data, **length)
-    else:
-        from wmtp.demo.run import run_demo
+    elif thorough:
+        from wmtp.demo.thorough import run_thorough
 
-        run_demo(directory, typer.echo, **length)
+        run_thorough(directory, typer.echo, **length)
+    else:
+        from wmtp.demo.tour import run_tour
+
+        run_tour(directory, typer.echo, **length)
 
 
 COMMAND_CLASSES = {"train": TorchrunCommand}

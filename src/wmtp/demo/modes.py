@@ -1,10 +1,10 @@
-"""The end of `wmtp demo`: a short run of each way to weigh tokens, from what the demo has made before."""
+"""Short runs of ways to weigh tokens, from what a demo has made before."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from wmtp.demo.functions import REWARD_COLUMN, write_functions
+from wmtp.demo.setting import Tell, recipe_path, save_steps
 from wmtp.demo.zoo import stdlib_sources
 from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory
@@ -24,15 +25,13 @@ from wmtp.settings.config import Config, load_config
 from wmtp.settings.recipe import Recipe, load_recipe, split_overrides
 from wmtp.training.run import TrainResult, train
 
-Tell = Callable[[str], None]
-
 _NUM_FUNCTIONS = 1200
 # The zoo's fresh trunk is taken. On the baseline's a value head would explain 0.06 after 300 steps and nothing after
 # 30: it has learned what comes next, and lets go of a docstring that it has passed.
 _VALUE_STEPS = 80
-# A quarter of the files is more than so many steps read.
-_EVERY = 4
-_BATCH = "train.per_device_train_batch_size=16"
+# A quarter of the files is more than short runs read.
+EVERY = 4
+BATCH = "train.per_device_train_batch_size=16"
 # At the baseline's own rate the trunk would run away from the value heads.
 _CRITIC_RATES = ("train.learning_rate=5.0e-4", "critic.value_learning_rate=3.0e-3")
 
@@ -62,17 +61,21 @@ MODES = (
 )
 
 
-def run_modes(directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: int) -> list[TrainResult]:
+def run_modes(
+    modes: Sequence[Mode], directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: int, logging_steps: int
+) -> list[TrainResult]:
     """Train each mode for some steps, and load what it made again.
 
     The zoo's fresh model is trained. The reference of rho1 is the next-token model of the baseline run; the reward of
     critic is whether a function has a docstring.
 
     Args:
+        modes: Which ones, in order.
         directory: Of the demo, with its zoo and recipes.
         baseline: The run before.
         tell: Called with each line for the person who watches.
         max_steps: Optimizer steps of each mode.
+        logging_steps: So many steps make a line.
 
     Raises:
         TrainingError: If a result is not what the demo promises.
@@ -82,7 +85,7 @@ def run_modes(directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: 
     functions = directory / "functions.jsonl"
     number = write_functions(functions, stdlib_sources(), at_most=_NUM_FUNCTIONS)
     tell(f"reward for critic: {number} functions in {functions}; '{REWARD_COLUMN}' is 1 for half of them, else 0")
-    files = json.dumps([str(path) for path in stdlib_sources()[::_EVERY]])
+    files = json.dumps([str(path) for path in stdlib_sources()[::EVERY]])
     inputs = {
         "rho1-wmtp": ["paths.models.base=./llama-mtp", f"paths.models.ref={reference}", f"data.train.files={files}"],
         "critic-wmtp": [
@@ -93,12 +96,9 @@ def run_modes(directory: Path, baseline: TrainResult, tell: Tell, *, max_steps: 
             *_CRITIC_RATES,
         ],
     }
-    return [_run_mode(directory, mode, inputs[mode.algorithm], baseline, max_steps, tell) for mode in MODES]
-
-
-def save_steps(max_steps: int) -> int:
-    """Return after how many steps a run of so many is saved: a report shows three states of it."""
-    return max(1, -(-max_steps // 3))
+    length = [f"train.{key}={max_steps}" for key in ("max_steps", "eval_steps")]
+    length += [f"train.save_steps={save_steps(max_steps)}", f"train.logging_steps={min(logging_steps, max_steps)}"]
+    return [_run_mode(directory, mode, [*length, *inputs[mode.algorithm]], baseline, tell) for mode in modes]
 
 
 def write_reference(baseline: TrainResult) -> Path:
@@ -120,17 +120,13 @@ def write_reference(baseline: TrainResult) -> Path:
     )
 
 
-def _run_mode(
-    directory: Path, mode: Mode, inputs: Sequence[str], baseline: TrainResult, max_steps: int, tell: Tell
-) -> TrainResult:
+def _run_mode(directory: Path, mode: Mode, inputs: Sequence[str], baseline: TrainResult, tell: Tell) -> TrainResult:
     tell(f"-- {mode.algorithm}, {mode.name}")
     run = f"{baseline.run_directory.name}-{mode.algorithm.partition('-')[0]}-{mode.name}"
-    length = [f"train.{key}={max_steps}" for key in ("max_steps", "eval_steps")]
-    length.append(f"train.save_steps={save_steps(max_steps)}")
-    changes = [f"run.name={run}", *length, f"train.logging_steps={min(5, max_steps)}", _BATCH, *inputs, *mode.section]
+    changes = [f"run.name={run}", BATCH, *inputs, *mode.section]
     for_config, for_recipe = split_overrides(changes)
     config = load_config(directory / "config.yaml", for_config)
-    recipe = load_recipe(directory / f"{mode.algorithm}.yaml", for_recipe)
+    recipe = load_recipe(recipe_path(directory, mode.algorithm), for_recipe)
     result = train(config, recipe)
     for line in _scored(config, recipe):
         tell(f"  scored: {line}")

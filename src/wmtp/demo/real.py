@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from wmtp.authoring.grow import grow
 from wmtp.authoring.init import init_metadata
+from wmtp.demo.checks import check_equal
 from wmtp.demo.completion import complete_line
-from wmtp.demo.run import Tell, check_equal
+from wmtp.demo.setting import Tell
 from wmtp.errors import DataError
 from wmtp.loaders.standardized import load
 from wmtp.publishing.publish import publish_directory
