@@ -49,7 +49,7 @@ def test_pieces_of_one_document_are_in_the_same_fold():
 
 def test_too_few_documents_are_refused_with_both_ways_out():
     with pytest.raises(
-        DataError, match=r"its 1 different documents are too few for critic\.folds: 2, as 1 of"
+        DataError, match=r"data.train: 1 different document in it, too few for critic\.folds: 2, as 1 of"
     ) as caught:
         folds_of(documents(1) * 5)
     assert "give more documents; with critic.folds: 1" in caught.value.hint

@@ -194,7 +194,7 @@ def test_a_mode_that_shares_weight_between_heads_needs_two_of_them(tmp_path):
 
 def test_too_few_documents_for_folds_are_refused_before_anything_is_scored(tmp_path, base):
     (tmp_path / "data.jsonl").write_text('{"text": "x = 1", "passed": 1}\n' * 4)
-    with pytest.raises(DataError, match=r"1 different documents are too few for critic\.folds: 2"):
+    with pytest.raises(DataError, match=r"1 different document in it, too few for critic\.folds: 2"):
         run(tmp_path, base)
     assert not (tmp_path / "runs").exists()
 

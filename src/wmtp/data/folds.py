@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wmtp.data.rows import RowDataset
 from wmtp.errors import DataError
+from wmtp.wording import counted
 
 FOLD = "fold"
 
@@ -26,11 +27,11 @@ def with_folds(rows: RowDataset, number: int) -> RowDataset:
     Raises:
         DataError: If a fold would be empty.
     """
-    digests, folds = rows.table.digests, folds_of(rows, number)
+    folds = folds_of(rows, number)
     if (found := len(folds.unique())) < number:
         raise DataError(
-            f"data.train: its {len(np.unique(digests))} different documents are too few for critic.folds: {number}, as"
-            f" {number - found} of these would be empty",
+            f"data.train: {counted(len(np.unique(rows.table.digests)), 'different document')} in it, too few for"
+            f" critic.folds: {number}, as {number - found} of these would be empty",
             hint="give more documents; with critic.folds: 1 heads remember rewards rather than explain them",
         )
     return rows.with_figures(FOLD, folds, per_token=False)

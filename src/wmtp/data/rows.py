@@ -27,6 +27,7 @@ from wmtp.errors import DataError
 
 if TYPE_CHECKING:
     from wmtp.settings.data import DataSource
+from wmtp.wording import counted
 
 logger = logging.getLogger("wmtp")
 
@@ -190,8 +191,9 @@ def arrange(store: TokenStore, documents: Array, source: DataSource, *, name: st
     scores = {of: Figures(values[layout.documents], per_token=False) for of, values in store.scores.items()}
     rows = RowDataset(RowTable(store, layout, scores), length if source.packing else None)
     logger.info(
-        "%s: %d documents, %d tokens (%d to learn) in %d rows; %d longer than %d tokens, %d pieces left out",
-        name, len(documents), rows.num_tokens, rows.num_targets, len(rows), (records["length"] > length).sum(), length,
-        sum(each.num_rows for each in fitted) - len(rows.lengths),
+        "%s: %s, %s (%s to learn) in %s; %s longer than %d tokens, %s left out",
+        name, counted(len(documents), "document"), counted(rows.num_tokens, "token"), f"{rows.num_targets:,}",
+        counted(len(rows), "row"), f"{(records['length'] > length).sum():,}", length,
+        counted(sum(each.num_rows for each in fitted) - len(rows.lengths), "piece"),
     )  # fmt: skip
     return rows

@@ -153,7 +153,7 @@ def _train(
 def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainResult:
     progress, directory, recipe = ProgressReport(), run.writer.directory, run.writer.recipe
     started = time.monotonic()
-    plan = plan_run(config, recipe, trains_here=True) if run.arguments.process_index == 0 else None
+    plan = _plan_on_first(run, config)
     together(partial(_sweep, directory), run.arguments.device)
     explained = run.fit_values(stop)
     trainer = run.build_trainer([progress], stop)
@@ -194,6 +194,13 @@ def _ending(stopped: Stopped, directory: Path) -> BaseException:
     if os.environ.get("RANK", "0") == "0":
         logger.warning("%s: stopped after step %d; %s", stopped.by.name, stopped.step, advice)
     return KeyboardInterrupt(stopped.by.name) if stopped.by is signal.SIGINT else SystemExit(128 + stopped.by)
+
+
+def _plan_on_first(run: PreparedRun, config: Config) -> RunPlan | None:
+    """Return the plan on the first process; where it fails there, all of them fail."""
+    plans: list[RunPlan] = []
+    together(lambda: plans.append(plan_run(config, run.writer.recipe, trains_here=True)), run.arguments.device)
+    return next(iter(plans), None)
 
 
 def _sweep(directory: Path) -> None:
