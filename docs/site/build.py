@@ -65,7 +65,10 @@ def _configuration() -> str:
     text = (HERE / "zensical.toml").read_text()
     assert _DECISIONS_MARK in text
     decisions = sorted((PAGES / "decisions").glob("0*.md"))
-    lines = ['      "decisions/README.md",\n', *(f"      {{ {_title(page)} = \"decisions/{page.name}\" }},\n" for page in decisions)]
+    lines = [
+        '      "decisions/README.md",\n',
+        *(f'      {{ {_title(page)} = "decisions/{page.name}" }},\n' for page in decisions),
+    ]
     return text.replace(_DECISIONS_MARK, '    { "Decisions" = [\n' + "".join(lines) + "    ] },\n")
 
 
@@ -93,7 +96,9 @@ def main() -> None:
     faults = faults_of_site(BUILD / "html")
     if faults:
         sys.exit("\n".join(faults) + f"\n{len(faults)} faults of the built site: mend the pages")
-    print(f"{BUILD / 'html' / 'index.html'}: {len(list((BUILD / 'html').rglob('*.html')))} pages; see them with make docs-serve")
+    print(
+        f"{BUILD / 'html' / 'index.html'}: {len(list((BUILD / 'html').rglob('*.html')))} pages; see them with make docs-serve"
+    )
 
 
 if __name__ == "__main__":
