@@ -49,7 +49,7 @@ def blocks(page: Path) -> list[Block]:
 def follow(page: Path, directory: Path) -> None:
     """Do what a page says, in a directory: write its files, run its commands, find below them what is shown.
 
-    A block marked `fails` has to; what is shown may leave out lines, and `…` stands for anything. Numbers and digests differ.
+    A block marked `fails` has to; what is shown may leave out lines, `…` stands for anything, and numbers differ.
     """
     printed = ""
     for block in blocks(page):

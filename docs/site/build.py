@@ -1,4 +1,4 @@
-"""`make docs`: gathers pages, generates the reference from the program itself, builds the site, and checks what came out.
+"""`make docs`: gathers pages, has the reference written by the program itself, builds the site, checks what came out.
 
 Committed pages link to each other as files do on a forge; what is gathered from above `docs/` gets its links rewritten.
 """
@@ -96,9 +96,8 @@ def main() -> None:
     faults = faults_of_site(BUILD / "html")
     if faults:
         sys.exit("\n".join(faults) + f"\n{len(faults)} faults of the built site: mend the pages")
-    print(
-        f"{BUILD / 'html' / 'index.html'}: {len(list((BUILD / 'html').rglob('*.html')))} pages; see them with make docs-serve"
-    )
+    num_pages = len(list((BUILD / "html").rglob("*.html")))
+    print(f"{BUILD / 'html' / 'index.html'}: {num_pages} pages; see them with make docs-serve")
 
 
 if __name__ == "__main__":

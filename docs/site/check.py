@@ -1,4 +1,4 @@
-"""What the built site must keep to: every link and anchor leads somewhere, and nothing is fetched from another place."""
+"""What the built site must keep to: each link and anchor leads somewhere, and nothing is fetched from another place."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def _where(name: str) -> str:
 
 
 def _schema_lines(name: str, file: str, schema: dict[str, Any]) -> Iterator[str]:
-    yield f"# JSON Schema of {file}\n\nWhat `wmtp schema {name}` prints, for editors; as a table, and whole at the end.\n"
+    yield f"# JSON Schema of {file}\n\nWhat `wmtp schema {name}` prints for editors: as tables, then whole.\n"
     yield f"## {file}\n"
     yield from _fields(schema)
     for title, definition in schema.get("$defs", {}).items():
