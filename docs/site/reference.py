@@ -31,6 +31,8 @@ _GROUPS = {
     ),
     "Errors": ("WmtpError",),
 }
+# What the public functions take and is no public name itself.
+_BESIDE = {"Loading": ("wmtp.settings.loading.LoadOptions",)}
 
 
 def write_reference(directory: Path) -> None:
@@ -95,10 +97,11 @@ def _prose(text: str | None) -> str:
 def _python_lines() -> Iterator[str]:
     listed = {name for names in _GROUPS.values() for name in names} | {"__version__"}
     assert listed == set(wmtp.__all__), f"public names without a place in the reference: {listed ^ set(wmtp.__all__)}"
-    yield "# Python\n\nWhat `import wmtp` gives. Nothing else is promised to stay.\n"
+    yield "# Python\n\nWhat `import wmtp` gives, and the options that loading takes.\n"
     for group, names in _GROUPS.items():
         yield f"## {group}\n"
         yield from (f"::: {_where(name)}\n" for name in names)
+        yield from (f"::: {name}\n" for name in _BESIDE.get(group, ()))
 
 
 def _where(name: str) -> str:
