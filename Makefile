@@ -62,10 +62,10 @@ dist: $(READY)
 	rm -rf dist
 	$(BIN)/uv build --quiet --out-dir dist
 	$(BIN)/uv tool run --quiet --from 'twine>=6.1' twine check --strict dist/*
-	$(BIN)/python -m pytest -m slow tests/package/test_contents.py --dist dist
+	$(BIN)/python -m pytest -m slow tests/package/test_contents.py --distributions dist
 
 test-wheel: dist
-	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -m slow tests/package/test_wheel.py --dist dist
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -m slow tests/package/test_wheel.py --distributions dist
 
 # uv finds out which versions are the lowest; pip installs them, so that PIP_ARGS choose torch's build here as well.
 build/floors/.ready: pyproject.toml | $(READY)
