@@ -10,7 +10,7 @@ SERVER_ENV ?= build/server-env
 # Pinned wherever versions are looked for anew: another one could be another build of it, and gigabytes.
 TORCH := torch==2.13.0
 
-.PHONY: demo demo-real test test-slow dist test-wheel test-floors test-newest sweep fuzz check fmt update-constraints constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check clean
+.PHONY: demo demo-real test test-slow dist test-wheel test-floors test-newest sweep fuzz check fmt update-constraints constraints bench bench-install bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make update-constraints  write anew which versions are installed and tested: constraints.txt"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
 	@echo "make bench      speed and memory of loading and of the loss, against the peers"
+	@echo "make bench-install  what each extra downloads and installs, and what importing each dependency costs"
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
 	@echo "make bench-faults  training runs killed 300 times at random moments, and gone on with (ten minutes)"
@@ -117,6 +118,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/proof.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loss.py
+
+bench-install: $(READY)
+	$(BIN)/python benchmarks/installing.py
 
 bench-s3: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,bench]'
