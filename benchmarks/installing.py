@@ -104,9 +104,7 @@ def import_rows() -> Iterator[str]:
     for line in IMPORTS:
         *before, name = line.split()
         code = TIMED.format(before="\n".join(f"import {each}" for each in before), name=name)
-        runs = [
-            subprocess.run([sys.executable, "-c", code], check=True, text=True, capture_output=True) for _ in range(3)
-        ]
+        seconds = min(_output_of(code) for _ in range(3))
         after = f", after {' and '.join(before)}" if before else ""
         yield f"| `{name}`{after} | {seconds:.2f} |"
 
