@@ -7,8 +7,10 @@ READY := .venv/.ready
 FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
 SERVER_ENV ?= build/server-env
+# Pinned wherever versions are looked for anew: another one could be another build of it, and gigabytes.
+TORCH := torch==2.13.0
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check docs docs-serve diagram clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check docs docs-serve diagram dist test-wheel test-floors test-newest update-constraints bench-install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,9 +19,14 @@ help:
 	@echo "make test       all tests but the slow ones, TEST_JOBS=2 at once      make test-slow  the slow ones"
 	@echo "make sweep      every architecture of transformers, tiny: drafted, loaded, held to from_pretrained (ten minutes)"
 	@echo "make check      formatting, lint, types, import floors      make fmt  mend formatting"
-	@echo "make constraints  write anew which versions are installed and tested: constraints.txt"
+	@echo "make dist       wheel and source distribution into dist/, their contents checked"
+	@echo "make test-wheel  the wheel in empty environments, with and without torch"
+	@echo "make test-floors  all tests but the slow ones on the lowest versions that pyproject.toml allows"
+	@echo "make test-newest  the same on the newest ones, but for torch"
+	@echo "make update-constraints  write anew which versions are installed and tested: constraints.txt"
 	@echo "make fuzz       look for inputs that break a reader, for FUZZ_SECONDS=60"
 	@echo "make bench      speed and memory of loading and of the loss, against the peers"
+	@echo "make bench-install  what each extra downloads and installs, and what importing each dependency costs"
 	@echo "make bench-s3   an object store on this machine, against boto3, s5cmd and runai-model-streamer"
 	@echo "make bench-trust  hostile and broken checkpoints, against transformers"
 	@echo "make bench-faults  training runs killed 300 times at random moments, and gone on with (ten minutes)"
@@ -53,6 +60,33 @@ test-slow: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs,tracking]'
 	$(BIN)/python -m pytest -m slow
 
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv tool run --quiet --from 'twine>=6.1' twine check --strict dist/*
+	$(BIN)/python -m pytest -m slow tests/package/test_contents.py --distributions dist
+
+test-wheel: dist
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -m slow tests/package/test_wheel.py --distributions dist
+
+# uv finds out which versions are the lowest; pip installs them, so that PIP_ARGS choose torch's build here as well.
+build/floors/.ready: pyproject.toml | $(READY)
+	rm -rf build/floors
+	$(PYTHON) -m venv build/floors
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra dev --python build/floors/bin/python \
+		--no-header --no-annotate --output-file build/floors/constraints.txt pyproject.toml
+	build/floors/bin/python -m pip install --quiet $(PIP_ARGS) --constraint build/floors/constraints.txt --editable '.[dev]'
+	@touch $@
+
+test-floors: build/floors/.ready
+	build/floors/bin/python -m pytest -n $(TEST_JOBS)
+
+test-newest:
+	rm -rf build/newest
+	$(PYTHON) -m venv build/newest
+	build/newest/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev]' $(TORCH)
+	build/newest/bin/python -m pytest -n $(TEST_JOBS)
+
 sweep: $(READY)
 	$(BIN)/python -m pytest -m slow tests/sweep -rP
 
@@ -71,10 +105,10 @@ fmt: $(READY)
 
 # Everything that may be installed, in its newest versions but for torch. What only one platform or build of torch needs
 # (nvidia-*, cuda-*, triton) and which build it was (+cpu) are left out, so that the file fits Linux, macOS and any PIP_ARGS.
-constraints:
+update-constraints constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,docs,tracking,gguf,lora,quantize,signing,bench]' torch==2.13.0
+	build/constraints/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev,docs,tracking,gguf,lora,quantize,signing,bench]' $(TORCH)
 	grep '^#' constraints.txt > build/constraints.txt
 	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//' \
 		| grep -v -E '^(nvidia-|cuda-|triton)' >> build/constraints.txt
@@ -85,6 +119,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/proof.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loss.py
+
+bench-install: $(READY)
+	$(BIN)/python benchmarks/installing.py
 
 bench-s3: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,bench]'

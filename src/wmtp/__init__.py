@@ -50,7 +50,13 @@ __all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'wmtp' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    try:
+        return getattr(import_module(_PUBLIC[name]), name)
+    except ModuleNotFoundError as error:
+        from wmtp.extras import refuse_missing
+
+        refuse_missing(error)
+        raise
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,8 @@
     ├── IncompatibleModelError(ValueError)  no model fits the recipe
     ├── DataError(ValueError)             training data
     ├── TrainingError(RuntimeError)       training cannot start or go on
-    └── GenerationError(ValueError)       text cannot be generated as asked
+    ├── GenerationError(ValueError)       text cannot be generated as asked
+    └── MissingPackageError(ImportError)  a package that an extra of wmtp brings
 
 `str(error)` is what a person reads: the problem, one indented line for each further fault, then the next step.
 """
@@ -116,3 +117,7 @@ class TrainingError(WmtpError, RuntimeError):
 
 class GenerationError(WmtpError, ValueError):
     """Text cannot be generated as it was asked for."""
+
+
+class MissingPackageError(WmtpError, ImportError):
+    """A package is not installed that an extra of wmtp brings."""

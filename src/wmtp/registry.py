@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from wmtp.errors import UnknownNameError
+from wmtp.extras import refuse_missing
 from wmtp.untrusted import did_you_mean, show
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: If no entry point and no registration has that name (lists the known ones), or what the
                 entry point names cannot be imported.
+            MissingPackageError: If it needs a package that an extra of wmtp brings.
         """
         if name not in self._registered:
             if name not in self._entry_points:
@@ -65,6 +67,7 @@ class Registry(Generic[T]):
         try:
             component: T = point.load()
         except (ImportError, AttributeError) as error:
+            refuse_missing(error)
             package = point.dist.name if point.dist else "the package that declares it"
             raise UnknownNameError(
                 f"the {self.kind} {show(point.name)} is declared as {show(point.value)}, which cannot be imported: "

@@ -27,6 +27,7 @@ BUILT_IN = {
     "DataError": ValueError,
     "TrainingError": RuntimeError,
     "GenerationError": ValueError,
+    "MissingPackageError": ImportError,
 }
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 

@@ -34,7 +34,7 @@ def test_every_room_stands_on_a_floor():
 
 
 def test_tests_mirror_the_rooms():
-    others = {"contracts", "end_to_end", "faults", "fuzz", "hostile", "servers", "sweep"}
+    others = {"contracts", "end_to_end", "faults", "fuzz", "hostile", "package", "servers", "sweep"}
     directories = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert directories - others <= {room.removesuffix(".py") for room in rooms()}
     assert {room for room in rooms() if not room.endswith(".py")} <= directories

@@ -105,12 +105,19 @@ def test_a_launch_in_several_processes_is_refused_once_before_they_start(ask, wi
     assert said.count("error: train.optim is 'adamw_bnb_8bit'") == 1
 
 
-def test_a_directory_with_the_name_of_a_package_is_no_package(ask, without, tmp_path, monkeypatch):
-    (tmp_path / "wandb" / "run-1").mkdir(parents=True)  # as wandb leaves it in the working directory
-    monkeypatch.syspath_prepend(tmp_path)
-    assert "tracking.report_to names 'wandb', and that package is not installed" in ask(
-        ("train",), "tracking.report_to=wandb"
-    )
+@pytest.mark.parametrize("command", COMMANDS[:2])
+def test_what_the_trainer_and_its_usual_tracker_need_comes_with_the_extra_for_training(ask, without, command):
+    without("tensorboard", "accelerate")
+    said = ask(command, "tracking.report_to=tensorboard")
+    assert "train needs the package 'accelerate', and that is not installed; install it" in said
+    assert "install it (python -m pip install 'wmtp[train]'), or set tracking.report_to: []" in said
+
+
+def test_training_asks_for_its_extra_before_torch_is_imported(ask, without):
+    without("accelerate")
+    said = ask(("train",))
+    assert said.startswith("error: this needs the package 'accelerate', which is not installed\n")
+    assert said.endswith("hint: install it (python -m pip install 'wmtp[train]')\n")
 
 
 @has_cuda

@@ -42,7 +42,7 @@ def _age(text: str) -> float:
 @cache_app.command("ls")
 def ls(ctx: typer.Context, as_json: AsJSON = False) -> None:
     """List the checkpoints in the cache, and the tokens of data, each the most recently used first."""
-    from wmtp.data.token_cache import TokenCache
+    from wmtp.data.token_directory import TokenDirectory
     from wmtp.data.token_upkeep import kept_tokens
 
     out = Output.of(ctx, as_json=as_json)
@@ -50,7 +50,7 @@ def ls(ctx: typer.Context, as_json: AsJSON = False) -> None:
     entries = cache.entries()
     checkpoints = sorted(_by_checkpoint(entries), key=lambda facts: facts["last_used"], reverse=True)
     num_bytes = sum({entry.sha256: entry.source.size_bytes for entry in entries}.values())
-    data = _tokens(kept_tokens(TokenCache())[::-1])
+    data = _tokens(kept_tokens(TokenDirectory())[::-1])
     rows = [(plain(c["uri"]), c["num_files"], size(c["size_bytes"]), c["last_used"]) for c in checkpoints]
     rows += [(_tokens_of(d), d["num_files"], size(d["size_bytes"]), d["last_used"]) for d in data]
     out.result(
@@ -96,12 +96,12 @@ def prune(
     as_json: AsJSON = False,
 ) -> None:
     """Remove files and tokens of data that were not used lately, and what broken downloads left."""
-    from wmtp.data.token_cache import TokenCache
+    from wmtp.data.token_directory import TokenDirectory
     from wmtp.data.token_upkeep import prune_all
 
     out = Output.of(ctx, as_json=as_json)
     cache = _cache()
-    pruned = prune_all(cache, TokenCache(), unused_for_seconds=unused_for, max_bytes=max_size)
+    pruned = prune_all(cache, TokenDirectory(), unused_for_seconds=unused_for, max_bytes=max_size)
     _tell_removed(out, cache, pruned.cache.entries, _tokens(pruned.tokens), pruned.num_bytes)
 
 

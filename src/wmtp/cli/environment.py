@@ -9,12 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wmtp.cli.output import table
+from wmtp.extras import is_installed
 from wmtp.untrusted import plain
 
 _PACKAGES = (
     "wmtp", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pydantic", "pydantic-core",
     "typer", "rich", "ruamel.yaml", "google-re2", "jaxtyping", "tensorboard", "mlflow-skinny", "wandb", "obstore",
-    "botocore", "huggingface-hub",
+    "botocore", "huggingface-hub", "datasets", "pyarrow",
 )  # fmt: skip
 _PREFIXES = (
     "AWS_", "HF_", "WMTP_", "XDG_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH", "PYTORCH_", "OMP_", "MKL_",
@@ -37,7 +38,7 @@ def describe_environment() -> dict[str, Any]:
         "system": platform.platform(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "num_cpus": os.cpu_count(),
-        "devices": _devices(),
+        "devices": _devices() if is_installed("torch") else [],
         "environment": {
             name: value if name in _SHOWN else "(set, not shown)"
             for name, value in sorted(os.environ.items())
@@ -52,7 +53,8 @@ def environment_lines(facts: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"system   {facts['system']}"
     yield f"cpus     {facts['num_cpus']}"
-    yield f"devices  {', '.join(map(plain, facts['devices'])) or 'none but the CPU'}"
+    none = "none but the CPU" if "torch" in facts["packages"] else "not known without torch"
+    yield f"devices  {', '.join(map(plain, facts['devices'])) or none}"
     yield ""
     variables = [(plain(name), plain(value)) for name, value in facts["environment"].items()]
     yield from table(variables, ("VARIABLE", "VALUE"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from wmtp import __version__
 from wmtp.cli.output import Output, hush_other_libraries
 from wmtp.cli.progress import TransferBars
 from wmtp.errors import WmtpError
+from wmtp.extras import refuse_missing
 
 # Every command is a function of its name in one of these modules, in the order in which help lists them.
 COMMANDS = {
@@ -80,7 +82,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            return _invoked(super().invoke, ctx)
         except BrokenPipeError:
             raise  # the reader of our output has left; typer ends quietly
         except KeyboardInterrupt as error:
@@ -97,6 +99,15 @@ class Commands(TyperGroup):
             failure.__cause__ = error
         ctx.ensure_object(Output).fail(failure)
         raise typer.Exit(1)
+
+
+def _invoked(invoke: Callable[[Any], Any], ctx: Any) -> Any:
+    """Run a command; of a package that an extra brings, one sentence says so."""
+    try:
+        return invoke(ctx)
+    except ModuleNotFoundError as error:
+        refuse_missing(error)
+        raise
 
 
 # rich would cost 0.1 s before the first word appears.

@@ -71,7 +71,7 @@ def validate(  # noqa: PLR0913  each option of the contract is one
         from wmtp.comparison.deep import verify_bytes
 
         facts["verified"] += verify_bytes(checkpoint)
-    if left := _without_consent(checkpoint, agreed):
+    if left := _without_consent(checkpoint, agreed) or _without_torch():
         facts |= {"proven": False, "left": [left]}
         lines = _mapping_in_order(checkpoint, left)
     else:
@@ -140,6 +140,13 @@ def _mapping_in_order(checkpoint: Checkpoint, left: str) -> list[str]:
     mapping = checkpoint.metadata.loading_strategy.state_dict_mapping
     map_names(mapping, [tensor.name for tensor in checkpoint.tensors], where=checkpoint.where)
     return [*checkpoint.notes, "metadata, files, headers and mapping are in order", f"left to check: {left}"]
+
+
+def _without_torch() -> str:
+    """Say what cannot be checked where torch is not installed; empty where it is."""
+    from wmtp.extras import install_hint, is_installed
+
+    return "" if is_installed("torch") else f"the model's parameters, which need torch; {install_hint('torch')}"
 
 
 def _without_consent(checkpoint: Checkpoint, agreed: dict[str, str]) -> str:

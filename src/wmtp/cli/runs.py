@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from wmtp.cli.options import AllowCode, AsJSON, ConfigFile, Directory, RecipeFile, amount, consents
 from wmtp.cli.output import Output
+from wmtp.extras import require_package
 
 if TYPE_CHECKING:
     from wmtp.run_plan.scale import Processes
@@ -134,6 +135,7 @@ def train(  # noqa: PLR0913  each option of the contract is one
         require_needs(*settings, environment=_environment(command), trains_here=True)
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606  our own interpreter, and what the operator typed
+    require_package("accelerate")
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
     out.quiet |= not is_first
     out.start_logging()
@@ -217,6 +219,7 @@ def demo(
     if thorough and gguf is not None:
         raise typer.BadParameter("--thorough is of the demo without --gguf")
     out.start_logging()
+    require_package("accelerate")
     length = {} if steps is None else {"max_steps": steps}
     if gguf is not None and data is not None:
         from wmtp.demo.real import run_real_demo

@@ -10,6 +10,7 @@ import typer
 
 from wmtp.cli.options import AllowCode, AsJSON, Device, consents
 from wmtp.cli.output import Output, table
+from wmtp.extras import require_package
 from wmtp.untrusted import plain
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def selftest(
 
         # Most mistakes show before torch is imported.
         open_checkpoint(model)
+    require_package("accelerate")
     from wmtp.selftest.run import run_selftest
 
     found = run_selftest(model, data=data, device=device, allow_code=agreed)

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from wmtp.data.encoding import Encoded
+from wmtp.data.token_directory import FACTS_FILE, LEARNED_FILE, RECORDS_FILE, TOKENS_FILE
 from wmtp.data.token_store import Array, MappedFile, TokenStore, place_of, record_type
-
-TOKENS_FILE, RECORDS_FILE, LEARNED_FILE, FACTS_FILE = "tokens.bin", "documents.npy", "learned.bin", "store.json"
 
 
 class StoreWriter:

@@ -22,17 +22,22 @@ from typing import Any
 
 import numpy as np
 
-from wmtp.data.store_writer import FACTS_FILE, LEARNED_FILE, RECORDS_FILE, TOKENS_FILE
+from wmtp.data.token_directory import (
+    FACTS_FILE,
+    LEARNED_FILE,
+    RECORDS_FILE,
+    TOKENS_FILE,
+    TokenDirectory,
+    sweep_abandoned,
+)
 from wmtp.data.token_store import MappedFile, TokenStore
 from wmtp.errors import StorageError
-from wmtp.storage.cache import default_root
 from wmtp.storage.cached.locks import taking_turns
 from wmtp.storage.replace import fsync
 
 logger = logging.getLogger("wmtp")
 
 _PATIENCE_SECONDS = 600.0  # of one who waits, while nothing is written
-_OLD_SECONDS = 24 * 3600
 _TOUCHED_SECONDS = 60  # what is asked for ten times a second need not be touched each time
 
 
@@ -49,18 +54,8 @@ class KeptStore:
     directory: Path | None = None
 
 
-class TokenCache:
-    """Stores of tokens on this machine.
-
-    Args:
-        cache_dir: The cache; None: its usual place.
-
-    Raises:
-        StorageError: If no such place is known.
-    """
-
-    def __init__(self, cache_dir: str | None = None) -> None:
-        self.root = (Path(cache_dir) if cache_dir else default_root()) / "data"
+class TokenCache(TokenDirectory):
+    """Stores of tokens on this machine, each made when it is asked for first."""
 
     def get(self, key: Any, files: Sequence[str], build: Callable[[Path], None]) -> KeptStore:
         """Return the tokens that are kept for a key, or make them; several processes may ask at once.
@@ -110,18 +105,6 @@ class TokenCache:
                 raise _unwritable(path, error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def sweep_abandoned(root: Path) -> int:
-    """Remove what killed processes left long ago below the directory of tokens; returns how many bytes it was."""
-    num_bytes = 0
-    for path in root.glob(".tokens-*.tmp"):
-        with suppress(OSError):
-            found = [each.stat() for each in [path, *path.iterdir()]]
-            if time.time() - max(each.st_mtime for each in found) > _OLD_SECONDS:
-                shutil.rmtree(path)
-                num_bytes += sum(each.st_size for each in found[1:])
-    return num_bytes
 
 
 def digest_of(value: Any) -> str:

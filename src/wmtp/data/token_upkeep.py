@@ -11,8 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wmtp.data.store_writer import FACTS_FILE
-from wmtp.data.token_cache import TokenCache, sweep_abandoned
+from wmtp.data.token_directory import FACTS_FILE, TokenDirectory, sweep_abandoned
 from wmtp.errors import StorageError
 from wmtp.storage.cache import VerifiedCache
 from wmtp.storage.cached.locks import remove_lock
@@ -51,7 +50,7 @@ class Pruned:
     num_bytes: int
 
 
-def kept_tokens(cache: TokenCache) -> list[KeptTokens]:
+def kept_tokens(cache: TokenDirectory) -> list[KeptTokens]:
     """Return all tokens that are kept, the least recently used first."""
     found = []
     for path in cache.root.glob("tokens-*"):
@@ -65,7 +64,7 @@ def kept_tokens(cache: TokenCache) -> list[KeptTokens]:
 
 
 def prune_all(
-    cache: VerifiedCache, tokens: TokenCache, *, unused_for_seconds: float | None, max_bytes: int | None
+    cache: VerifiedCache, tokens: TokenDirectory, *, unused_for_seconds: float | None, max_bytes: int | None
 ) -> Pruned:
     """Remove checkpoints and tokens that were not used for long, then the least recently used of both.
 

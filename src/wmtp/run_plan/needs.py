@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from wmtp.devices import first_device, machine_faults, num_devices, setting_faults
 from wmtp.errors import TrainingError
+from wmtp.extras import install_hint, is_installed
 from wmtp.factory import ComponentFactory
 from wmtp.faults import Fault
 from wmtp.run_plan.launch import Launch, launch_faults, read_launch
@@ -76,20 +76,23 @@ def _sharding_faults(recipe: Recipe, environment: Mapping[str, str]) -> Iterator
 
 
 def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:
+    if not is_installed("accelerate"):  # transformers' Trainer asks for it, in words of its own
+        yield Fault(("train",), "needs the package 'accelerate', and that is not installed", install_hint("train"))
     for tracker in dict.fromkeys(config.tracking.report_to):
-        if not _is_installed(tracker):
-            hint = "install it (python -m pip install 'wmtp[tracking]'), or set tracking.report_to: [tensorboard]"
+        if not is_installed(tracker):
+            extra, instead = ("train", "[]") if tracker == "tensorboard" else ("tracking", "[tensorboard]")
+            hint = f"{install_hint(extra)}, or set tracking.report_to: {instead}"
             yield Fault(("tracking", "report_to"), f"names {tracker!r}, and that package is not installed", hint)
     optimizer = recipe.train.optim
     package = _OPTIMIZER_PACKAGES.get(optimizer)
-    if package is not None and not _is_installed(package):
+    if package is not None and not is_installed(package):
         problem = f"is {optimizer!r}, which needs the package {package!r}, and that is not installed"
         hint = f"install it (python -m pip install {package}), or set train.optim: adamw_torch_fused"
         yield Fault(("train", "optim"), problem, hint)
 
-    if recipe.train.trainable == "lora" and not _is_installed("peft"):
-        problem, hint = "is 'lora', which needs the package 'peft', and that is not installed", "install it"
-        hint += " (python -m pip install 'wmtp[lora]'), or set train.trainable: all"
+    if recipe.train.trainable == "lora" and not is_installed("peft"):
+        problem = "is 'lora', which needs the package 'peft', and that is not installed"
+        hint = f"{install_hint('lora')}, or set train.trainable: all"
         yield Fault(("train", "trainable"), problem, hint)
 
     yield from _missing_quantisers(config, recipe)
@@ -105,16 +108,10 @@ def _missing_quantisers(config: Config, recipe: Recipe) -> Iterator[Fault]:
     roles = {score.role for score in ComponentFactory.create_algorithm(recipe).scores}
     for role in ("ref", "rm"):
         bits = config.devices.quantize.of(role)
-        if bits is not None and role in roles and not _is_installed(PACKAGES[bits]):
+        if bits is not None and role in roles and not is_installed(PACKAGES[bits]):
             problem = f"is {bits!r}, which needs the package {PACKAGES[bits]!r}, and that is not installed"
-            hint = "install it (python -m pip install 'wmtp[quantize]'), or leave it out"
+            hint = f"{install_hint('quantize')}, or leave it out"
             yield Fault(("devices", "quantize", role), problem, hint)
-
-
-def _is_installed(package: str) -> bool:
-    spec = find_spec(package)
-    # A directory that merely has the name, such as the wandb/ that an earlier run left here, has no origin.
-    return spec is not None and spec.origin is not None
 
 
 def _place_faults(devices: Devices, launch: Launch | None) -> list[Fault]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from typing_extensions import override
 
 from wmtp.errors import IntegrityError, NotFoundError, StorageError, TrustError
+from wmtp.extras import install_hint
 from wmtp.storage.replace import replace_file
 from wmtp.untrusted import MAX_INDEX_BYTES, first_few, parse_json_object, plain, show_all
 
@@ -107,9 +108,7 @@ def _library() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise TrustError(
-            f"signatures need the package model-signing: {error}", hint="pip install 'wmtp[signing]'"
-        ) from error
+        raise TrustError(f"signatures need the package model-signing: {error}", hint=install_hint("signing")) from error
 
 
 def _new(kind: Any) -> Any:
