@@ -27,6 +27,7 @@ BUILT_IN = {
     "DataError": ValueError,
     "TrainingError": RuntimeError,
     "GenerationError": ValueError,
+    "InternalError": Exception,
 }
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 
