@@ -51,7 +51,8 @@ def room(tmp_path_factory):
     (room / "data.jsonl").write_text('{"txt": "a"}\n')
     (room / "config.yaml").write_text("paths: {models: {base: [models/llama]}, output_dir: runs}\n")
     (room / "recipe.yaml").write_text(
-        "run: {name: first}\ndata: {train: {files: [data.jsonl], text: txt}}\ntrain: {algo: baseline-mtp, max_steps: 2}\n"
+        "run: {name: first}\ndata: {train: {files: [data.jsonl], text: txt}}\n"
+        "train: {algo: baseline-mtp, max_steps: 2}\n"
     )
     return room
 
