@@ -29,7 +29,7 @@ VERBS = {
     "convert": (["SRC", "DST"], {"--key", "--memory-limit", "--time-limit", "--allow-symlinks", "--json"}),
     "trust": (["URI"], {"--yes", "--full", "--lines", "--list", "--forget", "--allow-symlinks", "--json"}),
     "fetch": (["URI", "[DIR]"], {"--lock", "--allow-symlinks", "--json"}),
-    "push": (["DIR", "URI"], {"--replace", "--allow-symlinks", "--json"}),
+    "push": (["DIR", "URI"], {"--replace", "--public", "--allow-symlinks", "--json"}),
     "cache": ([], set()),
     "lock": (["URI"], {"--output", "--sign-with", "--signature", "--yes", "--allow-symlinks", "--json"}),
     "plan": (["[KEY=VALUE]..."], _SETTINGS | {"--world-size", "--nodes", "--bandwidth"}),

@@ -137,10 +137,16 @@ CARDS = [
     ("license: 'mit'", {"license": "mit"}),
     ("license: ${HF_TOKEN}", {}),
     ("license: MIT License, as amended", {}),
-    ('license: other\nlicense_name: llama3\nlicense_link: "https://llama.com/l"', {"license": "other", "license_name": "llama3", "license_link": "https://llama.com/l"}),
+    (
+        'license: other\nlicense_name: llama3\nlicense_link: "https://llama.com/l"',
+        {"license": "other", "license_name": "llama3", "license_link": "https://llama.com/l"},
+    ),
     ("license: other\nlicense_link: LICENSE", {"license": "other"}),
     ("license: mit\nbase_model:\n- org/first", {"license": "mit", "base_model": "org/first"}),
-    ("base_model: org/x\nlicense_link: LICENSE", {"base_model": "org/x", "license_link": "https://huggingface.co/org/x/blob/main/LICENSE"}),
+    (
+        "base_model: org/x\nlicense_link: LICENSE",
+        {"base_model": "org/x", "license_link": "https://huggingface.co/org/x/blob/main/LICENSE"},
+    ),
     ("base_model: /etc/passwd", {}),
     ("license_link: javascript:alert(1)", {}),
     ("license_link: https://a/b>\nlicense: [mit, &a x]", {}),
