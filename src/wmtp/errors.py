@@ -18,9 +18,11 @@
     ├── DataError(ValueError)             training data
     ├── TrainingError(RuntimeError)       training cannot start or go on
     ├── GenerationError(ValueError)       text cannot be generated as asked
-    └── MissingPackageError(ImportError)  a package that an extra of wmtp brings
+    ├── MissingPackageError(ImportError)  a package that an extra of wmtp brings
+    └── InternalError                     a fault of wmtp itself
 
 `str(error)` is what a person reads: the problem, one indented line for each further fault, then the next step.
+`error.code` is what `wmtp explain` tells more about.
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ class WmtpError(Exception):
         self.problem = problem
         self.hint = hint
         self.faults = tuple(faults)
+
+    @property
+    def code(self) -> str:
+        """The name under which it is explained: that of its class, or of the nearest one in this module."""
+        return next(cls.__name__ for cls in type(self).__mro__ if cls.__module__ == __name__)
 
     def __str__(self) -> str:
         return "\n".join([self.problem, *(f"  {fault}" for fault in self.faults), f"hint: {self.hint}"])
@@ -121,3 +128,7 @@ class GenerationError(WmtpError, ValueError):
 
 class MissingPackageError(WmtpError, ImportError):
     """A package is not installed that an extra of wmtp brings."""
+
+
+class InternalError(WmtpError):
+    """Something that wmtp did not expect: a fault of its own."""

@@ -29,7 +29,7 @@ def expected(tmp_path):
 def test_an_error_is_one_message_on_stderr_and_exit_1(tmp_path, expected):
     done = run("inspect", tmp_path / "nothing")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {expected}\n"
+    assert done.stderr == f"error: {expected}\nmore: wmtp explain NotFoundError\n"
     assert f"{tmp_path}/nothing: no such directory\nhint: " in done.stderr
 
 
@@ -37,14 +37,14 @@ def test_with_json_an_error_is_a_document_on_stdout(tmp_path, expected):
     done = run("inspect", tmp_path / "nothing", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     facts = {"problem": expected.problem, "faults": [], "hint": expected.hint}
-    assert json.loads(done.stdout) == {"error": {"type": "NotFoundError", **facts}}
+    assert json.loads(done.stdout) == {"error": {"type": "NotFoundError", "code": "NotFoundError", **facts}}
 
 
 def test_debug_shows_the_traceback_before_the_error(tmp_path):
     done = run("--debug", "inspect", tmp_path / "nothing")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):")
-    assert done.stderr.splitlines()[-2].startswith("error: ")
+    assert done.stderr.splitlines()[-3].startswith("error: ")
 
 
 def test_an_os_error_that_nobody_foresaw_has_a_hint(wmtp, monkeypatch):
@@ -54,7 +54,9 @@ def test_an_os_error_that_nobody_foresaw_has_a_hint(wmtp, monkeypatch):
     monkeypatch.setattr("wmtp.storage.opening.open_store", refuse)
     result = wmtp("ls", "x")
     assert result.exit_code == 1
-    assert result.stderr == "error: /some/file: Permission denied\nhint: check the path and its permissions\n"
+    assert result.stderr == (
+        "error: /some/file: Permission denied\nhint: check the path and its permissions\nmore: wmtp explain WmtpError\n"
+    )
 
 
 def test_what_nobody_foresaw_is_an_internal_error_without_a_traceback():
@@ -82,6 +84,8 @@ def test_what_nobody_foresaw_is_an_internal_error_without_a_traceback():
         (["isnpect"], "no such command 'isnpect' (did you mean 'inspect'?)"),
         (["inspect"], "Missing argument"),
         (["ls", "--colour"], "No such option: --colour"),
+        (["ls", "--jsno"], "(Possible options: --json)"),
+        (["cache", "verfy"], "Did you mean 'verify'?"),
         (["load", "x", "--dtype", "float8"], "float8"),
         (["load", "x", "--allow-code", "modeling.py=yes"], "is not FILE=sha256:HEX"),
     ],

@@ -61,7 +61,10 @@ def test_json_has_rows_and_figures(model, expected):
 def test_refusals_name_the_option_and_what_to_do(model, tmp_path):
     done = run(model, "def", "--drafts", 9)
     assert done.exit_code == 1
-    assert done.stderr == "error: drafts is 9, and the model has heads for 2\nhint: ask for 2 or fewer\n"
+    assert (
+        done.stderr == "error: drafts is 9, and the model has heads for 2\nhint: ask for 2 or fewer\n"
+        "more: wmtp explain GenerationError\n"
+    )
     done = run(model, "def", "--top-p", 0.5, "--json")
     assert json.loads(done.stdout)["error"]["problem"].startswith("top_p is 0.5, and without a temperature")
     (tmp_path / "prompts.jsonl").write_text("")

@@ -29,7 +29,7 @@ VERBS = {
     "convert": (["SRC", "DST"], {"--key", "--memory-limit", "--time-limit", "--allow-symlinks", "--json"}),
     "trust": (["URI"], {"--yes", "--full", "--lines", "--list", "--forget", "--allow-symlinks", "--json"}),
     "fetch": (["URI", "[DIR]"], {"--lock", "--allow-symlinks", "--json"}),
-    "push": (["DIR", "URI"], {"--replace", "--allow-symlinks", "--json"}),
+    "push": (["DIR", "URI"], {"--replace", "--public", "--allow-symlinks", "--json"}),
     "cache": ([], set()),
     "lock": (["URI"], {"--output", "--sign-with", "--signature", "--yes", "--allow-symlinks", "--json"}),
     "plan": (["[KEY=VALUE]..."], _SETTINGS | {"--world-size", "--nodes", "--bandwidth"}),
@@ -64,6 +64,8 @@ VERBS = {
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),
     "demo": (["DIR"], {"--gguf", "--data", "--steps"}),
+    "explain": (["[CODE]"], {"--json"}),
+    "completion": (["bash|zsh|fish"], set()),
 }
 
 # Run as the console script does, then say which heavy modules were imported.
@@ -123,7 +125,7 @@ def zoo(tmp_path_factory):
     "words",
     [
         *("--help", "--version", "ls ZOO", "inspect ZOO/llama", "validate ZOO/heads --for vllm"),
-        *("schema metadata", "schema recipe"),
+        *("schema metadata", "schema recipe", "explain", "completion bash"),
     ],
 )
 def test_what_answers_at_once_imports_no_torch(words, zoo):

@@ -28,6 +28,7 @@ BUILT_IN = {
     "TrainingError": RuntimeError,
     "GenerationError": ValueError,
     "MissingPackageError": ImportError,
+    "InternalError": Exception,
 }
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 

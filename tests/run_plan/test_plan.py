@@ -184,7 +184,7 @@ def test_a_plan_and_a_run_refuse_the_same_data_in_the_same_words(plan, tmp_path)
     source = DataSource(files=[f"{tmp_path}/data.jsonl"], format="prompt_completion", prompt="text", completion="code")
     with pytest.raises(DataError) as caught:
         read_documents(source, field="data.train")
-    assert result.stderr.rstrip().endswith(str(caught.value))
+    assert f"error: {caught.value}\nmore: " in result.stderr
     assert len(caught.value.faults) == 3
 
 

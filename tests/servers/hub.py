@@ -19,8 +19,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from servers.hub_writing import Writing
+
 SIGNATURE = "Signature=of-the-storage"
-_LARGE_BYTES = 1024  # from here on a file is LFS; the real limit is 10 MB
+LARGE_BYTES = 1024  # from here on a file is LFS; the real limit is 10 MB
 _PAGE_ENTRIES = 5
 
 
@@ -32,6 +34,8 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     token: str | None = None
     is_gated: bool = False
+    is_private: bool = False
+    messages: list[str] = field(default_factory=list)
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         """Record the files of a new commit at the end of a branch; returns the commit."""
@@ -54,6 +58,7 @@ class HubServer:
         failing: Status of each of the next answers of the API.
         has_xet: Whether large files are said to be in Xet's storage, which answers nothing here but 404.
         has_ranges: Whether ranges are honoured.
+        uploads_left: How many more large files may be uploaded; None: any number.
     """
 
     def __init__(self) -> None:
@@ -64,6 +69,7 @@ class HubServer:
         self.next_page: str | None = None
         self.failing: list[int] = []
         self.has_ranges, self.has_xet = True, False
+        self.uploads_left: int | None = None
         self.blobs: dict[str, bytes] = {}
         self._servers = [self._listen(_Hub), self._listen(_Storage)]
 
@@ -159,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
 _APIS = ("/api/models/", "/api/datasets/")
 
 
-class _Hub(_Handler):
+class _Hub(Writing, _Handler):
     def answer(self, path: str, query: dict[str, list[str]]) -> None:
         is_api = path.startswith(_APIS)
         parts = (path.split("/", 3)[3] if is_api else path.lstrip("/")).split("/", 3)
@@ -188,7 +194,8 @@ class _Hub(_Handler):
         if commit not in repository.commits:
             self.send(404, X_Error_Code="RevisionNotFound")
         elif verb == "revision":
-            self.send(200, json.dumps({"id": "org/name", "sha": commit}).encode(), Content_Type="application/json")
+            facts = {"id": "org/name", "sha": commit, "private": repository.is_private}
+            self.send(200, json.dumps(facts).encode(), Content_Type="application/json")
         elif verb == "xet-read-token":
             token = {
                 "Cas_Url": f"{self.hub.storage}/xet",
@@ -231,7 +238,7 @@ class _Hub(_Handler):
         )
 
 
-class _Storage(_Handler):
+class _Storage(Writing, _Handler):
     def answer(self, path: str, _query: dict[str, list[str]]) -> None:
         sha256 = path.lstrip("/")
         if sha256.startswith("xet/"):
@@ -251,6 +258,6 @@ class _Storage(_Handler):
 def _entry(name: str, content: bytes) -> dict:
     oid = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
     entry = {"type": "file", "path": name, "oid": oid, "size": len(content)}
-    if len(content) < _LARGE_BYTES:
+    if len(content) < LARGE_BYTES:
         return entry
     return {**entry, "lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}}

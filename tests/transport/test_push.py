@@ -215,7 +215,7 @@ def test_what_is_no_checkpoint_is_not_pushed(server, model):
 
 
 @pytest.mark.parametrize(
-    ("uri", "instead"), [("hf://org/name", "hf upload org/name DIR"), ("/new", "wmtp fetch DIR NEW")]
+    ("uri", "instead"), [("hf://org/name", "push_to_hub, and 'wmtp push'"), ("/new", "wmtp fetch DIR NEW")]
 )
 def test_where_push_does_not_go_it_says_what_does(model, uri, instead):
     with pytest.raises(StorageError, match="push puts checkpoints into object stores only") as caught:

@@ -22,6 +22,8 @@ from wmtp.metadata.heads import MTPInfo
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.parts import find_parts
+from wmtp.publishing.cards.card import Source, write_card
+from wmtp.publishing.cards.origin import origin_of
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.publishing.publish import publish_directory
 from wmtp.publishing.write import write_model_directory
@@ -113,3 +115,4 @@ def _write(model: MTPForCausalLM, loaded: LoadResult, destination: Path) -> None
             source=loaded,
         )
         check_loads(directory, destination)
+        write_card(directory, Source(origin_of(loaded), source))

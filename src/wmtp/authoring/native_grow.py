@@ -23,6 +23,8 @@ from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import write_metadata
 from wmtp.metadata.heads import MTPInfo
 from wmtp.models.native import NativeMTPForCausalLM
+from wmtp.publishing.cards.card import Source, write_card
+from wmtp.publishing.cards.origin import origin_of
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.publishing.publish import publish_directory
 from wmtp.publishing.write import write_model_directory, write_receipt
@@ -139,6 +141,7 @@ def _write(model: NativeMTPForCausalLM, grown: Grown, loaded: LoadResult, destin
         }
         write_metadata(directory, metadata.model_copy(update=changes))
         check_loads(directory, destination)
+        write_card(directory, Source(origin_of(loaded), loaded.metadata))
 
 
 def _tensors(model: NativeMTPForCausalLM, grown: Grown) -> dict[str, Tensor]:

@@ -42,6 +42,7 @@ COMMANDS = {
     "report": "wmtp.cli.reporting",
     "selftest": "wmtp.cli.selftest",
     **dict.fromkeys(("schema", "env", "demo"), "wmtp.cli.runs"),
+    **dict.fromkeys(("explain", "completion"), "wmtp.cli.helping"),
 }
 
 

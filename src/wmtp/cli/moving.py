@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wmtp.cli.options import URI, AllowSymlinks, AsJSON, Directory, Lock, no_address
+from wmtp.cli.options import URI, AllowSymlinks, AsJSON, Lock, no_address
 from wmtp.cli.output import Output
+
+if TYPE_CHECKING:
+    from wmtp.transport.push import PushReport
+    from wmtp.transport.push_hub import HubPushReport
 
 
 def fetch(
@@ -37,21 +41,41 @@ def fetch(
     out.result(report.to_dict(), report.summary())
 
 
-def push(
+def push(  # noqa: PLR0913  each option of the contract is one
     ctx: typer.Context,
-    directory: Directory,
-    uri: Annotated[str, typer.Argument(metavar="URI", help="Where to: s3://, gs:// or az://, and a key of its own.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A checkpoint, an export, or a run.", callback=no_address)
+    ],
+    uri: Annotated[
+        str,
+        typer.Argument(metavar="URI", help="Where to: s3://, gs:// or az:// and a key of its own, or hf://org/name."),
+    ],
     *,
     replace: Annotated[
         bool, typer.Option("--replace", help="Put it in place of the checkpoint that stands there.")
     ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="On the Hub: everybody may read it; without this it is private.")
+    ] = False,
     allow_symlinks: AllowSymlinks = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Put a checkpoint that proves itself into an object store; metadata.json comes last."""
+    """Put a checkpoint that proves itself, or the final one of a run, into an object store or onto the Hub."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
+    report = _pushed(directory, uri, public=public, replace=replace, allow_symlinks=allow_symlinks)
+    out.result(report.to_dict(), report.summary())
+
+
+def _pushed(
+    directory: Path, uri: str, *, public: bool, replace: bool, allow_symlinks: bool
+) -> HubPushReport | PushReport:
+    if uri.startswith("hf://"):
+        from wmtp.transport.push_hub import push_to_hub
+
+        return push_to_hub(directory, uri, public=public, replace=replace, allow_symlinks=allow_symlinks)
+    if public:
+        raise typer.BadParameter(f"--public is for repositories of the Hub, and {uri!r} is none")
     from wmtp.transport.push import push_checkpoint
 
-    report = push_checkpoint(directory, uri, replace=replace, allow_symlinks=allow_symlinks)
-    out.result(report.to_dict(), report.summary())
+    return push_checkpoint(directory, uri, replace=replace, allow_symlinks=allow_symlinks)

@@ -10,11 +10,7 @@ from typing import Any
 
 import typer
 
-from wmtp.errors import WmtpError
-
-
-class InternalError(WmtpError):
-    """Something that wmtp did not expect: a fault of its own."""
+from wmtp.errors import InternalError, WmtpError
 
 
 class Output:
@@ -49,14 +45,18 @@ class Output:
             typer.echo(text, err=True)
 
     def fail(self, error: WmtpError) -> None:
-        """Print an error: as JSON on stdout, or as `error: ...` on stderr; with `--debug` its traceback before it."""
+        """Print an error: as JSON on stdout, or as `error: ...` on stderr; with `--debug` its traceback before it.
+
+        Both name the code about which `wmtp explain` tells more.
+        """
         if self.debug:
             traceback.print_exception(error)
         if self.as_json:
             facts = {"problem": error.problem, "faults": list(error.faults), "hint": error.hint}
-            typer.echo(json.dumps({"error": {"type": type(error).__name__, **facts}}, indent=2))
+            named = {"type": type(error).__name__, "code": error.code}
+            typer.echo(json.dumps({"error": {**named, **facts}}, indent=2))
         else:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {error}\nmore: wmtp explain {error.code}", err=True)
 
     def fail_unexpectedly(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None = None

@@ -22,7 +22,9 @@ from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE
-from wmtp.publishing.exports.next_token import export_module
+from wmtp.publishing.cards.card import Source, write_card
+from wmtp.publishing.cards.origin import Origin
+from wmtp.publishing.exports.next_token import prepare_module
 from wmtp.publishing.native import keeps_source_layout, write_native_directory
 from wmtp.publishing.parent import parent_record
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
@@ -55,6 +57,7 @@ class CheckpointWriter:
         scores: Fingerprint of the figures beside the training tokens that the algorithm reads, by the score's name;
             those that are computed while training are none.
         record: What training states say of the run; without it a checkpoint is a model alone.
+        origin: What cards say of the base model. Read when the run starts, too.
     """
 
     directory: Path
@@ -66,6 +69,7 @@ class CheckpointWriter:
     state: Callable[[], bytes]
     scores: Mapping[str, str] = field(default_factory=dict)
     record: RunRecord | None = None
+    origin: Origin = field(default_factory=Origin)
 
     def save_step(self, step: int, best_step: int | None, loop: Loop | None = None) -> None:
         """Publish `step-<step>`; once it verifies, remove the oldest checkpoints beyond `train.save_total_limit`.
@@ -79,7 +83,8 @@ class CheckpointWriter:
             StorageError: If the disk does not take it; the older checkpoints are there then.
         """
         keeps = self.record is not None and loop is not None and self.recipe.train.save_optimizer
-        self._publish(f"step-{step}", step, self.record.state("model", loop) if keeps and self.record else None)
+        training = self.record.state("model", loop) if keeps and self.record else None
+        self._publish(f"step-{step}", step, validated_at(step, loop), training)
         limit = self.recipe.train.save_total_limit
         published = published_steps(self.directory)
         if limit is None or len(published) <= limit:
@@ -119,29 +124,39 @@ class CheckpointWriter:
         if self.directory.is_dir() and not any(self.directory.iterdir()):
             self.directory.rmdir()
 
-    def save_final(self, step: int) -> None:
-        """Publish `final`; before it its export as a plain next-token model when the recipe asks for that."""
+    def save_final(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Publish `final`; before it its export as a plain next-token model when the recipe asks for that.
+
+        Args:
+            step: Optimizer steps done.
+            metrics: Of validation after the last of them; empty without validation data.
+        """
         if self.recipe.run.export_next_token:
             # Of a run that was killed between the two.
             if (export := self.directory / FINAL_NEXT_TOKEN).exists():
                 remove_published(export)
-            export_module(
+            write = prepare_module(
                 self.base.model,
-                export,
                 config=self.base.checkpoint.config,
                 metadata=self._metadata(step),
                 extra_files=self.carried,
                 source=self.base,
             )
-        self._publish(FINAL, step)
+            with publish_directory(export) as directory:
+                write(directory)
+                write_card(directory, Source(self.origin, metrics=metrics, target="transformers"))
+        self._publish(FINAL, step, metrics)
         self.remove_values()
 
-    def _publish(self, name: str, step: int, training: TrainingState | None = None) -> None:
+    def _publish(
+        self, name: str, step: int, metrics: Mapping[str, float], training: TrainingState | None = None
+    ) -> None:
         state, final = self.state(), self.directory / name
         num_bytes = sum(tensor.nbytes for tensor in stored_once(self.base.model.state_dict()).values()) + len(state)
         with writing(final, num_bytes + (training.num_bytes if training else 0)), publish_directory(final) as directory:
             self._write_model(directory, state, step)
             write_adapter(directory, self.base, self.recipe.train.lora)
+            write_card(directory, Source(self.origin, metrics=metrics))
             if training is not None:
                 training.write(directory)
 
@@ -184,6 +199,13 @@ class CheckpointWriter:
             "versions": versions(),
             **({"changes": changes} if changes else {}),
         }
+
+
+def validated_at(step: int, loop: Loop | None) -> dict[str, float]:
+    """Return what validation has found at a step, from the log up to it; nothing where it was not made then."""
+    log = loop[0].log if loop else []
+    measured = [entry for entry in log if entry.get("step") == step and "eval_ce_1" in entry]
+    return dict(measured[-1]) if measured else {}
 
 
 def carried_files(base: LoadResult) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ from wmtp.loaders.base import LoadResult
 from wmtp.models.adapter import ForeignModel, check_packing, trainable, unwrapped
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_heads import without_value_head
+from wmtp.publishing.cards.origin import origin_of
 from wmtp.publishing.write import stored_once
 from wmtp.run_plan.launch import read_launch
 from wmtp.run_plan.models import open_models, require_apart
@@ -99,7 +100,9 @@ def prepare(
     base, trained, plain = _placed(base, trained, arguments, config, recipe, reader)
     online = online_scorers(algorithm.scores, models, str(arguments.device))
     state, carried = partial(kept_state, algorithm, plain.model if plain else trained), carried_files(base)
-    writer = CheckpointWriter(directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record)
+    writer = CheckpointWriter(
+        directory, base, algorithm, recipe, fingerprints, carried, state, record.scores, record, origin_of(base)
+    )
     saved = old.saved if old else None
     return PreparedRun(base, trained, algorithm, prior, rows, online, held_out, writer, arguments, saved, plain)
 

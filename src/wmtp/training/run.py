@@ -166,7 +166,7 @@ def _carried_out(run: PreparedRun, stop: StopRequest, config: Config) -> TrainRe
     finally:
         progress.stop()
     run.gather()
-    trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step))
+    trainer.on_first_process(lambda: run.writer.save_final(trainer.state.global_step, _figures(history[-1:])))
     result = TrainResult(
         run_directory=directory,
         final_checkpoint=str(directory / FINAL),

@@ -6,25 +6,20 @@ metadata.json comes last: without it nothing loads from there.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from wmtp.checkpoint.contents import open_checkpoint
-from wmtp.errors import ChangedError
-from wmtp.manifest import MANIFEST_FILE, FileDigest, Manifest, digest_path
+from wmtp.manifest import MANIFEST_FILE
 from wmtp.metadata.file import METADATA_FILE
-from wmtp.storage.local import reading
 from wmtp.storage.objects import ObjectStore
 from wmtp.storage.progress import transferring, watching
-from wmtp.storage.store import FileInfo
 from wmtp.storage.uri import ModelURI
-from wmtp.transport.claims import Claims, left_out, movable_files, several_at_once
+from wmtp.transport.claims import several_at_once
+from wmtp.transport.outgoing import checkpoint_in, new_manifest, outgoing
 from wmtp.transport.report import MovedFile, MoveReport, said_by
 from wmtp.transport.target import LAST, check_arrived, check_same, check_way, open_target
 from wmtp.untrusted import show_all
@@ -65,7 +60,7 @@ def push_checkpoint(
     there as a whole is left alone.
 
     Args:
-        directory: The checkpoint.
+        directory: The checkpoint; or a run, whose final one is meant.
         uri: An address below which nothing stands yet, but for what an interrupted push left.
         replace: Put it in place of a checkpoint that has no other files than this one.
         allow_symlinks: Follow links that leave the directory.
@@ -78,17 +73,13 @@ def push_checkpoint(
     """
     started = time.monotonic()
     target = open_target(uri)
-    source = open_checkpoint(directory, allow_symlinks=allow_symlinks).store
-    files = movable_files(source)
-    paths = source.local_paths(info.name for info in files)
-    standing = check_way(target, paths, replace=replace)
-    versions = _versions(paths)
-    moved = several_at_once(partial(_verified, Claims(source), paths), files)
-    contents: dict[str, Path | bytes] = dict(paths)
+    source = outgoing(checkpoint_in(directory), allow_symlinks=allow_symlinks)
+    standing = check_way(target, source.paths, replace=replace)
+    moved, contents = source.verified(), dict[str, Path | bytes](source.paths)
     has_new_manifest = MANIFEST_FILE not in contents
     if has_new_manifest:
-        contents[MANIFEST_FILE] = data = _manifest(moved)
-        moved.append(MovedFile(MANIFEST_FILE, len(data), hashlib.sha256(data).hexdigest(), ()))
+        contents[MANIFEST_FILE], manifest = new_manifest(moved)
+        moved.append(manifest)
     if METADATA_FILE in standing and not replace:
         check_same(target, standing, moved, contents)
         moved = [dataclasses.replace(file, was_here=True) for file in moved]
@@ -96,28 +87,15 @@ def push_checkpoint(
         with _saying_what_is_left(target):
             if METADATA_FILE in standing:
                 target.delete(METADATA_FILE)
-            _put_all(target, contents, moved, lambda: _check_versions(paths, versions))
+            _put_all(target, contents, moved, source.check_unchanged)
     return PushReport(
         uri=str(target.uri),
-        path=str(directory),
+        path=str(source.directory),
         files=tuple(sorted(moved, key=lambda file: file.name)),
         seconds=time.monotonic() - started,
         has_new_manifest=has_new_manifest,
-        left_out=left_out(source, files),
+        left_out=source.left_out,
     )
-
-
-def _verified(claims: Claims, paths: Mapping[str, Path], info: FileInfo, _: object) -> MovedFile:
-    with reading(paths[info.name]):
-        found = digest_path(paths[info.name], info.name)
-    claims.check(info.name, found.sha256)
-    return MovedFile(info.name, found.size, found.sha256, claims.sources(info.name))
-
-
-def _manifest(files: Sequence[MovedFile]) -> bytes:
-    entries = [FileDigest(path=file.name, size=file.size_bytes, sha256=file.sha256) for file in files]
-    manifest = Manifest(files=sorted(entries, key=lambda entry: entry.path))
-    return (manifest.model_dump_json(indent=2) + "\n").encode()
 
 
 def _put_all(
@@ -137,20 +115,6 @@ def _put_all(
         check_source()
         check_arrived(target, {file.name: file.size_bytes for file in files if file.name != METADATA_FILE})
         put(METADATA_FILE)
-
-
-def _versions(paths: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
-    found = {name: path.stat() for name, path in paths.items()}
-    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
-
-
-def _check_versions(paths: Mapping[str, Path], before: Mapping[str, tuple[int, ...]]) -> None:
-    now = _versions(paths)
-    if changed := [name for name in paths if now[name] != before[name]]:
-        raise ChangedError(
-            f"{paths[METADATA_FILE].parent}: changed while it was pushed: {', '.join(show_all(sorted(changed)))}",
-            hint="push it again when nobody writes to it",
-        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from wmtp.wording import file_count
 LAST = (MANIFEST_FILE, METADATA_FILE)  # to be written, in this order
 
 _INSTEAD = {
-    "hf": "upload it with huggingface_hub's own program: hf upload org/name DIR",
+    "hf": "push_to_hub, and 'wmtp push', put them into a repository of the Hub",
     "file": "a copy on this machine, verified, is made by: wmtp fetch DIR NEW",
 }
 

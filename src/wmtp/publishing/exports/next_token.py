@@ -32,7 +32,7 @@ def prepare_next_token(loaded: LoadResult) -> Writer:
         CheckpointError: If its class has no trunk that can stand alone.
     """
     provenance = {"made_by": "export", "parent": parent_record(loaded)}
-    return _writer(
+    return prepare_module(
         loaded.model,
         config=loaded.checkpoint.config,
         metadata=loaded.metadata.model_copy(update={"provenance": provenance}),
@@ -67,20 +67,21 @@ def export_module(
         CheckpointError: If the model's class has no trunk that can stand alone.
         StorageError: If something already stands at the destination.
     """
-    write = _writer(model, config=config, metadata=metadata, extra_files=extra_files, source=source)
+    write = prepare_module(model, config=config, metadata=metadata, extra_files=extra_files, source=source)
     with publish_directory(destination) as directory:
         write(directory)
     return destination
 
 
-def _writer(
+def prepare_module(
     model: nn.Module,
     *,
     config: Mapping[str, Any],
     metadata: ModelMetadata,
     extra_files: Mapping[str, bytes | Path],
-    source: LoadResult | None,
+    source: LoadResult | None = None,
 ) -> Writer:
+    """Return what writes the trunk of a model in memory; arguments and refusals are those of `export_module`."""
     if not isinstance(model, MTPForCausalLM):
         raise CheckpointError(
             f"{type(model).__name__} has no trunk that can stand alone as a next-token model", hint=_hint(model)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Unpack
 
 from wmtp.errors import SettingsError, UnknownNameError
+from wmtp.metadata.file import METADATA_FILE
 from wmtp.publishing.publish import publish_directory, refuse_existing
 from wmtp.settings.loading import LoadKeywords
 from wmtp.untrusted import did_you_mean, show
@@ -111,10 +112,16 @@ def export(
             hint="use --drop-heads with --to native; the trunk alone is also what --to transformers writes",
         )
     from wmtp.loaders.standardized import load
+    from wmtp.publishing.cards.card import Source, write_card
+    from wmtp.publishing.cards.origin import origin_of
+    from wmtp.publishing.parent import parent_record
 
     final = Path(directory)
     refuse_existing(final)  # before a model is loaded for nothing
-    write = TARGETS[to].prepare(load(uri, **options), drop_heads=drop_heads)
+    loaded = load(uri, **options)
+    write = TARGETS[to].prepare(loaded, drop_heads=drop_heads)
     with publish_directory(final) as unfinished:
         write(unfinished)
+        parent = None if (unfinished / METADATA_FILE).exists() else parent_record(loaded)
+        write_card(unfinished, Source(origin_of(loaded), loaded.metadata, target=to, parent=parent))
     return final
