@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,9 +53,10 @@ def completion(
     shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="The shell that will run it.")],
 ) -> None:
     """Print the script by which a shell completes commands and options."""
-    from typer.completion import get_completion_script
+    from typer import completion as scripts
 
-    script = get_completion_script(prog_name="wmtp", complete_var="_WMTP_COMPLETE", shell=shell.value)
+    tools: Any = scripts  # whose function is public by its name and in the documents, and not in the annotations
+    script = tools.get_completion_script(prog_name="wmtp", complete_var="_WMTP_COMPLETE", shell=shell.value)
     Output.of(ctx).result(None, [script])
 
 

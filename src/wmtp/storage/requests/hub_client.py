@@ -111,11 +111,15 @@ class HubClient(ObjectClient):
 
     @override
     def put(self, key: str, source: Path | bytes) -> ObjectInfo:
-        raise StorageError(f"{self._file(key)}: wmtp does not write to the Hub", hint="use 'hf upload'")
+        raise StorageError(
+            f"{self._file(key)}: single files are not written to the Hub", hint="use 'wmtp push', or 'hf upload'"
+        )
 
     @override
     def delete(self, key: str) -> None:
-        raise StorageError(f"{self._file(key)}: wmtp does not write to the Hub", hint="use 'hf repos delete-files'")
+        raise StorageError(
+            f"{self._file(key)}: single files are not removed from the Hub", hint="use 'hf repos delete-files'"
+        )
 
     def download(self, name: str, bar: Any) -> Path:
         """Return the path in huggingface_hub's cache of a file of the commit, fetching it if it is not there.
