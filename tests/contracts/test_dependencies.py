@@ -29,7 +29,7 @@ BY_EXTRA = {
     name: [line for line in lines if not line.startswith("wmtp[")]
     for name, lines in PROJECT["optional-dependencies"].items()
 }
-BROUGHT = [line for name, lines in BY_EXTRA.items() if name not in ("bench", "dev") for line in lines]
+BROUGHT = [line for name, lines in BY_EXTRA.items() if name not in ("bench", "dev", "docs") for line in lines]
 
 
 def imported_modules() -> set[str]:
@@ -64,7 +64,7 @@ def test_a_library_that_is_installed_is_imported_or_needed_by_one_that_is(requir
 def test_whoever_lacks_a_package_is_told_the_extra_that_brings_it():
     ours = {name: set(map(module_of, lines)) for name, lines in BY_EXTRA.items() if name in EXTRAS}
     assert {name: set(packages) for name, packages in EXTRAS.items()} == ours
-    assert set(BY_EXTRA) - set(EXTRAS) == {"bench", "dev", "tracking"}  # trackers: wmtp.run_plan.needs
+    assert set(BY_EXTRA) - set(EXTRAS) == {"bench", "dev", "docs", "tracking"}  # trackers: wmtp.run_plan.needs
 
 
 def test_every_library_that_is_asked_for_is_pinned_without_its_build_and_torch_to_the_tested_one():

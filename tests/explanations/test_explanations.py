@@ -12,13 +12,21 @@ from checkpoints import change_tensors, write_custom, write_llama_checkpoint
 from wmtp import errors
 from wmtp.cli.output import Output
 from wmtp.explanations import errors_page, explanations
+from wmtp.extras import refuse_missing
 from wmtp.storage.opening import open_store
 from wmtp.transport.claims import Claims
 from wmtp.transport.target import check_arrived
 
 CLASSES = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.WmtpError)}
 _FENCE = re.compile(r"```(console|pycon)\n(?:\$|>>>) (.*?)\n(.*?)\n```", re.DOTALL)
-_NOT_BY_COMMAND = ("WmtpError", "ChangedError", "ArrivalError", "UnknownNameError", "InternalError")
+_NOT_BY_COMMAND = (
+    "WmtpError",
+    "ChangedError",
+    "ArrivalError",
+    "UnknownNameError",
+    "MissingPackageError",
+    "InternalError",
+)
 
 
 def example(code: str) -> tuple[str, str]:
@@ -110,6 +118,12 @@ def test_the_examples_of_bytes_that_change_and_that_arrive_damaged(tmp_path):
         Claims(open_store(tmp_path)).check("model.safetensors", "1" * 64)
     said = f"error: {arrived.value}".replace(str(tmp_path), "s3://models/llama")
     assert is_said(said, example("ArrivalError")[1])
+
+
+def test_the_example_of_a_package_that_is_missing():
+    with pytest.raises(errors.MissingPackageError) as caught:
+        refuse_missing(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert f"error: {caught.value}" == example("MissingPackageError")[1]
 
 
 def test_the_example_of_a_fault_of_wmtp_itself(capsys):
