@@ -9,7 +9,8 @@ import typer
 
 from checkpoints import write_llama_checkpoint
 from head_files import deepseek
-from wmtp.cli.main import app
+from wmtp.cli.main import COMMANDS, app
+from wmtp.cli.summaries import SUMMARIES
 
 _SETTINGS = {"--config", "--recipe", "--json"}
 _LOADS = {"--allow-code", "--lock", "--no-cache", "--dtype", "--device", "--allow-symlinks", "--json"}
@@ -105,6 +106,12 @@ def test_arguments_and_options_of_a_verb(verb):
 def test_the_verbs_of_the_cache():
     group = typer.main.get_command(app).get_command(None, "cache")
     assert {name: arguments_and_options(command) for name, command in group.commands.items()} == CACHE_VERBS
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself():
+    program = typer.main.get_command(app)
+    assert {name: program.get_command(None, name).help.split("\n")[0] for name in COMMANDS} == SUMMARIES
+    assert list(SUMMARIES) == list(COMMANDS)
 
 
 def test_every_verb_has_help_and_every_option_says_what_it_does():

@@ -44,7 +44,7 @@ def trust(  # noqa: PLR0913  each option of the contract is one
     allow_symlinks: AllowSymlinks = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Show the code that a checkpoint would run, or how it changed, and record your consent to exactly that code."""
+    """Show the code that a checkpoint would run, or how it changed; record consent to exactly that code."""
     out = Output.of(ctx, as_json=as_json)
     if sum((uri is not None, listed, forget is not None)) != 1:
         ctx.fail("name one checkpoint, or give one of --list and --forget")

@@ -19,6 +19,7 @@ from typing_extensions import override
 from wmtp import __version__
 from wmtp.cli.output import Output, hush_other_libraries
 from wmtp.cli.progress import TransferBars
+from wmtp.cli.summaries import SUMMARIES
 from wmtp.errors import WmtpError
 from wmtp.extras import refuse_missing
 
@@ -69,6 +70,12 @@ class Commands(TyperGroup):
         single = typer.Typer(add_completion=False, **_PLAIN)
         single.command(cmd_name, cls=command_class)(getattr(module, cmd_name))
         return typer.main.get_command(single)
+
+    @override
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
 
     @override
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
