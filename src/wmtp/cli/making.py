@@ -131,7 +131,7 @@ def export(  # noqa: PLR0913  each option of the contract is one
     options: LoadKeywords,
     as_json: AsJSON = False,
 ) -> None:
-    """Write what another program loads or serves: the trunk as a plain model, with native heads, or heads alone."""
+    """Write what other programs load or serve: the trunk as a plain model, with native heads, or heads alone."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
     from wmtp.publishing.exports.targets import export as export_model

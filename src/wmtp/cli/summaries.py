@@ -9,7 +9,7 @@ SUMMARIES = {
     "init": "Draft a metadata.json for review.",
     "upgrade": "Show what an older metadata.json becomes; write it with --yes.",
     "grow": "Make a multi-token prediction model from a plain causal LM.",
-    "export": "Write what another program loads or serves: the trunk as a plain model, with native heads, or heads alone.",
+    "export": "Write what other programs load or serve: the trunk as a plain model, with native heads, or heads alone.",
     "convert": "Write pickled weights as safetensors; the pickles are opened in a limited process.",
     "trust": "Show the code that a checkpoint would run, or how it changed; record consent to exactly that code.",
     "fetch": "Bring a whole checkpoint here, verified: into the cache, or into a new directory.",
