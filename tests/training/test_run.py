@@ -103,6 +103,8 @@ def test_a_run_lowers_the_cross_entropy_of_every_head_and_publishes_a_checkpoint
     assert result.final_checkpoint == str(tmp_path / "runs" / "run" / "final")
     assert names_in(result.run_directory) == ["final", "run.json", "step-1", "step-2", "step-3"]
     assert all(is_complete(path) for path in result.run_directory.iterdir() if path.is_dir())
+    card = (result.run_directory / "final" / "README.md").read_text()
+    assert f"| 2 | cross-entropy, nats a token | {result.final_metrics['eval_ce_2']:.4f} |" in card
     assert "head 2: validation cross-entropy" in "\n".join(result.summary())
     json.dumps(result.to_dict())
 
