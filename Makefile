@@ -63,7 +63,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(TEST_JOBS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs,tracking]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs,quantize,tracking]'
 	$(BIN)/python -m pytest -m slow
 
 dist: $(READY)

@@ -117,7 +117,7 @@ def test_training_asks_for_its_extra_before_torch_is_imported(ask, without):
     without("accelerate")
     said = ask(("train",))
     assert said.startswith("error: this needs the package 'accelerate', which is not installed\n")
-    assert said.endswith("hint: install it (python -m pip install 'wmtp[train]')\n")
+    assert "hint: install it (python -m pip install 'wmtp[train]')\n" in said
 
 
 @has_cuda

@@ -340,7 +340,9 @@ def test_a_model_that_has_no_other_heads_or_shows_no_trunk_is_known_by_its_metad
     assert message.format(base=base) in result.stderr
 
 
-@pytest.mark.parametrize(("bits", "bytes_of_a_weight"), [("int8", 1), ("nf4", 0.5625)])
+@pytest.mark.parametrize(
+    ("bits", "bytes_of_a_weight"), [pytest.param("int8", 1, marks=pytest.mark.slow), ("nf4", 0.5625)]
+)
 def test_a_reference_in_fewer_bits_takes_less_memory(plan, bits, bytes_of_a_weight):
     full, few = (
         facts(plan("rho1_online", "--json")),

@@ -15,7 +15,8 @@ from wmtp.scoring.scores import online_scorers, score_rows
 
 # Of the losses' and rewards' own deviation; tiny random models answer to every rounding of a weight.
 NEAR = {"int8": 0.05, "nf4": 0.5}
-BOTH = pytest.mark.parametrize("bits", list(NEAR))
+# torchao would be imported by everything that imports transformers: it is installed for the slow tests only.
+BOTH = pytest.mark.parametrize("bits", [pytest.param("int8", marks=pytest.mark.slow), "nf4"])
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def test_figures_are_near_those_of_the_full_model_and_not_the_same(zoo, score, b
     assert 0 < difference < NEAR[bits]
 
 
+@pytest.mark.slow
 def test_kept_figures_are_of_as_many_bits_as_they_say_and_older_ones_stay_good(zoo):
     full = figures(zoo, LOSS, None)
     assert torch.equal(figures(zoo, LOSS, None), full)
@@ -53,7 +55,7 @@ def test_kept_figures_are_of_as_many_bits_as_they_say_and_older_ones_stay_good(z
 
 
 def test_figures_that_say_that_they_are_of_other_bits_are_refused(zoo):
-    figures(zoo, LOSS, "int8")
+    figures(zoo, LOSS, "nf4")
     (found,) = kept(zoo)
     figures(zoo, LOSS, None)
     (other,) = set(kept(zoo)) - {found}
@@ -61,7 +63,7 @@ def test_figures_that_say_that_they_are_of_other_bits_are_refused(zoo):
     found.rename(other)
     with pytest.raises(DataError, match="these are figures of something else") as caught:
         figures(zoo, LOSS, None)
-    assert caught.value.faults == ("quantized is 'int8', asked for null",)
+    assert caught.value.faults == ("quantized is 'nf4', asked for null",)
 
 
 @BOTH
@@ -99,6 +101,6 @@ def test_a_model_without_such_layers_is_refused_by_its_address(zoo):
     from tiny_models import tiny_mtp
 
     write_mtp_checkpoint(zoo / "ref", tiny_mtp("gpt2", 1, "linear", vocab_size=98))
-    with pytest.raises(IncompatibleModelError, match="has no linear layers in numbered layers, which int8 is for") as e:
-        figures(zoo, LOSS, "int8")
+    with pytest.raises(IncompatibleModelError, match="has no linear layers in numbered layers, which nf4 is for") as e:
+        figures(zoo, LOSS, "nf4")
     assert str(zoo / "ref") in e.value.problem
