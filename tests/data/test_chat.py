@@ -118,4 +118,4 @@ def test_a_chat_that_cannot_be_learned_is_named(tmp_path, messages, fault):
 def test_chats_of_a_table_are_read_alike(tmp_path):
     parquet.write_table(pyarrow.table({"turns": [CHAT]}), tmp_path / "a.parquet")
     (document,) = read(tmp_path / "a.parquet", format="chat", messages="turns")
-    assert json.dumps(document.messages) == json.dumps(CHAT)
+    assert document.messages == CHAT  # the order of keys is pyarrow's, and differs between its versions
