@@ -1,4 +1,3 @@
-
 import pyarrow
 import pytest
 from pyarrow import parquet
