@@ -20,7 +20,7 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build/site"
 PAGES = BUILD / "pages"
 # Pages that lie beside docs/ in the repository, and beside its pages in the site.
-FROM_ROOT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+FROM_ROOT = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")
 # What `wmtp explain` prints is a page as well.
 _ERRORS = "src/wmtp/explanations/errors.md"
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")

@@ -28,7 +28,7 @@ def words_of_code(text: str) -> list[str]:
 
 
 def links(text: str) -> list[str]:
-    others = ("README.md", "README.ko.md")
+    others = ("README.md", "README.ko.md", "docs/ko/index.md")
     return sorted(link for link in re.findall(r"\]\(([^)\s]+)\)", text) if link not in others)
 
 
