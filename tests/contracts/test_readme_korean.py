@@ -29,7 +29,8 @@ def words_of_code(text: str) -> list[str]:
 
 def links(text: str) -> list[str]:
     others = ("README.md", "README.ko.md", "docs/ko/index.md")
-    return sorted(link for link in re.findall(r"\]\(([^)\s]+)\)", text) if link not in others)
+    found = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if link not in others]
+    return sorted(link.replace("docs/ko/", "docs/") for link in found)
 
 
 @pytest.mark.parametrize("part", [levels, code, tables, words_of_code, links])
