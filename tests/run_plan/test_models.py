@@ -37,6 +37,7 @@ def test_plan_dry_run_and_train_refuse_alike_to_pack_documents_that_would_see_ea
         f"error: {tmp_path}/base: documents packed into one row see each other: it has layers of the kind"
         " 'linear_attention', which carry a state from token to token\n"
         "hint: set data.train.packing: false in the recipe, and data.validation.packing where that is given\n"
+        "more: wmtp explain TrainingError\n"
     )
 
 
