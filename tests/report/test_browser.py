@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import pytest
 
+from browser import launched_browser
 from saved_runs import train_saved
 from wmtp.report import XRayOptions, write_report
 
-BROWSER = os.environ.get("WMTP_TEST_BROWSER") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
-)
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 # How light the page is, then the contrast of its text and of each token, by the formulas of WCAG 2.
@@ -29,18 +25,11 @@ _CONTRAST = """() => {
   return [light(styles[0].backgroundColor), ...styles.map((s) => ratio(light(s.color), light(s.backgroundColor)))];
 }"""
 
-if BROWSER is None:
-    pytest.skip("no browser: install chromium, or name one in WMTP_TEST_BROWSER", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright to drive a browser with")
-
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
-        # Chromium's own sandbox needs rights that a container's root has not; the page is our own.
-        launched = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    with launched_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

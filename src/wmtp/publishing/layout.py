@@ -45,6 +45,11 @@ class Layout:
         return {**stored_again(sources, {name: tensors[name] for name in sources}), **own}
 
 
+def names_read(plan: LoadPlan) -> set[str]:
+    """Return the name of each parameter to which its tensor's name led, of those that are tied to each other."""
+    return {assignment.names[0] for assignment in plan.assignments if not assignment.repeats}
+
+
 def layout_of(plan: LoadPlan, tensors: Mapping[str, Tensor]) -> Layout:
     """Return the layout in which a model was read, if it can be written in it; else that of its own names.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from wmtp.checkpoint.quantisation import without_quantisation
 from wmtp.errors import CheckpointError
 from wmtp.metadata.file import METADATA_FILE, write_metadata
 from wmtp.metadata.schema import ModelMetadata, StateDictMapping
-from wmtp.publishing.layout import Layout, layout_of
+from wmtp.publishing.layout import Layout, layout_of, names_read
 from wmtp.publishing.overlaps import refuse_overlaps
 from wmtp.untrusted import relative_name_fault, show
 
@@ -47,7 +47,8 @@ def write_model_directory(
 
     Args:
         directory: Where to; it exists.
-        state_dict: Parameters and persistent buffers. A tensor under several names is stored once, under the first.
+        state_dict: Parameters and persistent buffers. A tensor under several names is stored once, under the first,
+            or under the one by which it was read from `source`.
         config: config.json. Its `dtype` is set to that of the weights, so that no reader casts them. Native modules
             that it counts and that are not written are counted no more, so that no server looks for them.
         metadata: What it says about files is set to what was written: `required_files`, `dtype`, the mapping of the
@@ -65,7 +66,7 @@ def write_model_directory(
     """
     extra_files = extra_files or {}
     _check_names(extra_files)
-    tensors = stored_once(state_dict)
+    tensors = stored_once(state_dict, names_read(source.plan) if source is not None else ())
     layout = layout_of(source.plan, tensors) if source is not None else Layout()
     tensors = layout.stored(tensors)
     weights = _write_weights(directory, tensors)
@@ -162,8 +163,8 @@ def shard_name(number: int, count: int) -> str:
     return f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def stored_once(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors to write, each under its first name.
+def stored_once(state_dict: Mapping[str, Tensor], preferred: Container[str] = ()) -> dict[str, Tensor]:
+    """Return the tensors to write, each under the first of its names that is preferred, or under its first name.
 
     Raises:
         CheckpointError: If one has no values, or two share memory without being the same tensor.
@@ -174,7 +175,10 @@ def stored_once(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"the tensor {show(name)} is on the meta device and has no values", hint="load the model first"
             )
     same = same_tensors(state_dict)
-    tensors = {name: tensor for name, tensor in state_dict.items() if name not in same}
+    chosen: dict[str, str] = {}
+    for name in filter(preferred.__contains__, state_dict):
+        chosen.setdefault(same.get(name, name), name)
+    tensors = {chosen.get(name, name): tensor for name, tensor in state_dict.items() if name not in same}
     refuse_overlaps(tensors)
     return tensors
 
