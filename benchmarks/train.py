@@ -4,9 +4,10 @@
     python benchmarks/train.py --quick      # a small shape, to see that it runs
 
 One model (the shape of SmolLM2-135M, random weights), the same rows of token ids, the same batch, AdamW, fp32. Peers
-are measured in turn, each time in a fresh process: steps that warm up, then steps that count. Rows are full, so nobody
-pads; each is one document, but for the peer that is called packed, whose rows hold four that must not see each other.
-Peak memory is the largest resident set of these processes.
+are measured in turn, each time in a fresh process: steps that warm up, then steps that count. Ratios are those of one
+round, whose peers ran one after the other; the table has the median of the rounds. Rows are full, so nobody pads; each
+is one document, but for the peer that is called packed, whose rows hold four that must not see each other. Peak memory
+is the largest resident set of these processes.
 """
 
 from __future__ import annotations
@@ -208,9 +209,10 @@ def main() -> None:
         print(json.dumps(measure(options.peer, size)))
         return
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in PEERS}
-    for _ in range(size.rounds):
+    for number in range(size.rounds):
         for peer, measured in found.items():
             measured.append(_in_own_process(peer, quick=options.quick))
+            print(f"round {number + 1}: {peer}: {json.dumps(measured[-1])}", file=sys.stderr)
     _print_table(found, size)
 
 
@@ -222,16 +224,20 @@ def _print_table(found: dict[str, list[dict[str, Any]]], size: Size) -> None:
     print(f"{tokens} tokens a step, fp32; {size.rounds} rounds of {size.steps} steps\n")
     print("| peer | parameters, M | tokens/s, median | spread | speed, of the faster | time, of 1 head | peak, GB |")
     print("|---|---|---|---|---|---|---|")
-    steps = {peer: [s for each in measured for s in each["seconds"]] for peer, measured in found.items()}
-    medians = {peer: statistics.median(seconds) for peer, seconds in steps.items()}
-    faster = min(medians["transformers Trainer"], medians["TRL SFTTrainer"])
+    medians = {peer: [statistics.median(each["seconds"]) for each in measured] for peer, measured in found.items()}
+    faster = min("transformers Trainer", "TRL SFTTrainer", key=lambda peer: statistics.median(medians[peer]))
     for peer, measured in found.items():
-        speeds = sorted(tokens / seconds for seconds in steps[peer])
+        speeds = sorted(tokens / seconds for each in measured for seconds in each["seconds"])
         spread = f"{speeds[0]:,.0f} to {speeds[-1]:,.0f}"
-        ratios = f"{faster / medians[peer]:.2f} | {medians[peer] / medians['wmtp, 1 head']:.2f}"
+        speed = _middle_ratio(medians[faster], medians[peer])
+        time_of_one = _middle_ratio(medians[peer], medians["wmtp, 1 head"])
         memory = max(each["peak"] for each in measured)
-        parameters = measured[0]["parameters"] / 1e6
-        print(f"| {peer} | {parameters:.0f} | {tokens / medians[peer]:,.0f} | {spread} | {ratios} | {memory:.2f} |")
+        parameters = f"{measured[0]['parameters'] / 1e6:.0f} | {statistics.median(speeds):,.0f}"
+        print(f"| {peer} | {parameters} | {spread} | {speed:.2f} | {time_of_one:.2f} | {memory:.2f} |")
+
+
+def _middle_ratio(seconds: list[float], of: list[float]) -> float:
+    return statistics.median(each / other for each, other in zip(seconds, of, strict=True))
 
 
 if __name__ == "__main__":
