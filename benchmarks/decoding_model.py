@@ -6,7 +6,7 @@
 
 Deep and narrow, as models are (SmolLM2-135M has 30 layers, this one 10): a head costs a layer, which is a tenth of the
 trunk. Every tenth file is held out, and prompts come from those: DIR/prompts.jsonl. Fixed before anything was measured:
-the sizes, four heads of the type `transformer`, and 300 steps of 8 rows of 256 tokens, half of what there is to read.
+the sizes, four heads of the type `transformer`, and 1,200 steps of 2 rows of 256 tokens, half of what there is to read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wmtp.authoring.grow import grow
 from wmtp.authoring.init import init_metadata
 from wmtp.demo.zoo import stdlib_sources, train_tokenizer
 
-HEADS, STEPS, ROWS, LENGTH = 4, 300, 8, 256
+HEADS, STEPS, ROWS, LENGTH = 4, 1200, 2, 256
 PROMPTS, PROMPT_CHARACTERS = 16, 200
 _HELD_OUT = 10
 
@@ -86,14 +86,15 @@ def recipe(steps: int) -> dict[str, object]:
         "mtp": {"horizon": HEADS},
         "train": {
             "algo": "baseline-mtp",
-            "learning_rate": 8e-4,
+            "learning_rate": 1e-3,
             "warmup_ratio": 0.1,
             "lr_scheduler_type": "cosine",
+            "adam_beta2": 0.95,
             "max_steps": steps,
             "per_device_train_batch_size": ROWS,
             "gradient_accumulation_steps": 1,
-            "logging_steps": 10,
-            "save_steps": 50,
+            "logging_steps": 50,
+            "save_steps": 200,
         },
     }
 

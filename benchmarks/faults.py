@@ -12,6 +12,7 @@ manifest. At the end every byte of every checkpoint is compared with those of a 
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import sys
 import tempfile
@@ -45,14 +46,14 @@ class Row:
 def main() -> None:
     """Kill runs, and print what was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=300, help="in all: two of three during saves")
+    parser.add_argument("--kills", type=int, default=300, help="in all, or a few more: two of three during saves")
     kills = parser.parse_args().kills
     rows = []
     for algorithm in ("baseline-mtp", "rho1-wmtp", "critic-wmtp"):
         with tempfile.TemporaryDirectory() as directory:
-            rows += list(_killed(Path(directory), algorithm, kills // 3))
+            rows += list(_killed(Path(directory), algorithm, math.ceil(kills / 3)))
     print(f"\nwmtp {version('wmtp')}, torch {version('torch')}, Python {platform.python_version()}, {sys.platform}\n")
-    print("| algorithm | killed | runs | kills | in the stage of value heads | lost, damaged or different |")
+    print("| algorithm | killed | runs | kills | before the model's first checkpoint | lost, damaged or different |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         print(f"| {row.algorithm} | {row.when} | {row.runs} | {row.kills} | {row.in_stage} | {len(row.faults)} |")
@@ -68,7 +69,7 @@ def _killed(directory: Path, algorithm: str, kills: int) -> Iterator[Row]:
     files = RunFiles(directory, algorithm, train={"save_steps": 1, "eval_steps": 50, "max_steps": steps})
     with processes() as ask:
         for event, (when, most) in _EVENTS.items():
-            wanted = kills * _SHARES[event] // sum(_SHARES.values())
+            wanted = math.ceil(kills * _SHARES[event] / sum(_SHARES.values()))
             found = list(_chains(files, ask, event, most, wanted))
             yield Row(
                 algorithm,
