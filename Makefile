@@ -36,7 +36,7 @@ help:
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
-	@echo "make bench-decoding  drafts by a model's own heads, against plain decoding and transformers; trains one (half an hour) or MODEL=DIR"
+	@echo "make bench-decoding  drafts by a model's own heads, against plain decoding and transformers; trains two (half an hour) or MODEL=DIR"
 	@echo "make docs       the site of the documents, in build/site/html      make docs-serve  the same, at http://localhost:8000"
 	@echo "make clean      remove everything that these made"
 
@@ -156,8 +156,11 @@ bench-decoding: $(READY)
 ifdef MODEL
 	$(BIN)/python benchmarks/decoding.py "$(MODEL)"
 else
-	$(BIN)/python benchmarks/decoding_model.py build/decoding
-	$(BIN)/python benchmarks/decoding.py build/decoding/runs/decoding/final --prompts build/decoding/prompts.jsonl
+	for code in library encodings; do \
+		$(BIN)/python benchmarks/decoding_model.py build/decoding/$$code --code $$code && \
+		$(BIN)/python benchmarks/decoding.py build/decoding/$$code/runs/decoding/final \
+			--prompts build/decoding/$$code/prompts.jsonl || exit 1; \
+	done
 endif
 
 $(SERVER_ENV)/.ready: benchmarks/serve/install.sh benchmarks/serve/constraints.txt

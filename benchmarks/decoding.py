@@ -32,6 +32,7 @@ from wmtp.generation.result import Generation, repeated_share
 from wmtp.loaders.base import LoadResult
 
 LEAST_RUNS = 5
+_PASSES = 15
 DRAFTS, PLAIN, PEER = "wmtp, drafts", "wmtp, plain", "transformers `generate`"
 Rows = list[list[int]]
 
@@ -129,6 +130,22 @@ def table(arms: dict[str, Arm], drafted: Generation) -> list[str]:
     return lines
 
 
+def cost_of_tokens(trunk: Any, most: int) -> str:
+    """Return what a pass of the trunk over so many tokens takes, of one over a single token; both go on from 64."""
+    prefix = torch.arange(64, device=trunk.device).unsqueeze(0) % trunk.config.vocab_size
+    seconds: dict[int, list[float]] = {count: [] for count in range(1, most + 1)}
+    for run in range(1 + _PASSES):
+        for count, found in seconds.items():
+            cache = trunk(prefix, use_cache=True).past_key_values
+            started = time.perf_counter()
+            trunk(prefix[:, :count], past_key_values=cache, use_cache=True)
+            if run:
+                found.append(time.perf_counter() - started)
+    medians = [statistics.median(found) for found in seconds.values()]
+    ratios = ", ".join(f"{each / medians[0]:.2f}" for each in medians)
+    return f"a pass over 1 to {most} tokens takes the trunk {ratios} times as long as one over a single token"
+
+
 def versions() -> str:
     """Return what it was measured with."""
     cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}"
@@ -166,7 +183,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"{max(LEAST_RUNS, given.runs)} runs; {versions()}\n")
     print("\n".join([*table(arms, drafting.last), ""]))
-    print("\n".join(f"- {line}" for line in drafting.last.summary()))
+    lines = list(drafting.last.summary())
+    trunk = getattr(loaded.model, "trunk", loaded.model)
+    with torch.inference_mode():
+        lines.append(cost_of_tokens(trunk, 1 + len(drafting.last.counts.drafted)))
+    print("\n".join(f"- {line}" for line in lines))
 
 
 if __name__ == "__main__":
