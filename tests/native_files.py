@@ -50,8 +50,8 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
 }  # fmt: skip
 
 
-_NAMES |= {"qwen3_5_moe": _WITH_FC, "qwen3_next": _WITH_FC}
-_NAMES |= {"deepseek_moe": _NAMES["deepseek"], "glm4_moe": _NAMES["deepseek"]}
+_NAMES |= dict.fromkeys(("qwen3_5_moe", "qwen3_next", "exaone_moe"), _WITH_FC)
+_NAMES |= dict.fromkeys(("deepseek_moe", "glm4_moe", "deepseek_v32", "glm_moe_dsa"), _NAMES["deepseek"])
 _NAMES |= {
     family: [(pattern, text.replace(".2.", f".{own['num_hidden_layers']}.")) for pattern, text in _NAMES["deepseek"]]
     for family, (_, own, _) in DEEP_FAMILIES.items()

@@ -29,6 +29,7 @@ _LATENT = {
     "topk_group": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
     "v_head_dim": 8, "num_key_value_heads": 4,
 }  # fmt: skip
+_INDEXED = {"index_topk": 64, "index_head_dim": 8, "index_n_heads": 2}
 _COMMON = {
     "hidden": "after_norm", "concatenation": "embedding_hidden", "first_embedding": "kept", "recycled": "after_norm",
     "input_norms": True, "final_norm": "own", "embedding": "shared", "unembedding": "shared",
@@ -114,6 +115,26 @@ EXPERT_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"block_like": [1], "first_embedding": "zeroed", "recycled": "before_norm"},
     ),
+    "exaone_moe": (
+        "exaone_moe",
+        {
+            "first_k_dense_replace": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+            "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"],
+            "num_nextn_predict_layers": 1, "mtp_share_layers": True, "mtp_layer_types": ["sliding_attention"],
+            "mtp_mlp_layer_types": ["dense"],
+        },
+        {"block_like": [0]},
+    ),
+}  # fmt: skip
+EXPERT_FAMILIES |= {
+    "deepseek_v32": (
+        "deepseek_v32", {**EXPERT_FAMILIES["deepseek_moe"][1], **_INDEXED}, FAMILIES["deepseek"][2],
+    ),
+    "glm_moe_dsa": (
+        "glm_moe_dsa",
+        {**EXPERT_FAMILIES["deepseek_moe"][1], **_INDEXED},
+        {"block_like": [1], "first_embedding": "zeroed"},
+    ),
 }  # fmt: skip
 # As many layers as transformers has the module's names for: it finds those of no other depth.
 DEEP_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -155,8 +176,9 @@ def native(family: str, config: dict[str, Any] | None = None, **changes: Any) ->
 def told_of_modules(config: Any, block_like: list[int]) -> None:
     """Say in a configuration what `MtpModel` asks of it, where its class has no field for that."""
     config.num_mtp_layers = len(block_like)
-    if getattr(config, "mtp_layer_types", None) is None and getattr(config, "layer_types", None) is not None:
-        config.mtp_layer_types = [config.layer_types[number] for number in block_like]
+    for name in ("layer_types", "mlp_layer_types"):
+        if getattr(config, f"mtp_{name}", None) is None and getattr(config, name, None) is not None:
+            setattr(config, f"mtp_{name}", [getattr(config, name)[number] for number in block_like])
 
 
 def oracle(model: NativeMTPForCausalLM) -> MtpModel:
