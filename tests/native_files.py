@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, Qwen3_5Config
+from transformers import AutoModelForImageTextToText, Exaone4_5_Config, Qwen3_5Config
 
 from native_models import DEEP_FAMILIES, EXPERT_FAMILIES, FAMILIES, native
 from tiny_tokenizer import build_tokenizer
@@ -24,6 +24,7 @@ _WITH_FC = [
 _NAMES: dict[str, list[tuple[str, str]]] = {
     "qwen3_5": _WITH_FC,
     "mellum": _WITH_FC,
+    "exaone4_5": _WITH_FC,
     "inkling": [
         (r"heads\.(\d)\.enorm\.", "model.mtp.layers.{i}.embed_norm."),
         (r"heads\.(\d)\.hnorm\.", "model.mtp.layers.{i}.hidden_norm."),
@@ -81,6 +82,7 @@ def write_native(directory: Path, family: str, *, model: Any = None, **config: A
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     own = {"architectures": [type(model.trunk).__name__], "torch_dtype": "float32", "unknown_key": {"kept": [1]}}
     document = model.trunk.config.to_dict() | own | (FAMILIES | EXPERT_FAMILIES | DEEP_FAMILIES)[family][1] | config
+    document["model_type"] = {"exaone4_5": "exaone4_5_text"}.get(family, document["model_type"])
     document.pop("declared_mtp", None)
     (directory / "config.json").write_text(json.dumps(document, indent=2))
     build_tokenizer().save_pretrained(directory)
@@ -99,20 +101,24 @@ def _by_expert(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield f"{start}.{number}.{projection}.weight", piece.clone().contiguous()
 
 
-def write_vision_language(directory: Path) -> Any:
-    """A Qwen3.5 that sees, with a module; returns the model of its text."""
-    text = native("qwen3_5")
+_SEEING = {"qwen3_5": Qwen3_5Config, "exaone4_5": Exaone4_5_Config}
+
+
+def write_vision_language(directory: Path, family: str = "qwen3_5") -> Any:
+    """A model of a family that sees, with a module; returns the model of its text."""
+    text = native(family)
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
-    config = Qwen3_5Config(text_config=text.trunk.config.to_dict(), vision_config=vision)
+    config = _SEEING[family](text_config=text.trunk.config.to_dict(), vision_config=vision)
     torch.manual_seed(0)
     made = AutoModelForImageTextToText.from_config(config)
     made.model.language_model.load_state_dict(text.trunk.model.state_dict())
     made.lm_head.load_state_dict(text.trunk.lm_head.state_dict())
-    write_native(directory, "qwen3_5", model=text)
+    write_native(directory, family, model=text)
     modules = {name: value for name, value in load_file(directory / "model.safetensors").items() if "mtp." in name}
     save_file(made.state_dict() | modules, directory / "model.safetensors")
-    document = config.to_dict() | {"architectures": ["Qwen3_5ForConditionalGeneration"]}
-    document["text_config"]["mtp_num_hidden_layers"] = 1
+    document = config.to_dict() | {"architectures": [type(made).__name__], "unknown_key": {"kept": [1]}}
+    counts = {key: value for key, value in FAMILIES[family][1].items() if key.startswith(("mtp_num", "num_nextn"))}
+    document["text_config"] |= counts
     document["text_config"].pop("declared_mtp", None)
     (directory / "config.json").write_text(json.dumps(document))
     return text

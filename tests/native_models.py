@@ -80,6 +80,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"block_like": [1], "first_embedding": "zeroed", "final_norm": "none"},
     ),
+    "exaone4_5": (
+        "exaone4",
+        {
+            "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "num_nextn_predict_layers": 1,
+            "mtp_share_layers": True,
+        },
+        {"block_like": [0], "trunk_type": "exaone4"},
+    ),
     "deepseek": (
         "deepseek_v3",
         {**_LATENT, "first_k_dense_replace": 2, "num_nextn_predict_layers": 1},
@@ -143,7 +151,7 @@ DEEP_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**EXPERT_FAMILIES[family][1], "num_hidden_layers": depth, "first_k_dense_replace": depth - 1},
         {**EXPERT_FAMILIES[family][2], "block_like": [depth - 1]},
     )
-    for family, depth in (("deepseek_moe", 61), ("glm4_moe", 46))
+    for family, depth in (("deepseek_moe", 61), ("deepseek_v32", 61), ("glm4_moe", 46), ("glm_moe_dsa", 78))
 }
 _ALL = FAMILIES | EXPERT_FAMILIES | DEEP_FAMILIES
 

@@ -52,10 +52,16 @@ def test_a_trunk_of_a_type_that_transformers_does_not_know_is_built_as_the_decla
         assert torch.equal(wmtp.load_model(tmp_path / "m")(ids).logits, model(ids).logits)
 
 
-def test_a_vision_language_checkpoint_keeps_its_vision_and_trains_as_text(tmp_path):
-    text, ids = write_vision_language(tmp_path / "m"), tokens(2, 9)
+@pytest.mark.parametrize(
+    ("family", "trunk_class"),
+    [("qwen3_5", "Qwen3_5ForConditionalGeneration"), ("exaone4_5", "Exaone4_5_ForConditionalGeneration")],
+)
+def test_a_vision_language_checkpoint_keeps_its_vision_and_trains_as_text(tmp_path, family, trunk_class):
+    text, ids = write_vision_language(tmp_path / "m", family), tokens(2, 9)
     drafted = init_metadata(tmp_path / "m").metadata
-    assert drafted.mtp.conventions.trunk_class == "Qwen3_5ForConditionalGeneration"
+    conventions = drafted.mtp.conventions
+    assert (conventions.trunk_class, conventions.trunk_type) == (trunk_class, None)
+    assert conventions.block_like == declared(family)["conventions"]["block_like"]
     loaded = wmtp.load(tmp_path / "m")
     assert any(name.startswith("trunk.model.visual.") for name in loaded.model.state_dict())
     documents = torch.tensor([[0] * 4 + [1] * 5] * 2)

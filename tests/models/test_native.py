@@ -26,7 +26,7 @@ from wmtp.models.native import NativeMTPForCausalLM
 every_family = pytest.mark.parametrize("family", FAMILIES)
 # transformers' ERNIE and DeepSeek make the module's block of experts, whatever the trunk's layers are.
 with_oracle = pytest.mark.parametrize(
-    "family", ["qwen3_5", "mellum", "inkling", "mimo", "qwen3_5_moe", "qwen3_next", "exaone_moe"]
+    "family", ["qwen3_5", "mellum", "inkling", "mimo", "qwen3_5_moe", "qwen3_next", "exaone_moe", "exaone4_5"]
 )
 
 
