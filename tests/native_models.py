@@ -11,7 +11,7 @@ from transformers.modeling_layers import MtpModel
 from tiny_models import VOCAB
 from wmtp.models.native import NativeMTPForCausalLM
 
-_SIZES = {
+SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -170,7 +170,7 @@ def declared(family: str, **changes: Any) -> dict[str, Any]:
 def native(family: str, config: dict[str, Any] | None = None, **changes: Any) -> NativeMTPForCausalLM:
     """A tiny model in eval mode whose modules and norms have values of their own."""
     model_type, own, _ = _ALL[family]
-    built = AutoConfig.for_model(model_type, **(_SIZES | own | (config or {})))
+    built = AutoConfig.for_model(model_type, **(SIZES | own | (config or {})))
     built.declared_mtp = declared(family, **changes)
     torch.manual_seed(0)
     model = NativeMTPForCausalLM(built).eval()
@@ -207,4 +207,4 @@ def oracle(model: NativeMTPForCausalLM) -> MtpModel:
 def plain(family: str) -> Any:
     """The trunk's class for a family, random, as `AutoModelForCausalLM` makes it."""
     model_type, own, _ = _ALL[family]
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(_SIZES | own)))
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(SIZES | own)))

@@ -60,7 +60,7 @@ def test_modules_are_bit_equal_to_those_of_transformers(family):
             assert torch.equal(logits[:, :, k - 1], expected)
 
 
-# transformers has no module of this form of these, or none that it can call: composed here of its decoder layer and norm,
+# transformers has no module of this form, or none that it can call: composed here of its decoder layer and norm,
 # by what docs/native_heads.md says of the families.
 @pytest.mark.parametrize(
     ("family", "layer", "norm", "rotary"),

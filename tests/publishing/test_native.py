@@ -191,12 +191,24 @@ def test_a_base_model_whose_configuration_counts_modules_that_are_gone_is_refuse
         wmtp.load_model(made)
 
 
-def test_a_count_that_is_not_the_declared_one_is_refused(tmp_path):
-    write_native(tmp_path / "m", "mellum")
+@pytest.mark.parametrize(
+    ("family", "field", "changed"),
+    [
+        ("mellum", "num_nextn_predict_layers", {"num_nextn_predict_layers": 3}),
+        ("qwen3_5", "mtp_num_hidden_layers", {"mtp_num_hidden_layers": 3}),
+        ("qwen3_5", "text_config.mtp_num_hidden_layers", {"text_config": {"mtp_num_hidden_layers": 3}}),
+        ("inkling", "num_mtp_layers", {"num_mtp_layers": 3}),
+        ("inkling", "mtp_config.num_nextn_predict_layers", {"mtp_config": {"num_nextn_predict_layers": 3}}),
+    ],
+)
+def test_a_count_that_is_not_the_declared_one_is_refused(tmp_path, family, field, changed):
+    model = write_native(tmp_path / "m", family)
     init_metadata(tmp_path / "m")
-    change_config(tmp_path / "m", num_nextn_predict_layers=2)
-    with pytest.raises(CheckpointError, match=r"layers is 2, but .*block_like.* declares 1 native module\n"):
+    change_config(tmp_path / "m", **changed)
+    with pytest.raises(CheckpointError) as caught:
         wmtp.load_model(tmp_path / "m")
+    said = f"{field} is 3, but mtp.conventions.block_like in metadata.json declares {len(model.heads)} native module"
+    assert said in str(caught.value)
 
 
 def test_one_module_of_two_that_is_absent_is_named(tmp_path):

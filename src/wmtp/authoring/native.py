@@ -93,8 +93,8 @@ def _not_drafted(found: Sequence[str], family: str | None) -> str:
         return f"mtp: tensors of native heads are there ({_some(found)}), of no family that is known here"
     return (
         f"mtp: none; {len(found)} tensors of native heads are there ({_some(found)}), of {family}, and no declaration"
-        f" describes its modules: {why}. The trunk is loaded and written without them; to draft with them, serve the"
-        " release itself (docs/native_heads.md)"
+        f" describes its modules: {why}. They are neither loaded nor written; to draft with them, serve the release"
+        " itself (docs/native_heads.md)"
     )
 
 
