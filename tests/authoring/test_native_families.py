@@ -1,5 +1,7 @@
 """Families of native heads: each is drafted, or named with what stands against it; none is lost without a word."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,8 +14,8 @@ from native_models import SIZES
 from tiny_models import VOCAB, tokens
 from wmtp.authoring.init import init_metadata
 from wmtp.authoring.native import draft_native
-from wmtp.authoring.native_families import DRAFTING, UNDRAFTED
-from wmtp.checkpoint.families import FAMILIES
+from wmtp.authoring.native_families import DRAFTING, UNDRAFTED, conventions_of
+from wmtp.checkpoint.families import FAMILIES, family_named
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import CheckpointError
 from wmtp.metadata.file import write_metadata
@@ -72,6 +74,20 @@ def test_every_family_is_drafted_or_has_a_reason_against_it():
     assert not DRAFTING.keys() & UNDRAFTED.keys()
     unknown = {family.name for family in FAMILIES if None in (family.layout.hidden, family.layout.order)}
     assert unknown <= UNDRAFTED.keys()
+
+
+def test_the_documented_conventions_and_reasons_are_those_that_are_drafted_by():
+    text = (Path(__file__).parents[2] / "docs/native_heads.md").read_text()
+    fields = ("hidden", "concatenation", "first_embedding", "recycled", "final_norm")
+    for name, drafting in DRAFTING.items():
+        conventions = conventions_of(family_named(name), drafting)
+        assert f"| `{name}` | {' | '.join(conventions[field] for field in fields)} |\n" in text
+        assert [conventions[field] for field in ("embedding", "unembedding", "input_norms")] == [
+            "shared",
+            "shared",
+            True,
+        ]
+    assert all(f"| `{name}` | {why} |\n" in text for name, why in UNDRAFTED.items())
 
 
 @pytest.mark.parametrize("family", TRUNKS)
