@@ -59,21 +59,28 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
         return None
     like = [_like(drafting, config, renamed, i) for i in range(modules)]
     if None in like:
-        kind = _attention(drafting, config, like.index(None))
-        notes.append(
-            f"mtp: tensors of native heads are there ({_some(found)}), and no layer of the trunk with such tensors has"
-            f" their {kind}; declare them by hand"
-        )
+        notes.append(_without_like(found, _attention(drafting, config, like.index(None))))
         return None
-    notes.append(
-        f"mtp.conventions: how the modules compute, by what is known of {family.name} models. None of it stands in the"
-        " files, so that no check finds a wrong one: the heads would load, and predict badly. 'wmtp selftest --model'"
-        " compares with transformers' own modules where it has them; docs/native_heads.md explains each field"
-    )
+    notes.append(_assumed(family.name))
     conventions = {**conventions_of(family, drafting), "block_like": like}
     if drafting.trunk_type is not None and config.get("model_type") not in CONFIG_MAPPING:
         conventions["trunk_type"] = drafting.trunk_type
     return NativeDraft(transforms, _declaration(conventions, config, renamed))
+
+
+def _without_like(found: Sequence[str], attention: str | None) -> str:
+    return (
+        f"mtp: tensors of native heads are there ({_some(found)}), and no layer of the trunk with such tensors has"
+        f" their {plain(str(attention))}; declare them by hand"
+    )
+
+
+def _assumed(family: str) -> str:
+    return (
+        f"mtp.conventions: how the modules compute, by what is known of {family} models. None of it stands in the"
+        " files, so that no check finds a wrong one: the heads would load, and predict badly. 'wmtp selftest --model'"
+        " compares with transformers' own modules where it has them; docs/native_heads.md explains each field"
+    )
 
 
 def _lost(config: dict[str, Any]) -> Iterator[str]:
