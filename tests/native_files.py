@@ -20,7 +20,7 @@ _WITH_FC = [
     (r"heads\.2\.enorm\.", "mtp.pre_fc_norm_embedding."), (r"heads\.2\.hnorm\.", "mtp.pre_fc_norm_hidden."),
     (r"heads\.2\.post_norm\.", "mtp.norm."),
 ]  # fmt: skip
-# From the names of our class to the files' names; two layers of trunk, so that a module beside them is layer 2.
+# From the names of our class to the files' names; {i}: the module, from 0; {n}: its number behind the trunk's layers.
 _NAMES: dict[str, list[tuple[str, str]]] = {
     "qwen3_5": _WITH_FC,
     "mellum": _WITH_FC,
@@ -30,6 +30,7 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
         (r"heads\.(\d)\.hnorm\.", "model.mtp.layers.{i}.hidden_norm."),
         (r"heads\.(\d)\.eh_proj\.", "model.mtp.layers.{i}.input_proj."),
         (r"heads\.(\d)\.mtp_block\.", "model.mtp.layers.{i}.transformer_block."),
+        (r"shared_post_norm\.", "model.mtp.chain_norm."),
     ],
     "mimo": [
         (r"heads\.(\d)\.enorm\.", "model.mtp_layers.{i}.token_layernorm."),
@@ -44,27 +45,25 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
         (r"heads\.(\d)\.mtp_block\.", "model.mtp_block.{i}."),
     ],
     "deepseek": [
-        (r"heads\.2\.(enorm|hnorm|eh_proj|embed_tokens)\.", r"model.layers.2.\1."),
-        (r"heads\.2\.post_norm\.", "model.layers.2.shared_head.norm."),
-        (r"heads\.2\.unembedding\.", "model.layers.2.shared_head.head."), (r"heads\.2\.mtp_block\.", "model.layers.2."),
+        (r"heads\.(\d)\.(enorm|hnorm|eh_proj|embed_tokens)\.", r"model.layers.{n}.\2."),
+        (r"heads\.(\d)\.post_norm\.", "model.layers.{n}.shared_head.norm."),
+        (r"heads\.(\d)\.unembedding\.", "model.layers.{n}.shared_head.head."),
+        (r"heads\.(\d)\.mtp_block\.", "model.layers.{n}."),
     ],
 }  # fmt: skip
 
 
 _NAMES |= dict.fromkeys(("qwen3_5_moe", "qwen3_next", "exaone_moe"), _WITH_FC)
-_NAMES |= dict.fromkeys(("deepseek_moe", "glm4_moe", "deepseek_v32", "glm_moe_dsa"), _NAMES["deepseek"])
-_NAMES |= {
-    family: [(pattern, text.replace(".2.", f".{own['num_hidden_layers']}.")) for pattern, text in _NAMES["deepseek"]]
-    for family, (_, own, _) in DEEP_FAMILIES.items()
-}
+_NAMES |= dict.fromkeys(("deepseek_moe", "glm4_moe", "deepseek_v32", "glm_moe_dsa", *DEEP_FAMILIES), _NAMES["deepseek"])
 
 
 def file_name(family: str, name: str) -> str:
     """What a tensor of our class is called in the files of a family."""
+    depth = DEEP_FAMILIES[family][1]["num_hidden_layers"] if family in DEEP_FAMILIES else 2
     for pattern, text in [*_NAMES[family], (r"trunk\.", "")]:
         if found := re.match(pattern, name):
-            number = str(int(found[1]) - 2) if "{i}" in text else ""
-            return found.expand(text.replace("{i}", number)) + name[found.end() :]
+            i = int(found[1]) - 2 if "{" in text else 0
+            return found.expand(text.replace("{i}", str(i)).replace("{n}", str(depth + i))) + name[found.end() :]
     return name
 
 
