@@ -11,7 +11,7 @@ from transformers.modeling_layers import MtpModel
 from tiny_models import VOCAB
 from wmtp.models.native import NativeMTPForCausalLM
 
-_SIZES = {
+SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -29,6 +29,7 @@ _LATENT = {
     "topk_group": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
     "v_head_dim": 8, "num_key_value_heads": 4,
 }  # fmt: skip
+_INDEXED = {"index_topk": 64, "index_head_dim": 8, "index_n_heads": 2}
 _COMMON = {
     "hidden": "after_norm", "concatenation": "embedding_hidden", "first_embedding": "kept", "recycled": "after_norm",
     "input_norms": True, "final_norm": "own", "embedding": "shared", "unembedding": "shared",
@@ -79,6 +80,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"block_like": [1], "first_embedding": "zeroed", "final_norm": "none"},
     ),
+    "exaone4_5": (
+        "exaone4",
+        {
+            "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "num_nextn_predict_layers": 1,
+            "mtp_share_layers": True,
+        },
+        {"block_like": [0], "trunk_type": "exaone4"},
+    ),
     "deepseek": (
         "deepseek_v3",
         {**_LATENT, "first_k_dense_replace": 2, "num_nextn_predict_layers": 1},
@@ -114,6 +123,26 @@ EXPERT_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"block_like": [1], "first_embedding": "zeroed", "recycled": "before_norm"},
     ),
+    "exaone_moe": (
+        "exaone_moe",
+        {
+            "first_k_dense_replace": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+            "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"],
+            "num_nextn_predict_layers": 1, "mtp_share_layers": True, "mtp_layer_types": ["sliding_attention"],
+            "mtp_mlp_layer_types": ["dense"],
+        },
+        {"block_like": [0]},
+    ),
+}  # fmt: skip
+EXPERT_FAMILIES |= {
+    "deepseek_v32": (
+        "deepseek_v32", {**EXPERT_FAMILIES["deepseek_moe"][1], **_INDEXED}, FAMILIES["deepseek"][2],
+    ),
+    "glm_moe_dsa": (
+        "glm_moe_dsa",
+        {**EXPERT_FAMILIES["deepseek_moe"][1], **_INDEXED},
+        {"block_like": [1], "first_embedding": "zeroed"},
+    ),
 }  # fmt: skip
 # As many layers as transformers has the module's names for: it finds those of no other depth.
 DEEP_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -122,7 +151,7 @@ DEEP_FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**EXPERT_FAMILIES[family][1], "num_hidden_layers": depth, "first_k_dense_replace": depth - 1},
         {**EXPERT_FAMILIES[family][2], "block_like": [depth - 1]},
     )
-    for family, depth in (("deepseek_moe", 61), ("glm4_moe", 46))
+    for family, depth in (("deepseek_moe", 61), ("deepseek_v32", 61), ("glm4_moe", 46), ("glm_moe_dsa", 78))
 }
 _ALL = FAMILIES | EXPERT_FAMILIES | DEEP_FAMILIES
 
@@ -141,7 +170,7 @@ def declared(family: str, **changes: Any) -> dict[str, Any]:
 def native(family: str, config: dict[str, Any] | None = None, **changes: Any) -> NativeMTPForCausalLM:
     """A tiny model in eval mode whose modules and norms have values of their own."""
     model_type, own, _ = _ALL[family]
-    built = AutoConfig.for_model(model_type, **(_SIZES | own | (config or {})))
+    built = AutoConfig.for_model(model_type, **(SIZES | own | (config or {})))
     built.declared_mtp = declared(family, **changes)
     torch.manual_seed(0)
     model = NativeMTPForCausalLM(built).eval()
@@ -155,8 +184,9 @@ def native(family: str, config: dict[str, Any] | None = None, **changes: Any) ->
 def told_of_modules(config: Any, block_like: list[int]) -> None:
     """Say in a configuration what `MtpModel` asks of it, where its class has no field for that."""
     config.num_mtp_layers = len(block_like)
-    if getattr(config, "mtp_layer_types", None) is None and getattr(config, "layer_types", None) is not None:
-        config.mtp_layer_types = [config.layer_types[number] for number in block_like]
+    for name in ("layer_types", "mlp_layer_types"):
+        if getattr(config, f"mtp_{name}", None) is None and getattr(config, name, None) is not None:
+            setattr(config, f"mtp_{name}", [getattr(config, name)[number] for number in block_like])
 
 
 def oracle(model: NativeMTPForCausalLM) -> MtpModel:
@@ -177,4 +207,4 @@ def oracle(model: NativeMTPForCausalLM) -> MtpModel:
 def plain(family: str) -> Any:
     """The trunk's class for a family, random, as `AutoModelForCausalLM` makes it."""
     model_type, own, _ = _ALL[family]
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(_SIZES | own)))
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(SIZES | own)))

@@ -44,6 +44,25 @@ def test_absent_copies_are_fine(tmp_path):
     assert isinstance(wmtp.load_model(tmp_path / "m"), NativeMTPForCausalLM)
 
 
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("deepseek", {"block_like": [1, 1], "embedding": "shared", "unembedding": "shared"}),
+        ("mimo", {"block_like": [1, 1]}),
+        ("ernie", {"block_like": [1, 1]}),
+        ("inkling", {"final_norm": "shared"}),
+    ],
+)
+def test_two_modules_are_drafted_each_with_its_number_and_a_norm_of_both_as_shared(tmp_path, family, changed):
+    expected = native(family, **changed).state_dict()
+    write_native(tmp_path / "m", family, model=native(family, **changed), num_nextn_predict_layers=2)
+    assert init_metadata(tmp_path / "m").metadata.mtp.model_dump(exclude_defaults=True) == declared(family, **changed)
+    held = wmtp.load_model(tmp_path / "m").state_dict()
+    assert held.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in held.items())
+    assert not torch.equal(held["heads.2.eh_proj.weight"], held["heads.3.eh_proj.weight"])
+
+
 def test_a_trunk_of_a_type_that_transformers_does_not_know_is_built_as_the_declared_one(tmp_path):
     model, ids = write_native(tmp_path / "m", "mimo", model_type="mimo"), tokens(1, 9)
     drafted = init_metadata(tmp_path / "m").metadata
@@ -52,10 +71,16 @@ def test_a_trunk_of_a_type_that_transformers_does_not_know_is_built_as_the_decla
         assert torch.equal(wmtp.load_model(tmp_path / "m")(ids).logits, model(ids).logits)
 
 
-def test_a_vision_language_checkpoint_keeps_its_vision_and_trains_as_text(tmp_path):
-    text, ids = write_vision_language(tmp_path / "m"), tokens(2, 9)
+@pytest.mark.parametrize(
+    ("family", "trunk_class"),
+    [("qwen3_5", "Qwen3_5ForConditionalGeneration"), ("exaone4_5", "Exaone4_5_ForConditionalGeneration")],
+)
+def test_a_vision_language_checkpoint_keeps_its_vision_and_trains_as_text(tmp_path, family, trunk_class):
+    text, ids = write_vision_language(tmp_path / "m", family), tokens(2, 9)
     drafted = init_metadata(tmp_path / "m").metadata
-    assert drafted.mtp.conventions.trunk_class == "Qwen3_5ForConditionalGeneration"
+    conventions = drafted.mtp.conventions
+    assert (conventions.trunk_class, conventions.trunk_type) == (trunk_class, None)
+    assert conventions.block_like == declared(family)["conventions"]["block_like"]
     loaded = wmtp.load(tmp_path / "m")
     assert any(name.startswith("trunk.model.visual.") for name in loaded.model.state_dict())
     documents = torch.tensor([[0] * 4 + [1] * 5] * 2)

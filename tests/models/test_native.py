@@ -1,12 +1,22 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers.models.deepseek_v32.modeling_deepseek_v32 import (
+    DeepseekV32DecoderLayer,
+    DeepseekV32RMSNorm,
+    DeepseekV32RotaryEmbedding,
+)
 from transformers.models.ernie4_5_moe.modeling_ernie4_5_moe import (
     Ernie4_5_MoeDecoderLayer,
     Ernie4_5_MoeRMSNorm,
     Ernie4_5_MoeRotaryEmbedding,
 )
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeDecoderLayer, Glm4MoeRMSNorm, Glm4MoeRotaryEmbedding
+from transformers.models.glm_moe_dsa.modeling_glm_moe_dsa import (
+    GlmMoeDsaDecoderLayer,
+    GlmMoeDsaRMSNorm,
+    GlmMoeDsaRotaryEmbedding,
+)
 
 from native_models import FAMILIES, declared, native, oracle
 from tiny_models import tokens
@@ -15,7 +25,9 @@ from wmtp.models.native import NativeMTPForCausalLM
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 # transformers' ERNIE and DeepSeek make the module's block of experts, whatever the trunk's layers are.
-with_oracle = pytest.mark.parametrize("family", ["qwen3_5", "mellum", "inkling", "mimo", "qwen3_5_moe", "qwen3_next"])
+with_oracle = pytest.mark.parametrize(
+    "family", ["qwen3_5", "mellum", "inkling", "mimo", "qwen3_5_moe", "qwen3_next", "exaone_moe", "exaone4_5"]
+)
 
 
 def expected_logits(model, ids):
@@ -48,17 +60,20 @@ def test_modules_are_bit_equal_to_those_of_transformers(family):
             assert torch.equal(logits[:, :, k - 1], expected)
 
 
-# ERNIE-4.5 and GLM-4-MoE have no module in transformers of this form: composed here of transformers' decoder layer and
-# norm, by what docs/native_heads.md says of the two families.
+# transformers has no module of this form, or none that it can call: composed here of its decoder layer and norm,
+# by what docs/native_heads.md says of the families.
 @pytest.mark.parametrize(
     ("family", "layer", "norm", "rotary"),
     [
         ("ernie", Ernie4_5_MoeDecoderLayer, Ernie4_5_MoeRMSNorm, Ernie4_5_MoeRotaryEmbedding),
         ("glm4_moe", Glm4MoeDecoderLayer, Glm4MoeRMSNorm, Glm4MoeRotaryEmbedding),
+        ("deepseek_v32", DeepseekV32DecoderLayer, DeepseekV32RMSNorm, DeepseekV32RotaryEmbedding),
+        ("glm_moe_dsa", GlmMoeDsaDecoderLayer, GlmMoeDsaRMSNorm, GlmMoeDsaRotaryEmbedding),
     ],
 )
 def test_modules_without_their_like_in_transformers_are_its_decoder_layer_between_norms(family, layer, norm, rotary):
-    model, ids = native(family), tokens(2, 12)
+    few = {"index_topk": 4}  # of 12 tokens before, where a family has an indexer that chooses among them
+    model, ids = native(family, config=few if family.endswith(("_v32", "_dsa")) else None), tokens(2, 12)
     trunk, held, config = model.trunk, model.heads["2"].state_dict(), model.trunk.config
     block = layer(config, 1).eval()
     block.load_state_dict({name.removeprefix("mtp_block."): v for name, v in held.items() if "mtp_block" in name})
@@ -78,7 +93,7 @@ def test_modules_without_their_like_in_transformers_are_its_decoder_layer_betwee
         around = {"position_embeddings": rotary(config)(hidden, positions), "attention_mask": mask}
         output = block(F.linear(both, held["eh_proj.weight"]), position_ids=positions, **around)
         output = output[0] if isinstance(output, tuple) else output
-        expected = trunk.lm_head(normed("post_norm", output) if family == "glm4_moe" else output)
+        expected = trunk.lm_head(output if family == "ernie" else normed("post_norm", output))
         torch.testing.assert_close(model(ids).logits[:, :, 1], expected, rtol=1e-4, atol=1e-4)
         assert float(expected.std()) > 0.1
 

@@ -3,12 +3,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.modeling_layers import MtpModel
 
 import wmtp
 from checkpoints import change_config, change_metadata, change_tensors
-from native_files import write_native
+from native_files import write_native, write_vision_language
 from native_models import DEEP_FAMILIES, EXPERT_FAMILIES, FAMILIES, oracle, told_of_modules
 from tiny_models import tiny_mtp, tokens
 from wmtp.authoring.init import init_metadata
@@ -45,6 +45,23 @@ def test_what_was_not_trained_comes_back_byte_for_byte_under_its_own_names(tmp_p
     assert_equal_bytes(raw(made), raw(tmp_path / "m"))
     assert (made / "config.json").read_bytes() == (tmp_path / "m" / "config.json").read_bytes()
     assert wmtp.load_metadata(made).mtp == wmtp.load_metadata(tmp_path / "m").mtp
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "exaone4_5"])
+def test_a_vision_language_checkpoint_comes_back_with_its_nesting_and_loses_heads_there(tmp_path, family):
+    model = write_vision_language(tmp_path / "m", family)
+    init_metadata(tmp_path / "m")
+    made, plain = (export(tmp_path / "m", tmp_path / str(drop), drop_heads=drop) for drop in (False, True))
+    assert_equal_bytes(raw(made), raw(tmp_path / "m"))
+    assert (made / "config.json").read_bytes() == (tmp_path / "m" / "config.json").read_bytes()
+    main = AutoModelForImageTextToText.from_pretrained(made)
+    told_of_modules(main.config.text_config, list(model.conventions.block_like))
+    expected, found = oracle(model).state_dict(), MtpModel.from_pretrained(main).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    before, after = (json.loads((each / "config.json").read_text()) for each in (made, plain))
+    (count,) = [key for key in before["text_config"] if key in ("mtp_num_hidden_layers", "num_nextn_predict_layers")]
+    assert (before["text_config"][count], after["text_config"][count]) == (1, 0)
+    assert raw(plain).keys() == {name for name in raw(made) if not name.startswith("mtp.")}
 
 
 def test_what_was_trained_is_written_under_the_source_s_names_in_the_dtype_asked_for(tmp_path):
@@ -86,14 +103,18 @@ def test_heads_are_dropped_with_their_declaration(tmp_path, family):
 _DEEP = [pytest.param(family, marks=pytest.mark.slow) for family in DEEP_FAMILIES]
 
 
-# The classes of Qwen do not say that they have modules; told so, transformers finds these too.
-@pytest.mark.parametrize("family", ["mellum", "inkling", *_DEEP, "qwen3_5", "qwen3_5_moe", "qwen3_next"])
+# Some classes do not say that they have modules; told so, transformers finds these too.
+_TOLD = ["qwen3_5", "qwen3_5_moe", "qwen3_next", "exaone_moe"]
+_DEEP_TOLD = ["deepseek_v32_61", "glm_moe_dsa_78"]
+
+
+@pytest.mark.parametrize("family", ["mellum", "inkling", *_DEEP, *_TOLD])
 def test_transformers_reads_the_modules_of_an_export_as_the_same(tmp_path, family):
     model = write_native(tmp_path / "m", family)
     init_metadata(tmp_path / "m")
     made = export(tmp_path / "m", tmp_path / "made")
     main = AutoModelForCausalLM.from_pretrained(made)
-    if family.startswith("qwen"):
+    if family in (*_TOLD, *_DEEP_TOLD):
         assert not hasattr(main.config, "num_mtp_layers")
         told_of_modules(main.config, list(model.conventions.block_like))
     expected, found = oracle(model).state_dict(), MtpModel.from_pretrained(main).state_dict()
@@ -171,12 +192,24 @@ def test_a_base_model_whose_configuration_counts_modules_that_are_gone_is_refuse
         wmtp.load_model(made)
 
 
-def test_a_count_that_is_not_the_declared_one_is_refused(tmp_path):
-    write_native(tmp_path / "m", "mellum")
+@pytest.mark.parametrize(
+    ("family", "field", "changed"),
+    [
+        ("mellum", "num_nextn_predict_layers", {"num_nextn_predict_layers": 3}),
+        ("qwen3_5", "mtp_num_hidden_layers", {"mtp_num_hidden_layers": 3}),
+        ("qwen3_5", "text_config.mtp_num_hidden_layers", {"text_config": {"mtp_num_hidden_layers": 3}}),
+        ("inkling", "num_mtp_layers", {"num_mtp_layers": 3}),
+        ("inkling", "mtp_config.num_nextn_predict_layers", {"mtp_config": {"num_nextn_predict_layers": 3}}),
+    ],
+)
+def test_a_count_that_is_not_the_declared_one_is_refused(tmp_path, family, field, changed):
+    model = write_native(tmp_path / "m", family)
     init_metadata(tmp_path / "m")
-    change_config(tmp_path / "m", num_nextn_predict_layers=2)
-    with pytest.raises(CheckpointError, match=r"layers is 2, but .*block_like.* declares 1 native module\n"):
+    change_config(tmp_path / "m", **changed)
+    with pytest.raises(CheckpointError) as caught:
         wmtp.load_model(tmp_path / "m")
+    said = f"{field} is 3, but mtp.conventions.block_like in metadata.json declares {len(model.heads)} native module"
+    assert said in str(caught.value)
 
 
 def test_one_module_of_two_that_is_absent_is_named(tmp_path):

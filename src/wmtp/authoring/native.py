@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from wmtp.authoring.native_families import DRAFTING, Drafting, conventions_of
+from wmtp.authoring.native_families import DRAFTING, UNDRAFTED, Drafting, conventions_of
 from wmtp.checkpoint.families import family_of
-from wmtp.checkpoint.native_heads import native_names
+from wmtp.checkpoint.native_heads import declared_counts, native_names
 from wmtp.checkpoint.tensors import TensorInfo
-from wmtp.untrusted import plain
+from wmtp.untrusted import plain, show
 
 CLASS_NAME = "NativeMTPForCausalLM"
 _TRUNK = (r"^(model|lm_head)\.", r"trunk.\1.")
@@ -43,11 +43,12 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
     """
     found = native_names(config, [tensor.name for tensor in tensors])
     if not found:
+        notes.extend(_lost(config))
         return None
     family, depth = family_of(config), _text(config).get("num_hidden_layers")
     drafting = DRAFTING.get(family.name) if family else None
     if family is None or drafting is None or type(depth) is not int:
-        notes.append(f"mtp: tensors of native heads are there ({_some(found)}), of no family that is known here")
+        notes.append(_not_drafted(found, family.name if family else None))
         return None
     transforms, modules = _transforms(drafting, depth, [tensor.name for tensor in tensors])
     renamed = {_renamed(transforms, tensor.name): tensor for tensor in tensors}
@@ -57,15 +58,51 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
         notes.append(f"mtp: tensors of native heads are there, but {what}; declare them by hand")
         return None
     like = [_like(drafting, config, renamed, i) for i in range(modules)]
-    notes.append(
-        f"mtp.conventions: how the modules compute, by what is known of {family.name} models. None of it stands in the"
-        " files, so that no check finds a wrong one: the heads would load, and predict badly. 'wmtp selftest --model'"
-        " compares with transformers' own modules where it has them; docs/native_heads.md explains each field"
-    )
+    if None in like:
+        notes.append(_without_like(found, _attention(drafting, config, like.index(None))))
+        return None
+    notes.append(_assumed(family.name))
     conventions = {**conventions_of(family, drafting), "block_like": like}
     if drafting.trunk_type is not None and config.get("model_type") not in CONFIG_MAPPING:
         conventions["trunk_type"] = drafting.trunk_type
     return NativeDraft(transforms, _declaration(conventions, config, renamed))
+
+
+def _without_like(found: Sequence[str], attention: str | None) -> str:
+    return (
+        f"mtp: tensors of native heads are there ({_some(found)}), and no layer of the trunk with such tensors has"
+        f" their {plain(str(attention))}; declare them by hand"
+    )
+
+
+def _assumed(family: str) -> str:
+    return (
+        f"mtp.conventions: how the modules compute, by what is known of {family} models. None of it stands in the"
+        " files, so that no check finds a wrong one: the heads would load, and predict badly. 'wmtp selftest --model'"
+        " compares with transformers' own modules where it has them; docs/native_heads.md explains each field"
+    )
+
+
+def _lost(config: dict[str, Any]) -> Iterator[str]:
+    counted = {field: count for field, count in declared_counts(config).items() if count != 0}
+    if counted:
+        field, count = next(iter(counted.items()))
+        yield (
+            f"mtp: config.json says {field}: {show(count)}, and the files hold no tensor of a native module: they were"
+            " lost, as when a library that does not know them saves a model. To have them, take the release that still"
+            " has them; without, set it to 0, or servers look for them"
+        )
+
+
+def _not_drafted(found: Sequence[str], family: str | None) -> str:
+    why = UNDRAFTED.get(family or "")
+    if why is None:
+        return f"mtp: tensors of native heads are there ({_some(found)}), of no family that is known here"
+    return (
+        f"mtp: none; {len(found)} tensors of native heads are there ({_some(found)}), of {family}, and no declaration"
+        f" describes its modules: {why}. They are neither loaded nor written; to draft with them, serve the release"
+        " itself (docs/native_heads.md)"
+    )
 
 
 def _declaration(conventions: dict[str, Any], config: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -113,20 +150,23 @@ def _renamed(transforms: dict[str, str], name: str) -> str:
     return name
 
 
-def _like(drafting: Drafting, config: dict[str, Any], renamed: dict[str, TensorInfo], i: int) -> int:
-    """Return the last layer of the trunk whose tensors, and attention where that is known, are those of a block."""
+def _like(drafting: Drafting, config: dict[str, Any], renamed: dict[str, TensorInfo], i: int) -> int | None:
+    """Return the last layer of the trunk whose tensors, and attention where that is known, are those of a block.
+
+    Where no layer has its tensors, loading finds out; another kind of attention would never show, so it gives None.
+    """
     start = f"heads.{i + 2}.mtp_block."
     block = {name.removeprefix(start): tensor.shape for name, tensor in renamed.items() if name.startswith(start)}
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     for name, tensor in renamed.items():
         if found := _TRUNK_LAYER.fullmatch(name):
             layers.setdefault(int(found[1]), {})[found[2]] = tensor.shape
-    fitting = [number for number, layer in sorted(layers.items()) if layer == block]
+    fitting = [number for number, layer in sorted(layers.items()) if layer == block] or sorted(layers) or [0]
     kinds = _text(config).get("layer_types")
     wanted = _attention(drafting, config, i)
     if isinstance(kinds, list) and wanted is not None:
-        fitting = [number for number in fitting if number < len(kinds) and kinds[number] == wanted] or fitting
-    return (fitting or [max(layers, default=0)])[-1]
+        fitting = [number for number in fitting if number < len(kinds) and kinds[number] == wanted]
+    return fitting[-1] if fitting else None
 
 
 def _attention(drafting: Drafting, config: dict[str, Any], i: int) -> str | None:

@@ -90,7 +90,27 @@ DRAFTING: Mapping[str, Drafting] = {
     "mimo": Drafting(_MIMO, trunk_type="qwen2"),
     "ernie4_5_moe": Drafting(_ERNIE, final_norm="none"),
     "deepseek_v3": Drafting(_DEEPSEEK),
+    "deepseek_v32": Drafting(_DEEPSEEK),
     "glm4_moe": Drafting(_DEEPSEEK, recycled="before_norm"),
+    "glm_moe_dsa": Drafting(_DEEPSEEK),
+    "exaone_moe": Drafting(_WITH_FC, attention="sliding_attention", max_modules=1),
+    "exaone4_5": Drafting(_WITH_FC, attention="sliding_attention", trunk_type="exaone4", max_modules=1),
+}
+
+# Families whose modules no declaration describes, and what stands against it.
+UNDRAFTED: Mapping[str, str] = {
+    "mimo_v2_flash": (
+        "a module's layer has sliding attention and a dense MLP, as no layer of the trunk has, and servers do not agree"
+        " on the hidden state that it reads"
+    ),
+    "nemotron_h": "a module is spread over several layers, each an attention or an MLP alone",
+    "step3p5": (
+        "transformers has no causal LM of this trunk, and servers and transformers do not agree on the hidden state"
+        " that a module reads"
+    ),
+    "longcat_flash": (
+        "a module's layer has one attention and one dense MLP, where a layer of the trunk has two of each and experts"
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from wmtp import __version__
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.checkpoint.native_heads import with_count
+from wmtp.checkpoint.native_heads import native_names, with_count
 from wmtp.errors import CheckpointError
 from wmtp.loaders.base import LoadResult
 from wmtp.loaders.standardized import plan_load
@@ -20,6 +20,7 @@ from wmtp.publishing.exports.targets import Writer
 from wmtp.publishing.native import has_source_layout, source_tensors, write_config, write_native_directory
 from wmtp.publishing.parent import copied_files, parent_record
 from wmtp.publishing.write import write_model_directory
+from wmtp.untrusted import plain
 
 _TRUNK = "trunk."
 
@@ -73,7 +74,8 @@ def prepare_without_heads(loaded: LoadResult) -> Writer:
 def _check(loaded: LoadResult) -> NativeMTPForCausalLM:
     if not isinstance(loaded.model, NativeMTPForCausalLM):
         raise CheckpointError(
-            f"{loaded.checkpoint.where}: loads as {type(loaded.model).__name__}, which has no native heads",
+            f"{loaded.checkpoint.where}: loads as {type(loaded.model).__name__}, which has no native heads"
+            f"{_unused(loaded)}",
             hint="--to native is for models of the class NativeMTPForCausalLM; heads of other types: --to vllm-medusa",
         )
     if not has_source_layout(loaded.plan):
@@ -83,6 +85,11 @@ def _check(loaded: LoadResult) -> NativeMTPForCausalLM:
             hint="export the checkpoint that these weights came from, in the layout of its family",
         )
     return loaded.model
+
+
+def _unused(loaded: LoadResult) -> str:
+    names = native_names(loaded.checkpoint.config, loaded.plan.left_unused)
+    return f"; {len(names)} tensors of such are in its files and not declared ({plain(names[0])})" if names else ""
 
 
 def _changes(loaded: LoadResult) -> dict[str, Any]:
