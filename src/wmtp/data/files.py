@@ -132,13 +132,25 @@ def find_files(
 def _matches(pattern: str, faults: FaultList, field: str) -> list[Path]:
     literal = Path(_QUOTED.sub(r"\1", pattern))
     if found := next((path for path in (Path(pattern), literal) if os.path.lexists(path)), None):
-        return [found]
+        return [found] if _is_there(found, faults) else []
     begun = _begun_as_it_stands(pattern)
     matches = [Path(match) for match in sorted(glob.glob(begun, recursive=True))]  # noqa: PTH207  Path.glob takes no absolute one
     with faults.collected():
         if not matches:
             raise DataError(f"{field}.files: {show(str(literal))} matches no file", hint=_nearest(literal))
-    return matches
+    return [match for match in matches if _is_there(match, faults)]
+
+
+def _is_there(path: Path, faults: FaultList) -> bool:
+    with faults.collected():
+        if path.is_symlink() and not path.exists():
+            target = show(str(path.readlink()))
+            raise DataError(
+                f"{path}: a dangling symbolic link: {target}, to which it points, is not there",
+                hint="put the file there, or leave it out",
+            )
+        return True
+    return False
 
 
 def _begun_as_it_stands(pattern: str) -> str:
