@@ -126,7 +126,8 @@ def _strange(name: str, made: Made) -> str:
 
 def _advice(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Contradiction], suggested: Fields | None) -> str:
     if suggested is not None:
-        return f'if this class is meant, set in metadata.json, in loading_strategy: "state_dict_mapping": {json.dumps(suggested)}'
+        line = f'"state_dict_mapping": {json.dumps(suggested)}'
+        return f"if this class is meant, set in metadata.json, in loading_strategy: {line}"
     if faults.strange:
         return "mend the names in state_dict_mapping.tensors of metadata.json: each is that of a parameter of the class"
     kinds = told_apart((t.name for t in faults.unexpected), {t.name for t in checkpoint.tensors})
