@@ -142,15 +142,15 @@ def _matches(pattern: str, faults: FaultList, field: str) -> list[Path]:
 
 
 def _is_there(path: Path, faults: FaultList) -> bool:
+    is_there = path.exists() or not path.is_symlink()
     with faults.collected():
-        if path.is_symlink() and not path.exists():
+        if not is_there:
             target = show(str(path.readlink()))
             raise DataError(
                 f"{path}: a dangling symbolic link: {target}, to which it points, is not there",
                 hint="put the file there, or leave it out",
             )
-        return True
-    return False
+    return is_there
 
 
 def _begun_as_it_stands(pattern: str) -> str:
