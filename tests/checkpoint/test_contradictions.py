@@ -1,6 +1,6 @@
 import pytest
 
-from wmtp.checkpoint.contradictions import impossible_values, other_sizes, shape_contradictions
+from wmtp.checkpoint.contradictions import impossible_values, other_sizes, shape_contradictions, without_coincidences
 from wmtp.checkpoint.tensors import TensorInfo
 
 
@@ -40,6 +40,14 @@ def blamed(config, name, found, wanted):
 def test_the_key_that_gave_a_parameter_its_shape_is_named_with_both_numbers(config, name, found, wanted, said):
     (only,) = blamed(config, name, found, wanted)
     assert only.startswith(said)
+
+
+def test_a_key_that_is_not_there_is_blamed_for_what_the_class_then_takes():
+    score = tensor("score.weight", 1, 8)
+    found = shape_contradictions({"vocab_size": 8}, score, (2, 8))
+    ((kept,),) = without_coincidences([found], {"vocab_size": 8}, [score])
+    assert str(kept) == "config.json has no num_labels or id2label, and the class then takes 2, not 1"
+    assert kept.advice == 'write "num_labels": 1 in config.json'
 
 
 def test_no_key_is_blamed_for_other_dimensions_or_another_rank():

@@ -78,7 +78,9 @@ def test_a_tensor_in_two_shards_or_in_none_of_the_index_is_refused(tmp_path):
     assert unnamed == "'extra' is not in the index, found in 'a.safetensors'"
     first, second = (f"'{shard}.safetensors' ({place(tmp_path / f'{shard}.safetensors')})" for shard in "ab")
     assert twice == f"'x' is in two shards: {first}, as the index says, and {second}"
-    assert f"'wmtp convert {tmp_path} NEW' writes only the tensors" in index_refusal(tmp_path).hint
+    hint = index_refusal(tmp_path).hint
+    assert f"'wmtp convert {tmp_path} NEW' writes only the tensors" in hint
+    assert hint.endswith('and does not is added to its weight_map, as in "extra": "a.safetensors"')
 
 
 def test_what_conversion_cannot_mend_is_not_said_to_be_mended_by_it(tmp_path):

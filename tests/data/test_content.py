@@ -60,10 +60,10 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
     ("name", "problem", "hint"),
     [
         ("a.csv", "a table in text", "pandas.read_csv('a.csv').to_json('a.jsonl', orient='records', lines=True)"),
-        ("a.TSV", "a table in text", "write it as JSONL"),
+        ("a.TSV", "a table in text", "pandas.read_csv('a.TSV', sep='\\t').to_json('a.jsonl'"),
         ("a.csv.gz", "a table in text", "pandas.read_csv('a.csv.gz').to_json('a.csv.jsonl'"),
         ("a.orc", "a table in binary form", "pandas.read_orc('a.orc')"),
-        ("a.xlsx", "a spreadsheet", "write it as JSONL"),
+        ("a.xlsx", "a spreadsheet", "write it as JSONL, one object a line; with pandas: pandas.read_excel('a.xlsx')"),
         ("a.zip", "packed", "unpack it"),
         ("a.tar.gz", "packed", "unpack it"),
         ("a.jsonl.xz", "packed", "unpack it"),
@@ -83,10 +83,17 @@ def test_other_kinds_under_the_name_of_data_are_told_by_their_first_bytes(tmp_pa
     (tmp_path / "parquet.json").write_bytes(b"PAR1\x15\x04\x15\0PAR1")
     (tmp_path / "bzip2.txt").write_bytes(bz2.compress(LINES))
     (tmp_path / "pickle.jsonl").write_bytes(pickle.dumps({"text": "a"}, protocol=4))
-    expected = {"zip.jsonl": "a zip archive", "parquet.json": "Parquet", "bzip2.txt": "packed by bzip2"}
-    for name, kind in expected.items():
-        with pytest.raises(DataError, match=rf"{name}: not readable as UTF-8 text: by its first bytes it is {kind}"):
+    expected = {
+        "zip.jsonl": ("a zip archive", "unpack it, and name what was in it"),
+        "parquet.json": ("Parquet", "name it *.parquet: its columns are read then"),
+        "bzip2.txt": ("packed by bzip2", "unpack it, and name what was in it"),
+    }
+    for name, (kind, hint) in expected.items():
+        with pytest.raises(
+            DataError, match=rf"{name}: not readable as UTF-8 text: by its first bytes it is {kind}"
+        ) as e:
             texts(tmp_path / name)
+        assert e.value.hint == hint
     with pytest.raises(DataError, match=r"pickle\.jsonl: not readable as UTF-8 text: it has NUL characters"):
         texts(tmp_path / "pickle.jsonl")
 

@@ -87,6 +87,14 @@ def test_a_package_json_among_sources_names_the_way_to_learn_it_raw(tmp_path):
     assert len(read(tmp_path, format="raw_text")) == 2
 
 
+def test_records_in_a_list_of_one_object_are_pointed_at(tmp_path):
+    path = write_lines(tmp_path / "all.json", {"version": 1, "splits": [], "data": [{"text": "a"}]})
+    with pytest.raises(DataError, match=r"all\.json:1: the key 'text' is missing") as caught:
+        read(path)
+    told = "its list 'data' holds the records: write that list alone into the file, or one record a line"
+    assert caught.value.hint == told
+
+
 def test_jsonl_beside_text_files_is_read_by_its_text_key(tmp_path):
     write_lines(tmp_path / "a.jsonl", {"content": "one\u2028line"})
     (tmp_path / "b.txt").write_text("two")

@@ -35,6 +35,7 @@ def test_what_is_left_out_of_a_directory_is_counted_and_named_by_its_kind(tmp_pa
     (tmp_path / "latin.py").write_bytes("é".encode("latin-1"))
     (tmp_path / "zeros.py").write_bytes(b"a\0b")
     (tmp_path / "good.py").write_text("x")
+    (tmp_path / "lost.py").symlink_to("gone.py")
     assert texts(tmp_path) == ["x"]
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert line.startswith("data.train: left out of directories: 4 *.png ('a.png', 'b.png', 'c.PNG', ...); 2 that are")
@@ -42,6 +43,7 @@ def test_what_is_left_out_of_a_directory_is_counted_and_named_by_its_kind(tmp_pa
     assert "1 *.csv ('e.csv')" in line
     assert "1 without a suffix ('Makefile')" in line
     assert "1 hidden ('x.txt')" in line
+    assert "1 that are dangling links ('lost.py')" in line
 
 
 def test_a_directory_without_anything_that_is_read_says_what_it_holds(tmp_path):
@@ -96,6 +98,15 @@ def test_a_directory_with_brackets_in_its_name_is_that_directory(tmp_path):
     assert texts(tmp_path / "set[[]1]" / "*.txt") == ["this"]
 
 
+def test_a_pattern_is_one_only_behind_the_directories_that_exist_under_the_very_name(tmp_path):
+    for name in ("set [1]", "set 1"):
+        (tmp_path / name / "in?").mkdir(parents=True)
+        (tmp_path / name / "in?" / "a.txt").write_text(name)
+    for pattern in ("set [1]/*/a.txt", "set [1]/in?/a.*", "set [1]/**/*.txt", "set [[]1]/in[?]/?.txt", "set [1]/in*/"):
+        assert texts(f"{tmp_path}/{pattern}") == ["set [1]"]
+    assert texts(f"{tmp_path}/set[ ][12]/in?/a.txt") == ["set 1"]
+
+
 def test_a_name_that_does_not_exist_is_a_pattern(tmp_path):
     for name in ("a1.txt", "a2.txt", "b1.txt"):
         (tmp_path / name).write_text(name)
@@ -110,6 +121,14 @@ def test_a_pattern_without_a_match_says_what_is_there(tmp_path):
     assert caught.value.hint == f"{tmp_path} holds: 'train.jsonl' (did you mean 'train.jsonl'?)"
 
 
+def test_what_is_meant_is_sought_where_the_path_goes_wrong(tmp_path):
+    (tmp_path / "data [run 1]").mkdir()
+    (tmp_path / "train.jsonl").write_text("{}")
+    with pytest.raises(DataError, match="matches no file") as caught:
+        read(tmp_path / "data [run 2]" / "train.jsonl")
+    assert caught.value.hint.endswith("(did you mean 'data [run 1]'?)")
+
+
 def test_a_name_that_no_file_can_have_matches_nothing(tmp_path):
     for name in ("x" * 5000, "a/" * 3000, "nul\0"):
         with pytest.raises(DataError, match="matches no file"):
@@ -117,9 +136,12 @@ def test_a_name_that_no_file_can_have_matches_nothing(tmp_path):
 
 
 def test_a_link_to_nothing_is_named(tmp_path):
-    (tmp_path / "a.txt").symlink_to(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"a\.txt: cannot be read: No such file"):
-        read(tmp_path / "a.txt")
+    (tmp_path / "a.txt").symlink_to("gone")
+    for pattern in ("a.txt", "*.txt"):
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / pattern)
+        said = f"{tmp_path}/a.txt: a dangling symbolic link: 'gone', to which it points, is not there"
+        assert (caught.value.problem, caught.value.hint) == (said, "put the file there, or leave it out")
 
 
 def test_every_pattern_without_a_match_is_told(tmp_path):

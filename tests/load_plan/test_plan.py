@@ -152,6 +152,17 @@ def test_globs_let_through_nothing_that_they_do_not_name(tmp_path):
     )
 
 
+def test_a_name_that_rules_have_changed_is_told_with_the_rules(tmp_path):
+    rules = {"remove_prefix": "m.", "key_transforms": {"b": "c"}}
+    error = refusal(tmp_path, {"m.a": F32, "m.b": F32, "w": F32}, [spec("m.a"), spec("w")], **rules)
+    unexpected = "unexpected: no parameter for {} in model.safetensors, which becomes {}, by remove_prefix 'm.'"
+    assert error.faults == (
+        "missing: no tensor for m.a in model.safetensors",
+        unexpected.format("m.a", "a"),
+        unexpected.format("m.b", "c") + ", key_transforms 'b'",
+    )
+
+
 def test_allowing_a_missing_tensor_does_not_let_a_wrong_shape_through(tmp_path):
     allowed = {"allow_missing": ["*"], "allow_unexpected": ["*"]}
     assert "wrong shape" in refusal(tmp_path, {"w": ("F32", [3])}, [spec("w")], **allowed).faults[0]
@@ -161,7 +172,7 @@ def test_the_refusal_prints_the_mapping_that_would_mend_it(tmp_path):
     tensors = {"model.a": F32, "model.h.0.w": F32, "lm_head": F32}
     error = refusal(tmp_path, tensors, [spec("a"), spec("h.0.w")])
     assert error.hint == (
-        'if this class is meant, set in metadata.json: "state_dict_mapping": '
+        'if this class is meant, set in metadata.json, in loading_strategy: "state_dict_mapping": '
         '{"remove_prefix": "model.", "allow_unexpected": ["lm_head"]}'
     )
     mended = json.loads(error.hint.partition('"state_dict_mapping": ')[2])

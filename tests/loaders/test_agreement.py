@@ -136,7 +136,7 @@ def test_what_the_metadata_lets_through_stands_in_the_receipt_and_covers_what_fr
 
 def hinted_mapping(error: PlanError) -> dict:
     """The lines that the refusal says to set, read as a person would copy them."""
-    _, found = error.hint.split("set in metadata.json: ")
+    _, found = error.hint.split("set in metadata.json, in loading_strategy: ")
     return json.loads(f"{{{found}}}")
 
 

@@ -280,7 +280,7 @@ def test_a_reward_that_is_not_finite_names_model_and_document_and_is_not_kept(zo
     tensors["score.weight"][:] = float("inf")
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(
-        DataError, match=r"rm: the reward that it gives to document \d+ of data.train, is (inf|-inf|nan)"
+        DataError, match=r"rm: the reward that it gives to document \d+ of data.train is (inf|-inf|nan)"
     ):
         rewards(zoo)
     assert not list((zoo / "scores").glob("reward-*"))

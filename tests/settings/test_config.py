@@ -137,6 +137,16 @@ def test_a_directory_and_a_file_that_is_not_utf_8_are_refused(tmp_path: Path) ->
         load_config(tmp_path / "c.yaml")
 
 
+def test_a_dangling_link_and_a_git_lfs_pointer_are_called_that(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.symlink_to("gone.yaml")
+    with pytest.raises(SettingsError, match=r"c\.yaml: a dangling symbolic link: 'gone\.yaml', to which it points"):
+        load_config(path)
+    write(tmp_path / "gone.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(SettingsError, match=r"c\.yaml: this is a Git LFS pointer, not the file itself"):
+        load_config(path)
+
+
 def test_overrides_take_yaml_values_and_the_last_one_wins(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", SMALL + "devices:\n")
     config = load_config(

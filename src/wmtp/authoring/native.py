@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING
 
 from wmtp.authoring.native_families import DRAFTING, UNDRAFTED, Drafting, conventions_of
 from wmtp.checkpoint.families import family_of
-from wmtp.checkpoint.native_heads import declared_counts, native_names
+from wmtp.checkpoint.native_heads import declared_counts, further_layers, native_names
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.untrusted import plain, show
 
@@ -41,7 +41,9 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
         tensors: What the headers declare.
         notes: Gets a sentence for what was guessed, or why nothing was.
     """
-    found = native_names(config, [tensor.name for tensor in tensors])
+    names = [tensor.name for tensor in tensors]
+    further = further_layers(config, names)
+    found = [name for name in native_names(config, names) if name not in further]
     if not found:
         notes.extend(_lost(config))
         return None
@@ -50,7 +52,7 @@ def draft_native(config: dict[str, Any], tensors: Sequence[TensorInfo], notes: l
     if family is None or drafting is None or type(depth) is not int:
         notes.append(_not_drafted(found, family.name if family else None))
         return None
-    transforms, modules = _transforms(drafting, depth, [tensor.name for tensor in tensors])
+    transforms, modules = _transforms(drafting, depth, names)
     renamed = {_renamed(transforms, tensor.name): tensor for tensor in tensors}
     stray = [tensor.name for name, tensor in renamed.items() if not name.startswith(("trunk.", "heads.", "shared_"))]
     if not modules or stray:

@@ -141,7 +141,8 @@ def without_coincidences(
     def is_likely(each: Contradiction) -> bool:
         proven = held.get(each.key.rpartition(".")[2])
         is_only_one = len(wanted[each.key]) == 1 and each.key not in _HEAD_SIZES
-        return each.said != proven and (is_only_one or each.found == proven)
+        is_proven_right = each.said is not None and each.said == proven
+        return not is_proven_right and (is_only_one or each.found == proven)
 
     return [[each for each in some if is_likely(each)] for some in found]
 

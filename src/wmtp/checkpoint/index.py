@@ -85,16 +85,13 @@ def check_index(store: Store, index: ShardIndex, tensors: Sequence[TensorInfo]) 
     """Raise FormatError, with every fault, unless each tensor is where the index says and nowhere else."""
     places = {tensor.name: tensor for tensor in tensors if index.weight_map.get(tensor.name) == tensor.file}
     extra = [_extra(tensor, places[tensor.name]) for tensor in tensors if _is_extra(tensor, places)]
-    unnamed = [
-        f"{show(tensor.name)} is not in the index, found in {show(tensor.file)}"
-        for tensor in tensors
-        if tensor.name not in index.weight_map
-    ]
+    unnamed = [tensor for tensor in tensors if tensor.name not in index.weight_map]
+    unlisted = [f"{show(tensor.name)} is not in the index, found in {show(tensor.file)}" for tensor in unnamed]
     absent = _absent(index, tensors, places)
-    if faults := [*unnamed, *extra, *absent]:
+    if faults := [*unlisted, *extra, *absent]:
         raise FormatError(
             f"{store.uri / INDEX_FILE}: {len(faults)} tensors are not where the index says",
-            hint=_OTHER_VERSION if absent else f"{_OTHER_VERSION}; or {_repair(store)}",
+            hint=_OTHER_VERSION if absent else f"{_OTHER_VERSION}; or {_repair(store, unnamed)}",
             faults=first_few(faults),
         )
 
@@ -127,5 +124,9 @@ def _absent(index: ShardIndex, tensors: Iterable[TensorInfo], places: Mapping[st
     ]
 
 
-def _repair(store: Store) -> str:
-    return f"'wmtp convert {store.uri} NEW' writes only the tensors that the index names, and where it names them"
+def _repair(store: Store, unnamed: Sequence[TensorInfo]) -> str:
+    repair = f"'wmtp convert {store.uri} NEW' writes only the tensors that the index names, and where it names them"
+    if not unnamed:
+        return repair
+    line = f'"{plain(unnamed[0].name)}": "{plain(unnamed[0].file)}"'
+    return f"{repair}; what it should name and does not is added to its weight_map, as in {line}"

@@ -43,6 +43,21 @@ def native_names(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     return [name for name in names if _is_native(name, depths)]
 
 
+def further_layers(config: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """Return the tensors of layers behind the trunk's last that have only what the trunk's own layers have.
+
+    These are layers of a deeper model, of which config.json counts too few, and no heads: a module has something more,
+    a projection or norms of what goes in. Where config.json counts native modules, nothing is said to be a layer.
+    """
+    depth = max(_depths(config), default=None)
+    if depth is None or any(declared_counts(config).values()):
+        return set()
+    layered = list(_in_layers(names))
+    own = {kind for _, number, kind in layered if number < depth}
+    heads = {number for _, number, kind in layered if number >= depth and kind not in own}
+    return {name for name, number, _ in layered if number >= depth and number not in heads}
+
+
 def counting_what_is_there(metadata: ModelMetadata, config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Return config.json as it is to be written: it counts no native modules where none are written."""
     is_known = metadata.loading_strategy.custom_module_file is None and (
@@ -97,6 +112,13 @@ def _depths(config: Mapping[str, Any]) -> Iterator[int]:
     for place in (config, nested if isinstance(nested, dict) else {}):
         if type(depth := place.get("num_hidden_layers")) is int:
             yield depth
+
+
+def _in_layers(names: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield names of tensors in layers, with the layer's number, and what the name is without it."""
+    for name in names:
+        if found := _LAYER.match(name):
+            yield name, int(found[1]), name[: found.start(1)] + name[found.end(1) :]
 
 
 def _is_native(name: str, depths: set[int]) -> bool:

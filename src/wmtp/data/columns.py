@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wmtp.data.records import Unusable
@@ -29,10 +29,7 @@ def read_text(entry: Mapping[str, Any], key: str, where: str, hint: str, *, may_
         DataError: If the key is missing, or its value is no text that can be learned.
     """
     if key not in entry:
-        raise DataError(
-            f"{where}: the key {show(key)} is missing; keys found: {_keys(entry)}",
-            hint=f"{hint}{did_you_mean(key, entry)}",
-        )
+        raise _missing(entry, key, where, hint)
     value = _usable(entry[key], key, where)
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         raise DataError(f"{where}: {show(key)} is {show(value)}, expected text", hint=_MEND)
@@ -87,10 +84,7 @@ def read_messages(
             assistant's.
     """
     if key not in entry:
-        raise DataError(
-            f"{where}: the key {show(key)} is missing; keys found: {_keys(entry)}",
-            hint=f"{hint}{did_you_mean(key, entry)}",
-        )
+        raise _missing(entry, key, where, hint)
     value = _usable(entry[key], key, where)
     if not isinstance(value, list) or not value:
         raise DataError(f"{where}: {show(key)} is {show(value)}, expected a list of turns", hint=_MEND)
@@ -102,6 +96,19 @@ def read_messages(
             hint=f"leave the chat out, or call the role {ASSISTANT!r} whose turns are to be learned",
         )
     return turns
+
+
+def _missing(entry: Mapping[str, Any], key: str, where: str, hint: str) -> DataError:
+    lists = (name for name, value in entry.items() if isinstance(value, list) and _holds(value[:1], key))
+    hint = f"{hint}{did_you_mean(key, entry)}"
+    if name := next(lists, None):
+        # As exports of whole data sets are often written: {"data": [...]}.
+        hint = f"its list {show(name)} holds the records: write that list alone into the file, or one record a line"
+    return DataError(f"{where}: the key {show(key)} is missing; keys found: {_keys(entry)}", hint=hint)
+
+
+def _holds(values: Sequence[Any], key: str) -> bool:
+    return any(isinstance(value, dict) and key in value for value in values)
 
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:

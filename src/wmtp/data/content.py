@@ -29,11 +29,19 @@ _TABLES = {
     **dict.fromkeys((".xls", ".xlsx", ".ods"), "a spreadsheet"),
     **dict.fromkeys((".orc", ".avro"), "a table in binary form"),
 }
-_PACKED = frozenset({".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z", ".rar"})
-_FIRST_BYTES = {
-    b"PAR1": "Parquet", b"ARROW1": "Arrow", b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2",
-    b"\xfd7zXZ": "packed by xz",
+_READERS = {
+    ".csv": "read_csv({})", ".tsv": "read_csv({}, sep='\\t')", ".orc": "read_orc({})",
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "read_excel({})"),
 }  # fmt: skip
+_PACKED = frozenset({".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z", ".rar"})
+_UNPACK = "unpack it, and name what was in it"
+_FIRST_BYTES = {
+    b"PAR1": ("Parquet", "name it *.parquet: its columns are read then"),
+    b"ARROW1": ("Arrow", "name it *.arrow: its columns are read then"),
+    b"PK\x03\x04": ("a zip archive", _UNPACK),
+    b"BZh": ("packed by bzip2", _UNPACK),
+    b"\xfd7zXZ": ("packed by xz", _UNPACK),
+}
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BYTES_TO_KNOW = 4096
 _ZSTD_FACTOR = 4  # of text, about
@@ -80,18 +88,19 @@ class Content:
         """Raise DataError if the first bytes show that this is no text, or not the file itself."""
         refuse_pointer(self.data, where=self.where, error=DataError)
         head = self.data[:_BYTES_TO_KNOW]
-        found = next((kind for first, kind in _FIRST_BYTES.items() if head.startswith(first)), None)
-        if b"\0" in head or (found and not _is_utf8(head)):
-            raise NotTextError(self.where, f"by its first bytes it is {found}" if found else "it has NUL characters")
+        found = next((found for first, found in _FIRST_BYTES.items() if head.startswith(first)), None)
+        if found and (b"\0" in head or not _is_utf8(head)):
+            kind, hint = found
+            raise NotTextError(self.where, f"by its first bytes it is {kind}", hint)
+        if b"\0" in head:
+            raise NotTextError(self.where, "it has NUL characters")
 
 
 class NotTextError(DataError):
     """A file whose bytes are no text."""
 
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(
-            f"{where}: not readable as UTF-8 text: {reason}", hint="convert the file to UTF-8, or leave it out"
-        )
+    def __init__(self, where: str, reason: str, hint: str = "convert the file to UTF-8, or leave it out") -> None:
+        super().__init__(f"{where}: not readable as UTF-8 text: {reason}", hint=hint)
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str, tuple[str, ...]]]:
         return DataError, (self.problem, self.hint, self.faults)
@@ -115,7 +124,7 @@ def refuse_other_kinds(path: Path, *, raw: bool) -> None:
     if suffix in _PACKED:
         raise DataError(
             f"{path}: packed, and of packed files only single ones by gzip or zstd are read",
-            hint="unpack it, and name what was in it",
+            hint=_UNPACK,
         )
 
 
@@ -213,11 +222,8 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def _as_jsonl(path: Path, suffix: str) -> str:
-    reader = {".csv": "read_csv", ".orc": "read_orc"}
     how = ""
-    if suffix in reader:
-        command = (
-            f"pandas.{reader[suffix]}({path.name!r}).to_json({path.stem + '.jsonl'!r}, orient='records', lines=True)"
-        )
-        how = f"; with pandas: {command}"
+    if suffix in _READERS:
+        read = _READERS[suffix].format(repr(path.name))
+        how = f"; with pandas: pandas.{read}.to_json({path.stem + '.jsonl'!r}, orient='records', lines=True)"
     return f"write it as JSONL, one object a line{how}"

@@ -132,18 +132,45 @@ def find_files(
 def _matches(pattern: str, faults: FaultList, field: str) -> list[Path]:
     literal = Path(_QUOTED.sub(r"\1", pattern))
     if found := next((path for path in (Path(pattern), literal) if os.path.lexists(path)), None):
-        return [found]
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  Path.glob takes no absolute one
+        return [found] if _is_there(found, faults) else []
+    begun = _begun_as_it_stands(pattern)
+    matches = [Path(match) for match in sorted(glob.glob(begun, recursive=True))]  # noqa: PTH207  Path.glob takes no absolute one
     with faults.collected():
         if not matches:
             raise DataError(f"{field}.files: {show(str(literal))} matches no file", hint=_nearest(literal))
-    return matches
+    return [match for match in matches if _is_there(match, faults)]
+
+
+def _is_there(path: Path, faults: FaultList) -> bool:
+    is_there = path.exists() or not path.is_symlink()
+    with faults.collected():
+        if not is_there:
+            target = show(str(path.readlink()))
+            raise DataError(
+                f"{path}: a dangling symbolic link: {target}, to which it points, is not there",
+                hint="put the file there, or leave it out",
+            )
+    return is_there
+
+
+def _begun_as_it_stands(pattern: str) -> str:
+    """Return a pattern of which the first directories are no patterns, as far as they exist under the very name."""
+    begin, parts = Path(), Path(pattern).parts
+    for count, part in enumerate(parts):
+        found = next((begin / name for name in (part, _QUOTED.sub(r"\1", part)) if os.path.lexists(begin / name)), None)
+        if found is None:
+            end = "/" if pattern.endswith("/") else ""  # by which a pattern asks for directories
+            return str(Path(glob.escape(str(begin)), *parts[count:])) + end
+        begin = found
+    return glob.escape(str(begin))
 
 
 def _files_below(directory: Path, suffixes: frozenset[str], left_out: LeftOut) -> Iterator[Path]:
     texts, others = list[Path](), list[tuple[str, Path]]()
     for path in sorted(directory.rglob("*")):
         if not path.is_file():
+            if path.is_symlink() and not path.exists():
+                left_out.add("that are dangling links", path)
             continue
         if any(part.startswith(".") for part in path.relative_to(directory).parts):
             left_out.add("hidden", path)
@@ -163,9 +190,9 @@ def _files_below(directory: Path, suffixes: frozenset[str], left_out: LeftOut) -
 
 def _nearest(path: Path) -> str:
     # The deepest directory that exists is where the mistake begins.
-    directory = path
+    directory, missing = path, path.name
     while not os.path.isdir(directory):  # noqa: PTH112  is_dir() raises where a name is too long
-        directory = directory.parent
+        directory, missing = directory.parent, directory.name
     inside = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
     listed = ", ".join(show_all(inside[:8])) or "nothing"
-    return f"{plain(str(directory))} holds: {listed}{did_you_mean(path.name, inside)}"
+    return f"{plain(str(directory))} holds: {listed}{did_you_mean(missing, inside)}"

@@ -110,17 +110,17 @@ def _name_faults(mapped: dict[str, MappedName]) -> list[str]:
     for original, target in mapped.items():
         if not target.name or len(target.name.encode()) > _MAX_NAME_BYTES:
             becomes = f"{show(original)} becomes a name that is empty or longer than {_MAX_NAME_BYTES} bytes"
-            faults.append(becomes + _by(target.rules))
+            faults.append(becomes + by_rules(target.rules))
         elif target.name in owners:
             other = owners[target.name]
             both = f"{show(other)} and {show(original)} both become {show(target.name)}"
-            faults.append(both + _by([*mapped[other].rules, *target.rules]))
+            faults.append(both + by_rules([*mapped[other].rules, *target.rules]))
         owners.setdefault(target.name, original)
     return faults
 
 
-def _by(rules: Iterable[str]) -> str:
-    """The rules that made a name what it is."""
+def by_rules(rules: Iterable[str]) -> str:
+    """Say which rules made a name what it is."""
     named = list(dict.fromkeys(rules))
     more = f" and {len(named) - _MAX_NAMED_RULES:,} more" if len(named) > _MAX_NAMED_RULES else ""
     return f", by {', '.join(named[:_MAX_NAMED_RULES])}{more}"

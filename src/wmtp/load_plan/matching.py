@@ -14,7 +14,7 @@ from wmtp.errors import PlanError
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.conversion.resolve import made_of
 from wmtp.load_plan.globs import split_by_globs
-from wmtp.load_plan.mapping import map_names
+from wmtp.load_plan.mapping import MappedName, map_names
 from wmtp.load_plan.plan import Assignment, LoadPlan, ParameterSpec
 from wmtp.load_plan.refusal import Faults, Misfit, plan_refusal
 from wmtp.load_plan.suggestion import suggest_mapping
@@ -103,7 +103,10 @@ def _match(
     left, unexpected, strange = _left_over(spare, filling, mapping, field=f"{field}.allow_unexpected")
     compared = (Misfit(a.source, owners[a.names[0]].shape, owners[a.names[0]].dtype) for a in assignments)
     unfit = [misfit for misfit in compared if misfit.is_one]
-    faults = Faults(absent, unexpected, unfit, strange)
+    wanted = {tensor.name for tensor in unexpected}
+    by_rules = {each.name: MappedName(name, rules) for name, (each, rules) in sources.items() if rules}
+    renamed = {name: mapped for name, mapped in by_rules.items() if name in wanted}
+    faults = Faults(absent, unexpected, unfit, strange, renamed)
     return _Match(tuple(assignments), tuple(kept), tuple(left), faults)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.checkpoint.contents import Checkpoint
@@ -20,6 +20,7 @@ from wmtp.checkpoint.tensors import FLOATING, TensorInfo
 from wmtp.errors import PlanError
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.leftovers import explained, told_apart
+from wmtp.load_plan.mapping import MappedName, by_rules
 from wmtp.load_plan.suggestion import Fields
 from wmtp.untrusted import MAX_SHOWN, first_few, plain
 
@@ -67,12 +68,14 @@ class Faults:
         unexpected: Tensors without a parameter.
         unfit: Tensors that are not like their parameter.
         strange: What rules make for parameters that the model does not have, by the name that it was to have.
+        renamed: What rules have made of the names of unexpected tensors.
     """
 
     missing: Sequence[str]
     unexpected: Sequence[TensorInfo]
     unfit: Sequence[Misfit]
     strange: Sequence[tuple[str, Made]] = ()
+    renamed: Mapping[str, MappedName] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.unfit or self.strange)
@@ -107,9 +110,14 @@ def _lines(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Sequence[Con
     return [
         *first_few([f"missing: no tensor for {plain(name)} in {looked_in}" for name in missing]),
         *first_few([_strange(name, made) for name, made in faults.strange]),
-        *first_few([f"unexpected: no parameter for {plain(t.name)} in {plain(t.file)}" for t in unexpected]),
+        *first_few([_unexpected(tensor, faults.renamed.get(tensor.name)) for tensor in unexpected]),
         *first_few(unfit),
     ]
+
+
+def _unexpected(tensor: TensorInfo, renamed: MappedName | None) -> str:
+    becomes = f", which becomes {plain(renamed.name)}{by_rules(renamed.rules)}" if renamed else ""
+    return f"unexpected: no parameter for {plain(tensor.name)} in {plain(tensor.file)}{becomes}"
 
 
 def _strange(name: str, made: Made) -> str:
@@ -118,7 +126,8 @@ def _strange(name: str, made: Made) -> str:
 
 def _advice(checkpoint: Checkpoint, faults: Faults, blamed: Sequence[Contradiction], suggested: Fields | None) -> str:
     if suggested is not None:
-        return f'if this class is meant, set in metadata.json: "state_dict_mapping": {json.dumps(suggested)}'
+        line = f'"state_dict_mapping": {json.dumps(suggested)}'
+        return f"if this class is meant, set in metadata.json, in loading_strategy: {line}"
     if faults.strange:
         return "mend the names in state_dict_mapping.tensors of metadata.json: each is that of a parameter of the class"
     kinds = told_apart((t.name for t in faults.unexpected), {t.name for t in checkpoint.tensors})

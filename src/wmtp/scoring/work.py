@@ -216,9 +216,9 @@ def _require_finite(figures: Float[Tensor, "..."], index: int, kind: Kind) -> No
         return
     flat = figures.flatten()
     place = int((~flat.isfinite()).nonzero()[0])
-    token = f", token {place + 1}" if kind.per_token else ""
+    token = f", token {place + 1}," if kind.per_token else ""
     raise DataError(
         f"{kind.scored.checkpoint.where}: the {kind.scored.score.what} that it gives to document {index + 1} of"
-        f" {kind.scored.name}{token}, is {float(flat[place])}",
+        f" {kind.scored.name}{token} is {float(flat[place])}",
         hint="check its weights with 'wmtp validate --deep', or let it compute in float32: devices.dtype",
     )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, ValidationInfo
 from wmtp.errors import SettingsError
 from wmtp.faults import Fault, model_faults
 from wmtp.settings.yaml_text import KeyPath, Origin, compose
-from wmtp.untrusted import first_few, plain, show
+from wmtp.untrusted import first_few, plain, refuse_pointer, show
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -167,11 +167,18 @@ def _read_text(path: Path) -> str:
     except IsADirectoryError as error:
         raise SettingsError(f"{path}: a directory, not a file", hint="name the YAML file in it") from error
     except OSError as error:
+        if path.is_symlink() and not path.exists():
+            target = show(str(path.readlink()))
+            raise SettingsError(
+                f"{path}: a dangling symbolic link: {target}, to which it points, is not there",
+                hint="put the file there, or name another",
+            ) from error
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         beside = f"; beside it are: {', '.join(near[:8])}" if near else ""
         raise SettingsError(f"{path}: {error.strerror or error}", hint=f"check the path{beside}") from error
     if len(data) > _MAX_BYTES:
         raise SettingsError(f"{path}: larger than {_MAX_BYTES:,} bytes", hint="check that this is the file you meant")
+    refuse_pointer(data, where=str(path), error=SettingsError)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -140,6 +140,7 @@ def with_experts_behind(directory):
     model_class = written(directory, "qwen3_moe", **QWEN_MOE)
     tensors = load_file(directory / "model.safetensors")
     behind = {n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n}
+    behind["model.layers.2.eh_proj.weight"] = torch.zeros(64, 128)
     rewritten(directory, lambda name, tensor: {name: tensor, **behind})
     return model_class, behind
 
@@ -154,6 +155,16 @@ def test_one_rule_for_all_layers_stays_where_it_fits_those_of_dropped_heads_too(
     assert any(f"({len(behind)} tensors) are prediction heads, which this class drops" in note for note in notes)
     assert_equal_to_transformers(tmp_path, model_class)
     assert sorted(wmtp.plan_load(tmp_path).left_unused) == sorted(behind)
+
+
+def test_a_layer_behind_the_last_that_is_like_the_others_is_not_left_unused(tmp_path):
+    written(tmp_path, "llama", num_hidden_layers=3)
+    rewritten(tmp_path, lambda name, tensor: {name: tensor}, num_hidden_layers=2)
+    mapping, notes = drafted(tmp_path)
+    assert mapping == {}
+    (note,) = [note for note in notes if "layers" in note]
+    assert note.startswith("state_dict_mapping: empty, and the checkpoint does not load")
+    assert note.endswith("in config.json num_hidden_layers is 2, but the tensors are of 3 layers")
 
 
 def test_what_a_rule_makes_for_no_parameter_is_left_only_where_all_of_it_may_be(tmp_path):

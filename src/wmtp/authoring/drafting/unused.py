@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from wmtp.checkpoint.contents import Checkpoint
+from wmtp.checkpoint.native_heads import further_layers
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.load_plan.leftovers import is_harmless, telling
 from wmtp.untrusted import plain
@@ -53,8 +54,11 @@ def leave_unused(
         elsewhere: Names of tensors, of a few layers that are alike, that other parts of a larger model are known to
             be made of.
     """
-    whole = _wholly_unused({tensor.name for tensor in unexpected}, [tensor.name for tensor in checkpoint.tensors])
-    predicting, ignored = _prediction_modules(whole, checkpoint.config), _ignored(model)
+    held = [tensor.name for tensor in checkpoint.tensors]
+    whole = _wholly_unused({tensor.name for tensor in unexpected}, held)
+    further = further_layers(checkpoint.config, held)
+    heads = {name: prefix for name, prefix in whole.items() if name not in further}
+    predicting, ignored = _prediction_modules(heads, checkpoint.config), _ignored(model)
     parts = {whole.get(name, name) for name in elsewhere}
 
     def kind_of(tensor: TensorInfo) -> str:
@@ -74,7 +78,7 @@ def leave_unused(
         kinds.setdefault(kind_of(tensor), []).append(tensor)
     unused = Unused(refused=kinds.pop("", []))
     for kind, tensors in sorted(kinds.items()):
-        globs = _globs(tensors, whole)
+        globs = _globs(tensors, whole, of_all_layers=kind == "harmless")
         unused.globs += [each for each in globs if each not in unused.globs]
         if kind in _SAID:
             unused.notes.append(f"{', '.join(map(plain, globs))} ({len(tensors):,} tensors) {_SAID[kind]}")
@@ -121,12 +125,13 @@ def _ignored(model: Any) -> re.Pattern[str] | None:
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
 
 
-def _globs(tensors: Iterable[TensorInfo], whole: Mapping[str, str]) -> list[str]:
+def _globs(tensors: Iterable[TensorInfo], whole: Mapping[str, str], *, of_all_layers: bool) -> list[str]:
     globs = set()
     for tensor in tensors:
         prefix = whole[tensor.name]
         if prefix == tensor.name:
             globs.add(_NUMBER.sub("*", glob.escape(prefix)))
         else:
-            globs.add(f"{glob.escape(prefix)}.*")
+            module = glob.escape(prefix)
+            globs.add(f"{_NUMBER.sub('*', module) if of_all_layers else module}.*")
     return sorted(globs)
