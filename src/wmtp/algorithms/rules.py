@@ -22,7 +22,9 @@ def rho1_rule(section: Rho1Section) -> str:
 def _by_excess(section: Rho1Section) -> str:
     keep, soft = f"{section.keep_ratio:g}", f"{section.temperature:g}"
     if section.selection_mode == "horizon":
-        return f"{_SHARED} excess loss / temperature ({soft} nats): what is learnable counts more, and nothing is dropped."
+        return (
+            f"{_SHARED} excess loss / temperature ({soft} nats): what is learnable counts more, and nothing is dropped."
+        )
     which = f"the share keep_ratio = {keep} of the tokens {_AMONG[section.scope]} with the highest excess losses"
     why = (
         "Emphasised are tokens that the model has yet to learn and the reference knows to be learnable; what both find"

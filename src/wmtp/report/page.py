@@ -34,6 +34,9 @@ _CURVES = """<section class="drawn"><h2 id="curve">Curves of each head</h2>
 <p>Of training batches, as logged: weights times the prior of their head. Those that tokens show above are of other
 texts, at saved steps, and without the prior; so the largest ones differ.</p>
 <div id="weights"></div></section>"""
+_UNLIKE = """<p class="warn">Do not compare the curves of these runs: <a href="#runs">they differ in more than the
+algorithm</a>.</p>
+"""
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -95,7 +98,7 @@ def page(runs: Sequence[SavedRun], data: Sequence[Mapping[str, Any]], *, version
         rules=rules(runs),
         words=_asset("words.html"),
         xray=_XRAY if with_xray else "",
-        curves=_CURVES.format(warning=said if differing(runs) else ""),
+        curves=_CURVES.format(warning=_UNLIKE if differing(runs) else ""),
         details="".join(details(run) for run in runs),
         data=as_script({"runs": data}),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),

@@ -34,7 +34,7 @@ def ranked(seen: Mapping[int, Sequence[float]], tokenizer: object) -> dict[str, 
     half = min(_MOST_RANKED, len(often) // 2)
     orders = {"most": -1, "least": 1}
     rows = {
-        name: sorted(often, key=lambda token: (sign * _mean(often[token]), -len(often[token])))[:half]  # noqa: B023
+        name: sorted(often, key=lambda token: (sign * _mean(often[token]), -len(often[token])))[:half]
         for name, sign in orders.items()
     }
     lists = {name: [[_text(token, tokenizer), *_figures(often[token])] for token in rows[name]] for name in rows}

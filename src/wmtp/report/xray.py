@@ -14,8 +14,8 @@ from wmtp.algorithms.base import Algorithm
 from wmtp.data.folds import FOLD
 from wmtp.devices import training_device, training_dtype
 from wmtp.factory import ComponentFactory
-from wmtp.report.ranking import mean_weights, ranked
 from wmtp.report.held_out import ShownRows, shown_rows
+from wmtp.report.ranking import mean_weights, ranked
 from wmtp.report.saved_run import SavedRun
 from wmtp.report.texts import token_texts, visible
 from wmtp.report.weighed import Place, SavedModel, WeighedStep, places, weigh_rows
@@ -92,16 +92,18 @@ def _settings(run: SavedRun, base: str, options: XRayOptions) -> tuple[Config, R
 def _labels(algorithm: Algorithm) -> dict[str, str]:
     """Return in words what each score beside the tokens is."""
     models = {role.name: role.wmtp_type.replace("_", " ") for role in algorithm.roles}
-    kinds = {"nll": "loss of the {} (nats)", "reward": "reward of the text, by the {}", "column": "{} of the text, as in the data"}
+    kinds = {
+        "nll": "loss of the {} (nats)",
+        "reward": "reward of the text, by the {}",
+        "column": "{} of the text, as in the data",
+    }
     return {
         score.name: kinds[score.what].format(models[score.role] if score.role else visible(score.column or ""))
         for score in algorithm.scores
     } | {FOLD: "part of the data that the text is in (fold)"}
 
 
-def _document(
-    place: Place, shown: ShownRows, weighed: Mapping[int, WeighedStep], losses: Set[str]
-) -> dict[str, Any]:
+def _document(place: Place, shown: ShownRows, weighed: Mapping[int, WeighedStep], losses: Set[str]) -> dict[str, Any]:
     example = place.example
     length = min(len(example), MOST_TOKENS)
     scores = {name: values[:length] if values.dim() else values for name, values in example.scores.items()}
