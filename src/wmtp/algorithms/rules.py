@@ -63,7 +63,8 @@ def _advantage(section: CriticSection) -> str:
     credit = f"The advantage of a token is A = R - V: {what}, {unit}"
     if section.gamma == section.lambda_advantage == 1:
         return f"{credit}."
-    return f"{credit}; it fades towards earlier tokens by gamma = {section.gamma:g}, lambda = {section.lambda_advantage:g}."
+    factors = f"gamma = {section.gamma:g} and lambda = {section.lambda_advantage:g}"
+    return f"{credit}; it fades towards earlier tokens by {factors}."
 
 
 def _values(section: CriticSection) -> str:

@@ -12,6 +12,7 @@ from wmtp.report.saved_run import SavedRun
 from wmtp.report.settings import differing, settings
 from wmtp.report.texts import visible
 
+_ROLES = {"ref": "reference model", "rm": "reward model"}
 _FEW_VALIDATIONS = 2  # before and after: which is the lower needs no row
 
 
@@ -27,8 +28,8 @@ def overview(runs: Sequence[SavedRun]) -> str:
 
 def _summary(run: SavedRun) -> Iterator[tuple[str, str]]:
     yield "algorithm", algorithm_of(run)
+    yield "other models, rewards", ", ".join(_other_models(run)) or UNKNOWN
     yield from settings(run).items()
-    yield from _other_models(run)
     outcome = run.file.result
     yield "time", f"{outcome.seconds:,.0f} s" if outcome else UNKNOWN
     yield from _losses(run.log)
@@ -39,13 +40,13 @@ def _summary(run: SavedRun) -> Iterator[tuple[str, str]]:
         yield "after stage 1: share of the reward's variance that value heads explain", _explained(run)
 
 
-def _other_models(run: SavedRun) -> Iterator[tuple[str, str]]:
+def _other_models(run: SavedRun) -> Iterator[str]:
     for role, model in mapping(within(run.file.plan, "models")).items():
         if role != "base":
-            yield f"{visible(role)} model", text_of(within(model, "uri"))
+            yield f"{_ROLES.get(role, visible(role))}: {text_of(within(model, 'uri'))}"
     for score in items(within(run.file.plan, "scores")):
         if column := within(score, "column"):
-            yield text_of(within(score, "name")), f"{text_of(column)}, a column of the data"
+            yield f"{text_of(within(score, 'name'))}: the column {text_of(column)} of the data"
 
 
 def _explained(run: SavedRun) -> str:

@@ -72,8 +72,8 @@ def _preferred(
     if fraction is None:
         return held_out, "held-out documents (those of data.validation.files), which the run has not learned"
     return held_out, (
-        f"held-out documents, which the run has not learned: {fraction:.2g} of the texts in the files of data.train were"
-        " kept out of training (data.validation.fraction), so these files are named in the recipe's data.train as well"
+        f"held-out documents, which the run has not learned: {fraction:.2g} of the texts in the files of data.train"
+        " were kept out of training (data.validation.fraction), so the recipe's data.train names these files as well"
     )
 
 

@@ -23,12 +23,12 @@ _LICENCES = ("d3.LICENSE", "plot.LICENSE")
 # Within a script element only this could end it, and in JSON it stands for itself either way.
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _XRAY = """<section class="drawn"><h2 id="x-ray">Tokens</h2>
-<p>Each token is shaded by the weight with which one head learns it: the darker (in dark mode the lighter) and the thicker
-the line below it, the more it counts. Tokens are words or pieces of words; ⏎ is the end of a line.</p>
+<p>Each token is shaded by the weight with which one head learns it: the darker (in dark mode the lighter) and the
+thicker the line below it, the more it counts. Tokens are words or pieces of words; ⏎ is the end of a line.</p>
 <div id="xray"></div></section>"""
 _CURVES = """<section class="drawn"><h2 id="curve">Curves of each head</h2>
-{warning}<p>Held-out loss is measured before the first step and then as the recipe says (train.eval_steps), training loss is logged
-(train.logging_steps); tokens are shown at steps that were saved.</p>
+{warning}<p>Held-out loss is measured before the first step and then every train.eval_steps, training loss is logged every
+train.logging_steps; tokens are shown at steps that were saved.</p>
 <div id="curves"></div></section>
 <section class="drawn"><h2 id="weight">Weights over the run</h2>
 <p>Of training batches, as logged: weights times the prior of their head. Those that tokens show above are of other
@@ -70,7 +70,8 @@ they are left out. All that is in words is here.</p></noscript>
 </main>
 <script type="application/json" id="data">{data}</script>
 {scripts}
-<details class="licences"><summary>Licences of what draws the figures</summary><pre tabindex="0">{licences}</pre></details>
+<details class="licences"><summary>Licences of what draws the figures</summary>
+<pre tabindex="0">{licences}</pre></details>
 </body>
 </html>
 """

@@ -1,4 +1,4 @@
-"""How each run weighs its tokens, in words: the rule of its algorithm, and the prior that its heads have in the loss."""
+"""How each run weighs its tokens, in words: the rule of its algorithm, and the prior of its heads in the loss."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _UNSAID = "How it weighs tokens its algorithm does not say, or is not known here
 def rules(runs: Sequence[SavedRun]) -> str:
     """Return a part of the page: of each run what its weights are, as it had set them."""
     told = "".join(
-        f"<h3>{escape(visible(run.name))} ({escape(algorithm_of(run))})</h3>"
-        f"<p>{escape(rule(run))}</p><p>{escape(prior_in_words(run))}</p>"
+        f"<section><h3>{escape(visible(run.name))} ({escape(algorithm_of(run))})</h3>"
+        f"<p>{escape(rule(run))}</p><p>{escape(prior_in_words(run))}</p></section>"
         for run in runs
     )
     return f'<div class="rules">{told}</div>'
@@ -58,8 +58,8 @@ def prior_in_words(run: SavedRun) -> str:
         return "All heads count the same in the loss (loss.head_prior)."
     each = ", ".join(f"head {number} {factor:.3g}" for number, factor in enumerate(factors, start=1))
     return (
-        f"In the loss each weight is multiplied by the prior of its head, {short_prior(run)}: {each}. Heads, not tokens,"
-        " are emphasised by it."
+        f"In the loss each weight is multiplied by the prior of its head, {short_prior(run)}: {each}. That emphasises"
+        " heads, not tokens."
     )
 
 
@@ -83,7 +83,7 @@ def prior_factors(run: SavedRun) -> list[float]:
 
 def num_heads(run: SavedRun) -> int:
     """Return how many heads were trained, by what was logged of them, else as planned; 0 where neither is known."""
-    logged = {name for entry in run.log for name in entry if name.startswith("eval_ce_") or name.startswith("ce_")}
+    logged = {name for entry in run.log for name in entry if name.startswith(("eval_ce_", "ce_"))}
     numbers = [int(number) for name in logged if (number := name.rpartition("_")[2]).isdecimal()]
     found = max(numbers, default=0) or within(run.file.recipe, "mtp", "horizon")
     return found if isinstance(found, int) and 0 < found <= 1000 else 0

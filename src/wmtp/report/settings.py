@@ -45,8 +45,9 @@ def warning(runs: Sequence[SavedRun]) -> str:
     if not (names := differing(runs)):
         return "The runs differ in nothing of this but the algorithm and what it needs: their losses can be compared."
     return (
-        f"Do not compare the losses of these runs: besides the algorithm they differ in {', '.join(names)} (rows with ≠)."
-        " Which algorithm is better this cannot say; for that let runs differ in train.algo alone, on several seeds."
+        "Do not compare the losses of these runs: besides the algorithm they differ in"
+        f" {', '.join(names)} (rows with ≠). Which algorithm is better they cannot say; for that let runs differ in"
+        " train.algo alone, and repeat them with several seeds."
     )
 
 
@@ -59,12 +60,9 @@ def _base(run: SavedRun) -> str:
 
 
 def _training_data(run: SavedRun) -> str:
-    parts = [_files(within(run.file.recipe, "data", "train"))]
     planned = mapping(within(run.file.plan, "data"))
-    for what in ("documents", "tokens"):
-        if number(planned.get(what)):
-            parts.append(f"{planned[what]:,} {what}")
-    return ", ".join([*parts, *_fingerprint(run, "train")])
+    sizes = [f"{planned[what]:,} {what}" for what in ("documents", "tokens") if number(planned.get(what))]
+    return ", ".join([_files(within(run.file.recipe, "data", "train")), *sizes, *_fingerprint(run, "train")])
 
 
 def _held_out(run: SavedRun) -> str:

@@ -56,11 +56,11 @@ const tokens = (target) => {
       this.line = make("div", {});
       this.heads = make("div", {});
       this.element.setAttribute("aria-label", `Tokens of ${run.name}`);
-      this.element.replaceChildren(make("h3", {}, `${run.name} (${run.algorithm})`),
-        make("div", { class: "controls" }, make("label", {}, "Run ", choice), make("label", {}, "Text ", documents),
-          make("button", { type: "button", onclick: move(-1), "aria-label": "Text before" }, "‹"), make("button", { type: "button", onclick: move(1), "aria-label": "Next text" }, "›"),
+      this.element.replaceChildren(make("div", { class: "head" }, make("h3", {}, `${run.name} (${run.algorithm})`), this.closer),
+        make("div", { class: "controls" }, make("label", {}, "Run ", choice), make("div", { class: "text-choice" }, make("label", {}, "Text ", documents),
+            make("button", { type: "button", onclick: move(-1), "aria-label": "Text before" }, "‹"), make("button", { type: "button", onclick: move(1), "aria-label": "Next text" }, "›")),
           heads, ...(xray.steps.length > 1 ? [make("label", {}, "After step ", slider, this.stepName)] : []),
-          make("label", {}, numbers, "numbers"), this.closer),
+          make("label", {}, numbers, "numbers")),
         this.state, this.key, this.text, this.about, this.line, ...this.which(), this.heads,
         make("p", { class: "soft" }, `From ${xray.rows} of ${xray.total} rows of ${xray.source}. Weighed in batches of ${xray.batch} rows, as in training.`));
       this.update();
