@@ -27,7 +27,7 @@ _XRAY = """<section class="drawn"><h2 id="x-ray">Tokens</h2>
 thicker the line below it, the more it counts. Tokens are words or pieces of words; ⏎ is the end of a line.</p>
 <div id="xray"></div></section>"""
 _CURVES = """<section class="drawn"><h2 id="curve">Curves of each head</h2>
-{warning}<p>Held-out loss is measured before the first step and then every train.eval_steps, training loss is logged every
+{warning}<p>Held-out loss is measured before the first step and then every train.eval_steps, training loss every
 train.logging_steps; tokens are shown at steps that were saved.</p>
 <div id="curves"></div></section>
 <section class="drawn"><h2 id="weight">Weights over the run</h2>
