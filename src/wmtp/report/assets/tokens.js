@@ -114,13 +114,13 @@ const tokens = (target) => {
     }
 
     tellScale(range) {
-      const parts = range[1] > range[0] ? 5 : 1;
-      const sample = (part) => {
-        const weight = range[0] + (range[1] - range[0]) * part / 4, each = make("span", { class: "token" }, short(weight));
-        this.dress(each, weight, range);
+      const weights = [...new Set([range[0], ...d3.ticks(range[0], range[1], 3), range[1]].map(short))];
+      const sample = (weight) => {
+        const each = make("span", { class: "token" }, weight);
+        this.dress(each, +weight, range);
         return each;
       };
-      this.key.replaceChildren("Weight: ", ...d3.range(parts).map(sample), make("span", { class: "token unlearned" }, "not learned"),
+      this.key.replaceChildren("Weight: ", ...weights.map(sample), make("span", { class: "token unlearned" }, "not learned"),
         ...(scale === "common" ? [] : [make("span", {}, "This run's own scale: shades cannot be compared with other runs.")]));
     }
 
