@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -70,8 +71,9 @@ def test_a_click_tells_of_a_token_what_the_algorithm_knows(open_page):
     told = pane.locator(".about").inner_text()
     assert "token 5 of" in told
     assert "loss of the reference model (nats)" in told
-    assert "excess loss (nats)" in told
-    assert pane.locator(".about tbody tr").count() >= 4  # two heads, two figures
+    assert "excess loss of head 1 (nats)" in told
+    assert "cut-off (nats)" in told
+    assert pane.locator(".about tbody tr").count() >= 5  # two heads, three figures
     assert "after steps 1:" in told
 
 
@@ -91,7 +93,17 @@ def test_the_keyboard_reaches_every_control_and_every_token(open_page):
             "document.activeElement.matches('.pane .token') && document.activeElement.closest('#xray') !== null"
         ):
             break
-    assert {"A", "wide", "pane-0-run", "pane-0-document", "pane-0-step", "pane-0-scale", "INPUT", "BUTTON"} <= reached
+    assert {
+        "A",
+        "wide",
+        "pane-0-run",
+        "pane-0-document",
+        "pane-0-step",
+        "pane-0-close",
+        "xray-scale",
+        "INPUT",
+        "BUTTON",
+    } <= reached
     page.keyboard.press("End")
     last = page.locator(".pane").first.locator(".token[data-place]").count()
     assert f"token {last} of" in page.locator(".about").first.inner_text()
@@ -121,6 +133,74 @@ def test_steps_heads_and_texts_change_what_is_shown(open_page):
     assert pane.locator(".token sub").count() > 5
 
 
+def test_a_number_stands_before_the_end_of_its_line(open_page):
+    pane = open_page().locator(".pane").first
+    pane.get_by_label("numbers").check()
+    ends = pane.locator(".text .token").evaluate_all(
+        "els => els.map(e => e.textContent).filter(t => t.includes('\\n') && /[0-9]/.test(t))"
+    )
+    assert all(re.search(r"⏎[\d.]+\n", text) for text in ends)
+
+
+def test_every_run_is_shown_from_the_start_and_each_can_be_closed_and_come_back(open_page):
+    page = open_page()
+    names = "els => els.map(e => e.textContent)"
+    shown = page.locator(".pane h3").evaluate_all(names)
+    assert len(shown) == 3
+    page.locator("#pane-1-close").press("Enter")
+    assert page.locator(".pane h3").evaluate_all(names) == [shown[0], shown[2]]
+    more = page.locator("#more")
+    assert more.evaluate("e => e === document.activeElement")
+    assert f"{shown[1].rpartition(' ')[0]} " in more.inner_text()
+    more.press("Enter")
+    assert page.locator(".pane h3").evaluate_all(names) == [shown[0], shown[2], shown[1]]
+    for number in (0, 2):
+        page.locator(f"#pane-{number}-close").click()
+    assert page.locator(".pane button:disabled").all_inner_texts() == ["Close"]
+
+
+def test_a_weight_has_one_shade_in_all_runs_until_each_gets_its_own_scale(open_page):
+    page = open_page()
+    scales = "els => els.map(e => e.textContent)"
+
+    def shown():
+        return {text.split("This")[0] for text in page.locator(".pane > .key").evaluate_all(scales)}
+
+    assert len(shown()) == 1
+    page.locator("#xray-scale").select_option("own")
+    assert len(shown()) == 3
+    assert page.get_by_text("This run's own scale").count() == 3
+
+
+def test_a_click_on_a_curve_chooses_the_token_there(open_page):
+    pane = open_page().locator(".pane").first
+    pane.locator(".chart svg").click(position={"x": 150, "y": 100})
+    chosen = pane.locator(".text .token.chosen")
+    assert chosen.count() == 1
+    assert f"token {int(chosen.get_attribute('data-place')) + 1} of" in pane.locator(".about").inner_text()
+
+
+def test_a_loss_that_nothing_gives_is_a_dash_and_no_point_of_a_curve(open_page):
+    pane = open_page().locator(".pane").first
+    pane.locator(".token[data-place='0']").click()
+    row = pane.locator(".about tr", has_text="loss of the reference model")
+    assert row.locator("td").inner_text() == "—"
+    pane.get_by_label("Curve along the text").select_option("losses (nats)")
+    pane.get_by_text("The numbers").click()
+    assert pane.locator("figure details tbody th").first.inner_text() == "2"
+
+
+def test_without_scripts_it_says_first_what_is_left_out_and_shows_the_rest(browser, report):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report.as_uri())
+    assert page.locator("body > *").nth(1).inner_text().startswith("Tokens and curves are drawn by a script")
+    assert page.locator("h2:visible").all_inner_texts() == [
+        "What was run", "How tokens are weighed", "Details of each run",
+    ]  # fmt: skip
+    context.close()
+
+
 def test_heavier_tokens_have_a_thicker_line_and_another_shade(open_page):
     tokens = open_page().locator(".pane").first.locator(".text .token:not(.unlearned)")
     found = tokens.evaluate_all(
@@ -134,13 +214,15 @@ def test_heavier_tokens_have_a_thicker_line_and_another_shade(open_page):
 
 def test_the_values_of_a_critic_are_a_curve_along_the_text(open_page):
     pane = open_page().locator(".pane").nth(1)
-    assert pane.locator("figure svg path").count() > 3
+    assert pane.locator("figure .chart svg path").count() > 3
+    assert pane.locator(".series").inner_text().count("deviations") == 4
     pane.get_by_text("The numbers").click()
     headers = pane.locator("figure details th[scope=col]").all_inner_texts()
     assert headers[1:] == [
-        "advantage (deviations)",
-        "value before the token (deviations)",
-        "value of the token (deviations)",
+        "advantage A (deviations)",
+        "Q, value of the token (deviations)",
+        "V, value before the token (deviations)",
+        "R, reward of the text (deviations)",
     ]
 
 
@@ -172,5 +254,12 @@ def test_on_paper_it_is_light_whatever_the_screen_is(open_page):
     page = open_page(color_scheme="dark")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not page.locator(".controls").first.is_visible()
+    assert not page.locator(".controls, button").first.is_visible()
+    assert page.locator("details:not([open])").evaluate_all("els => els.map(e => e.className)") == [
+        *["many"] * page.locator("details.many").count(),
+        "licences",
+    ]
+    assert page.locator(".state").first.inner_text().startswith("Text 1 of 3")
     assert len(page.pdf()) > 10_000
+    page.emulate_media(media="screen")
+    assert page.locator("details[open]").count() == 0

@@ -61,11 +61,14 @@ def test_one_file_that_names_no_other_and_is_small(rho1_run, critic_run, tmp_pat
 
 def test_facts_of_a_run_are_in_it(rho1_run, tmp_path):
     text = write_report([rho1_run], tmp_path / "r.html").path.read_text()
-    for fact in ("rho1-wmtp", "keep_ratio: 0.5", str(rho1_run.parents[1] / "ref"), "head 2: held-out cross-entropy"):
+    for fact in ("rho1-wmtp", "keep_ratio = 0.5", str(rho1_run.parents[1] / "ref"), "head 2: held-out cross-entropy"):
         assert fact in text
     assert re.search(r"base model: model\.safetensors</th><td>[0-9a-f:sh]{64,}", text)
     assert re.search(r"optimizer steps</th><td>2</td><td>2</td>", text)
-    assert re.search(r"memory</th><td>[\d.]+ \w?B without activations</td><td>[\d.]+ [MG]B at most", text)
+    assert re.search(r"tokens trained on</th><td>([\d,]+)</td><td>\1</td>", text)
+    assert re.search(
+        r"memory</th><td>[\d.]+ \w?B for weights[^<]+</td><td>[\d.]+ [MG]B at most, of the whole process", text
+    )
 
 
 def test_what_an_attacker_writes_stands_as_text_and_without_tokens_no_model_is_needed(evil_run, tmp_path):
@@ -74,7 +77,7 @@ def test_what_an_attacker_writes_stands_as_text_and_without_tokens_no_model_is_n
     text = write_report([evil_run], tmp_path / "r.html").path.read_text()
     outline = Outline(text)
     assert [tag for tag, _ in outline.elements if tag == "img"] == []
-    assert sum(tag == "script" for tag, _ in outline.elements) == 4
+    assert sum(tag == "script" for tag, _ in outline.elements) == 6
     assert text.count("&lt;/script&gt;&lt;img") >= 3
     assert json.loads(outline.scripts[0])["runs"][0]["algorithm"] == EVIL
 

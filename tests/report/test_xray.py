@@ -55,6 +55,7 @@ def test_policy_losses_are_those_of_the_model_of_that_step(rho1_run, rho1, numbe
 def test_reference_losses_are_those_of_the_reference_model(rho1_run, rho1):
     reference = wmtp.load(rho1_run.parents[1] / "ref")
     document = rho1["documents"][0]
+    assert document["scores"]["ref_nll"][0] is None  # nothing stands before it
     ids = reference.tokenizer("".join(document["text"]), add_special_tokens=False)["input_ids"]
     assert document["scores"]["ref_nll"][1:] == pytest.approx(losses(reference.model, ids, 0).tolist(), rel=6e-3)
     assert rho1["labels"]["ref_nll"] == "loss of the reference model (nats)"
@@ -69,9 +70,13 @@ def test_weights_of_rho1_are_those_of_the_half_with_the_highest_excess_loss(rho1
             if loss is not None:
                 excess.append(loss - reference[place])
                 kept.append(at["weights"][0][place])
-                assert at["figures"]["excess loss (nats)"][place] == pytest.approx(excess[-1], abs=0.11)
+                assert at["figures"]["excess loss of head 1 (nats)"][place] == pytest.approx(excess[-1], abs=0.11)
                 assert at["weights"][1][place] in (kept[-1], None)  # a token's gate serves every head
     threshold = sorted(excess, reverse=True)[len(excess) // 2]
+    (shown,) = {
+        cut for each in rho1["documents"] for cut in each["steps"][step]["figures"]["cut-off (nats)"][1:] if cut
+    }
+    assert shown == pytest.approx(threshold, abs=0.11)
     clear = [(e, w) for e, w in zip(excess, kept, strict=True) if abs(e - threshold) > 0.11]
     assert len(clear) > 100
     assert all((w > 0) == (e > threshold) for e, w in clear)
@@ -82,8 +87,10 @@ def test_weights_of_critic_are_the_exponential_of_q_less_v_with_mean_one(critic,
     gates, shown = [], []
     for document in critic["documents"]:
         figures, weights = document["steps"][step]["figures"], document["steps"][step]["weights"]
-        after, before = (figures[f"value {of} the token (deviations)"] for of in ("of", "before"))
-        for place, advantage in enumerate(figures["advantage (deviations)"]):
+        after, before = (
+            figures[name] for name in ("Q, value of the token (deviations)", "V, value before the token (deviations)")
+        )
+        for place, advantage in enumerate(figures["advantage A (deviations)"]):
             for head in weights:
                 if head[place] is not None:
                     assert advantage == pytest.approx(after[place] - before[place], abs=0.02)
@@ -112,6 +119,7 @@ def test_statistics_and_ranks_are_of_all_texts(rho1):
     most, least = (rho1["ranked"][name] for name in ("most", "least"))
     assert [row[2] for row in most] == sorted((row[2] for row in most), reverse=True)
     assert most[0][2] > least[0][2]
+    assert sum(count for _, count, _ in rho1["kinds"]) == len(flat(rho1["documents"], 1))
 
 
 def test_a_step_that_is_not_saved_is_refused_with_those_that_are(rho1_run):

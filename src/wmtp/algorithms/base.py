@@ -111,6 +111,14 @@ class Algorithm(ABC):
         """
         return {}
 
+    def rule(self) -> str:
+        """Return what the weight of a token is, with the settings as they are, in plain sentences for a report.
+
+        Returns:
+            Nothing unless the algorithm has something to say.
+        """
+        return ""
+
     def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:  # noqa: B027  most need nothing
         """See the scores of all training documents before the first step: those that are one figure a document.
 

@@ -32,3 +32,7 @@ class BaselineMTP(Algorithm):
         import torch
 
         return torch.ones_like(signals.ce, dtype=torch.float32, requires_grad=False)
+
+    @override
+    def rule(self) -> str:
+        return "Every token weighs 1, whichever head predicts it: none is emphasised."

@@ -59,18 +59,18 @@ class CriticValues:
         return advantages(values, self.rewards, self.response, gamma=gamma, lambda_=lambda_)
 
     def said(self, *, gamma: float, lambda_: float) -> dict[str, Float[Tensor, "batch seq"]]:
-        """Return, named in words, the advantage of each learned token and the values it is made of, by the same heads.
+        """Return, named in words, the advantage of each learned token, the values it is made of, and the reward.
 
         Args:
             gamma: As of `advantage`.
             lambda_: The same.
         """
         before = shift(of_own_fold(self.values.detach(), self.folds), -1, 0.0)
-        found = {"advantage (deviations)": self.advantage(gamma=gamma, lambda_=lambda_)}
-        found["value before the token (deviations)"] = before
+        found = {"advantage A (deviations)": self.advantage(gamma=gamma, lambda_=lambda_)}
         if self.token_values is not None:
-            found["value of the token (deviations)"] = of_own_fold(self.token_values.detach(), self.folds)
-        return found
+            found["Q, value of the token (deviations)"] = of_own_fold(self.token_values.detach(), self.folds)
+        found["V, value before the token (deviations)"] = before
+        return found | {"R, reward of the text (deviations)": self.rewards}
 
     def loss(self, *, gamma: float, lambda_: float) -> Float[Tensor, ""]:
         """Return the sum of squared errors of all heads over the tokens that they are fitted on.

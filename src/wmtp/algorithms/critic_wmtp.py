@@ -13,7 +13,6 @@ from typing_extensions import override
 from wmtp.algorithms.base import BASE, Role, Score, ValueAlgorithm
 from wmtp.errors import TrainingError
 from wmtp.faults import Fault, FieldFaults, StrictModel
-from wmtp.untrusted import show
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -140,33 +139,17 @@ class CriticWMTP(ValueAlgorithm):
     @override
     def begin(self, scores: Mapping[str, Float[Tensor, "documents"]]) -> None:
         from wmtp.algorithms.critic_advantage import is_constant
+        from wmtp.algorithms.critic_refusals import constant_rewards, rewards_of_other_unit
 
         rewards = scores["reward"]
         if is_constant(rewards):
-            raise self._constant(rewards.tolist())
+            raise constant_rewards(rewards.tolist(), self.critic.reward_column)
         if not self._standardise.is_fitted:
             self._standardise.fit(rewards)
         elif self._standardise.share_clipped(rewards) > MOST_CLIPPED:
-            raise self._other_unit(rewards)
-
-    def _other_unit(self, rewards: Float[Tensor, "documents"]) -> TrainingError:
-        # Restored value heads have learned rewards in the unit that came with them.
-        _, mean, deviation = self._standardise.figures.tolist()
-        return TrainingError(
-            f"critic-wmtp: rewards are {rewards.min():g} to {rewards.max():g}, and the value heads of the base model"
-            f" have learned rewards around {mean:g} with a deviation of {deviation:g}",
-            hint="use the rewards that they were fitted to, or a base model without algorithm_state.safetensors",
-        )
-
-    def _constant(self, rewards: list[float]) -> TrainingError:
-        column = self.critic.reward_column
-        source = f"the column {show(column)} of data.train" if column else "the reward model"
-        same = f"the same reward, {rewards[0]:g}, to all" if rewards else "no reward to any"
-        return TrainingError(
-            f"critic-wmtp: {source} gives {same} of the {len(rewards)} training documents",
-            hint="nothing can be learned from it: train on documents with good and bad rewards"
-            + (", or name another critic.reward_column" if column else ", or set critic.reward_index to another label"),
-        )
+            # Restored value heads have learned rewards in the unit that came with them.
+            _, mean, deviation = self._standardise.figures.tolist()
+            raise rewards_of_other_unit(float(rewards.min()), float(rewards.max()), mean=mean, deviation=deviation)
 
     @override
     def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:
@@ -186,6 +169,12 @@ class CriticWMTP(ValueAlgorithm):
     @override
     def explain(self, signals: Signals) -> Mapping[str, Float[Tensor, "batch seq"]]:
         return self._values(signals).said(gamma=self.critic.gamma, lambda_=self.critic.lambda_advantage)
+
+    @override
+    def rule(self) -> str:
+        from wmtp.algorithms.rules import critic_rule
+
+        return critic_rule(self)
 
     def _values(self, signals: Signals) -> CriticValues:
         from wmtp.algorithms.critic_values import CriticValues

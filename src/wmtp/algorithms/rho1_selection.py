@@ -76,18 +76,27 @@ def soft_gate(
     groups: Int[Tensor, "batch seq"],
     temperature: float,
 ) -> Float[Tensor, "batch seq"]:
-    """Return `sigmoid((s - q) / temperature)`, with q midway between the last kept score of a group and the next.
+    """Return `sigmoid((s - q) / temperature)`, with q the `cut_off` of a group.
 
     Towards a temperature of 0 this is `kept` itself, except among equal scores at q. Where all are kept it is 1.
     """
+    return threshold_gate(scores, learned, cut_off(scores, learned, kept, groups), temperature)
+
+
+def cut_off(
+    scores: Float[Tensor, "batch seq"],
+    learned: Bool[Tensor, "batch seq"],
+    kept: Bool[Tensor, "batch seq"],
+    groups: Int[Tensor, "batch seq"],
+) -> Float[Tensor, "batch seq"]:
+    """Return the score midway between the last that a token's group keeps and the next; -inf where it drops none."""
     flat = groups.flatten()
     empty = torch.full_like(scores.flatten(), torch.inf)
     last = empty.scatter_reduce(0, flat, torch.where(kept, scores, torch.inf).flatten(), "amin")
     dropped = torch.where(learned & ~kept, scores, -torch.inf)
     following = (-empty).scatter_reduce(0, flat, dropped.flatten(), "amax")
-    # A group that drops nothing has no next score: q is -inf, and the gate 1.
-    quantile = torch.where(following.isfinite(), (last + following) / 2, -torch.inf)[groups]
-    return threshold_gate(scores, learned, quantile, temperature)
+    # A group that drops nothing has no next score.
+    return torch.where(following.isfinite(), (last + following) / 2, -torch.inf)[groups]
 
 
 def threshold_gate(

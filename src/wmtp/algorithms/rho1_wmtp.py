@@ -13,7 +13,7 @@ from wmtp.algorithms.base import BASE, Algorithm, Role, Score
 from wmtp.faults import StrictModel
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from wmtp.algorithms.running import RunningSums
@@ -94,7 +94,37 @@ class Rho1WMTP(Algorithm):
     def explain(self, signals: Signals) -> Mapping[str, Float[Tensor, "batch seq"]]:
         from wmtp.algorithms.rho1_selection import excess_loss
 
-        return {"excess loss (nats)": excess_loss(signals)}
+        scores = excess_loss(signals)
+        threshold = self._threshold(scores, signals)
+        return {"excess loss of head 1 (nats)": scores} | ({} if threshold is None else {"cut-off (nats)": threshold})
+
+    @override
+    def rule(self) -> str:
+        from wmtp.algorithms.rules import rho1_rule
+
+        return rho1_rule(self.rho1)
+
+    def _threshold(self, scores: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq"] | None:
+        """Return the score above which a token counts; None where there is none: in the warm-up, between heads."""
+        from wmtp.algorithms.rho1_selection import cut_off, running_threshold, top_share
+
+        if self.rho1.selection_mode == "horizon" or signals.step < self.rho1.warmup_steps:
+            return None
+        if self.rho1.scope != "ema":
+            groups = self._groups(signals)
+            kept = top_share(scores, signals.learned, self.rho1.keep_ratio, groups)
+            return cut_off(scores, signals.learned, kept, groups)
+        past = self._histogram.kept
+        return running_threshold(past, self.rho1.keep_ratio).to(scores).expand_as(scores) if past.any() else None
+
+    def _groups(self, signals: Signals) -> Int[Tensor, "batch seq"]:
+        """Return a number for each token; among those with the same one the share is taken."""
+        import torch
+
+        from wmtp.algorithms.grouping import documents
+
+        ids = signals.document_ids
+        return documents(ids) if self.rho1.scope == "sequence" else torch.zeros_like(ids)
 
     def _by_heads(self, scores: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq future"]:
         from wmtp.algorithms.weighting import head_softmax
@@ -102,19 +132,15 @@ class Rho1WMTP(Algorithm):
         return head_softmax(scores / self.rho1.temperature, signals.valid, signals.prior)
 
     def _by_share(self, scores: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq future"]:
-        import torch
-
-        from wmtp.algorithms.grouping import documents
         from wmtp.algorithms.rho1_selection import soft_gate, top_share
         from wmtp.algorithms.weighting import normalised, spread
 
-        by_document = self.rho1.scope == "sequence"
-        groups = documents(signals.document_ids) if by_document else torch.zeros_like(signals.document_ids)
+        groups = self._groups(signals)
         kept = top_share(scores, signals.learned, self.rho1.keep_ratio, groups)
         soft = self.rho1.selection_mode == "weighted"
         gate = soft_gate(scores, signals.learned, kept, groups, self.rho1.temperature) if soft else kept.float()
         weights = spread(gate, signals.valid)
-        return normalised(weights, signals.valid, signals.prior, groups if by_document else None)
+        return normalised(weights, signals.valid, signals.prior, groups if self.rho1.scope == "sequence" else None)
 
     def _by_running_threshold(
         self, scores: Float[Tensor, "batch seq"], signals: Signals

@@ -39,8 +39,10 @@ def _plan(run: SavedRun) -> str:
         "optimizer steps": f"{number(cost.get('steps')):,}",
         "tokens trained on": f"{number(cost.get('tokens')):,}",
         "compute": f"about {flops(computed)}",
-        "memory": f"{size(sum(map(number, memory.values())))} without activations",
+        "memory": f"{size(sum(map(number, memory.values())))} for weights, gradients, optimizer; without activations",
     }
+    if fitted := number(cost.get("value_steps")):
+        planned["steps of the value heads alone (stage 1)"] = f"{fitted:,}"
     rows = ([name, planned.get(name, UNKNOWN), happened.get(name, UNKNOWN)] for name in {**planned, **happened})
     notes = "".join(f"<li>{escape(text_of(note))}</li>" for note in items(within(run.file.plan, "notes")))
     return html_cells(["", "planned", "happened"], rows) + (f"<ul>{notes}</ul>" if notes else "")
@@ -51,11 +53,23 @@ def _happened(run: SavedRun, computed: int) -> dict[str, str]:
     if outcome is None:
         return {"optimizer steps": f"{max(run.checkpoints, default=0):,} in the newest checkpoint; the run is not over"}
     found = {"optimizer steps": f"{outcome.steps:,}", "time": f"{outcome.seconds:,.0f} s"}
-    if outcome.seconds > 0:
-        found["compute"] = f"about {flops(round(computed / outcome.seconds))} a second, had it all been done"
+    cost = mapping(within(run.file.plan, "cost"))
+    if planned := number(cost.get("steps")):
+        found["tokens trained on"] = f"{number(cost.get('tokens')) * outcome.steps // planned:,}"
+        if outcome.steps == planned and outcome.seconds > 0:
+            found["compute"] = f"the same: about {flops(round(computed / outcome.seconds))} in each second"
     if outcome.peak_bytes is not None:
-        found["memory"] = f"{size(outcome.peak_bytes)} at most: of the process, on CUDA of the device"
+        found["memory"] = f"{size(outcome.peak_bytes)} at most, {_whose(run)}"
     return found
+
+
+def _whose(run: SavedRun) -> str:
+    device = text_of(within(run.file.config, "devices", "device"))
+    if device == "cpu":
+        return "of the whole process: Python, libraries, data and activations too"
+    if device.startswith("cuda"):
+        return "of what torch allocates on the device, activations too"
+    return "activations too: of the whole process, or where it ran on CUDA of the device"
 
 
 def _fingerprints(provenance: Mapping[str, Any]) -> str:

@@ -4,58 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from wmtp.html_table import html_cells
-from wmtp.report.loose import UNKNOWN, mapping, text_of, within
+from wmtp.report.loose import UNKNOWN, items, mapping, text_of, within
+from wmtp.report.rules import algorithm_of
 from wmtp.report.saved_run import SavedRun
+from wmtp.report.settings import differing, settings
 from wmtp.report.texts import visible
+
+_ROLES = {"ref": "reference model", "rm": "reward model"}
+_FEW_VALIDATIONS = 2  # before and after: which is the lower needs no row
 
 
 def overview(runs: Sequence[SavedRun]) -> str:
-    """Return the runs side by side, a column for each."""
+    """Return the runs side by side, a column for each; rows in which they differ, and should not, have a mark."""
     columns = [dict(_summary(run)) for run in runs]
     rows = dict.fromkeys(name for column in sorted(columns, key=len, reverse=True) for name in column)
+    marked = {name: f"≠ {name}" for name in differing(runs)}
     names = ["", *(visible(run.name) for run in runs)]
-    return html_cells(names, ([row, *(column.get(row, UNKNOWN) for column in columns)] for row in rows))
+    cells = ([marked.get(row, row), *(column.get(row, UNKNOWN) for column in columns)] for row in rows)
+    return html_cells(names, cells)
 
 
 def _summary(run: SavedRun) -> Iterator[tuple[str, str]]:
-    recipe, outcome = run.file.recipe, run.file.result
-    algorithm = within(recipe, "train", "algo")
-    yield "algorithm", text_of(algorithm)
-    yield "its settings", _settings(recipe)
-    for role, uri in _models(run):
-        yield f"{role} model", uri
-    yield "optimizer steps", str(outcome.steps) if outcome else "not over"
+    yield "algorithm", algorithm_of(run)
+    yield "other models, rewards", ", ".join(_other_models(run)) or UNKNOWN
+    yield from settings(run).items()
+    outcome = run.file.result
     yield "time", f"{outcome.seconds:,.0f} s" if outcome else UNKNOWN
     yield from _losses(run.log)
-    if outcome and outcome.best_step is not None:
-        yield "next-token cross-entropy lowest after step", str(outcome.best_step)
-    last = next((entry for entry in reversed(run.log) if "weight_share_kept" in entry), {})
-    for name, what in (("share_kept", "pairs of token and head with a weight"), ("effective_share", "effective share")):
-        if f"weight_{name}" in last:
-            yield f"{what}, last logged", f"{last[f'weight_{name}']:.2f}"
+    validations = sum("eval_ce_1" in entry for entry in run.log)
+    if outcome and outcome.best_step is not None and validations > _FEW_VALIDATIONS:
+        yield "held-out cross-entropy of head 1 lowest after step", str(outcome.best_step)
     if outcome and outcome.explained_variance is not None:
-        best = max((share for share in outcome.explained_variance if math.isfinite(share)), default=math.nan)
-        yield "of the reward's variance, value heads explain up to", f"{best:.2f}"
+        yield "after stage 1: share of the reward's variance that value heads explain", _explained(run)
 
 
-def _settings(recipe: Mapping[str, Any]) -> str:
-    known = ("run", "data", "mtp", "train", "loss")
-    own = {
-        name: value for section in recipe if section not in known for name, value in mapping(recipe[section]).items()
-    }
-    return ", ".join(f"{visible(name)}: {text_of(value)}" for name, value in own.items()) or "none"
+def _other_models(run: SavedRun) -> Iterator[str]:
+    for role, model in mapping(within(run.file.plan, "models")).items():
+        if role != "base":
+            yield f"{_ROLES.get(role, visible(role))}: {text_of(within(model, 'uri'))}"
+    for score in items(within(run.file.plan, "scores")):
+        if column := within(score, "column"):
+            yield f"{text_of(within(score, 'name'))}: the column {text_of(column)} of the data"
 
 
-def _models(run: SavedRun) -> Iterator[tuple[str, str]]:
-    if planned := mapping(within(run.file.plan, "models")):
-        yield from ((role, text_of(within(planned, role, "uri"))) for role in planned)
-        return
-    for role, uris in mapping(within(run.file.config, "paths", "models")).items():
-        if uris:
-            yield role, ", ".join(map(text_of, uris))
+def _explained(run: SavedRun) -> str:
+    assert run.file.result is not None
+    shares = [share for share in run.file.result.explained_variance or [] if math.isfinite(share)]
+    if not shares:
+        return UNKNOWN
+    best = max(range(len(shares)), key=shares.__getitem__)
+    return (
+        f"{shares[0]:.2f} at the begin of a text, at most {shares[best]:.2f} ({best + 1} of {len(shares)} equal parts),"
+        f" {shares[-1]:.2f} at its end; 1 is all of it, 0 none; of texts that the heads were not fitted on"
+    )
 
 
 def _losses(log: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str]]:

@@ -27,11 +27,13 @@ class ShownRows:
     Attributes:
         rows: Some of those that a run measures on, or of those that it learns.
         source: Where they are from, in words.
+        total: How many rows there are of which these are some.
         tokenizer: That of the trained model.
     """
 
     rows: RowDataset
     source: str
+    total: int
     tokenizer: object
 
 
@@ -53,18 +55,26 @@ def shown_rows(config: Config, recipe: Recipe, checkpoint: Path, wanted: int) ->
     tokenizer = load_tokenizer(base)
     columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
     learned, held_out = read_corpus(recipe, tokenizer, base.where, columns, cache_dir=config.paths.cache_dir)
-    rows, source = _preferred(learned, held_out, set(columns))
+    fraction = recipe.data.validation.fraction if recipe.data.validation is not None else None
+    rows, source = _preferred(learned, held_out, set(columns), fraction)
     places = np.unique(np.linspace(0, len(rows) - 1, min(wanted, len(rows))).round().astype(np.int64))
     scored = _scored(_in_folds(rows.take(places), algorithm), algorithm, config, recipe, (base, tokenizer))
-    return ShownRows(scored, source, tokenizer)
+    return ShownRows(scored, source, len(rows), tokenizer)
 
 
-def _preferred(learned: RowDataset, held_out: RowDataset | None, columns: set[str]) -> tuple[RowDataset, str]:
+def _preferred(
+    learned: RowDataset, held_out: RowDataset | None, columns: set[str], fraction: float | None
+) -> tuple[RowDataset, str]:
     if held_out is None:
         return learned, "training documents, as the run holds none out: it has learned these"
     if missing := columns - set(held_out.document_scores()):
         return learned, f"training documents, which the run has learned: those held out have no {sorted(missing)[0]}"
-    return held_out, "held-out documents (data.validation), which the run has not learned"
+    if fraction is None:
+        return held_out, "held-out documents (those of data.validation.files), which the run has not learned"
+    return held_out, (
+        f"held-out documents, which the run has not learned: {fraction:.2g} of the texts in the files of data.train"
+        " were kept out of training (data.validation.fraction), so the recipe's data.train names these files as well"
+    )
 
 
 def _in_folds(rows: RowDataset, algorithm: Algorithm) -> RowDataset:

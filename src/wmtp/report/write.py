@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import wmtp
-from wmtp.report.loose import text_of, within
 from wmtp.report.page import page
+from wmtp.report.rules import algorithm_of, prior_factors
 from wmtp.report.saved_run import SavedRun
 from wmtp.report.texts import visible
 from wmtp.storage.replace import replace_file
@@ -98,10 +98,17 @@ def _drawn(run: SavedRun, options: Any) -> dict[str, Any]:
     log = [{name: _finite(value) for name, value in entry.items()} for entry in run.log]
     return {
         "name": visible(run.name),
-        "algorithm": text_of(within(run.file.recipe, "train", "algo")),
+        "algorithm": algorithm_of(run),
+        "prior": prior_factors(run),
+        "explained": _explained(run),
         "log": log,
         "xray": _xray(run, options),
     }
+
+
+def _explained(run: SavedRun) -> list[float | None]:
+    outcome = run.file.result
+    return [_finite(share) for share in (outcome.explained_variance if outcome else None) or []]
 
 
 def _xray(run: SavedRun, options: Any) -> dict[str, Any] | None:

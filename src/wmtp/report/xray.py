@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wmtp.algorithms.base import Algorithm
@@ -15,6 +15,7 @@ from wmtp.data.folds import FOLD
 from wmtp.devices import training_device, training_dtype
 from wmtp.factory import ComponentFactory
 from wmtp.report.held_out import ShownRows, shown_rows
+from wmtp.report.ranking import mean_weights, ranked
 from wmtp.report.saved_run import SavedRun
 from wmtp.report.texts import token_texts, visible
 from wmtp.report.weighed import Place, SavedModel, WeighedStep, places, weigh_rows
@@ -25,8 +26,6 @@ from wmtp.training.run_file import RUN_FILE
 
 MOST_STEPS = 8
 MOST_TOKENS = 600  # of a document; a page of several longer ones in many steps would be larger than a browser likes
-_MOST_RANKED = 15
-_SEEN_OFTEN = 3
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,19 @@ def xray(run: SavedRun, options: XRayOptions) -> dict[str, Any]:
         step: weigh_rows(SavedModel.load(path, step, config, recipe), shown.rows, batch_size)
         for step, path in chosen.items()
     }
+    losses = {score.name for score in ComponentFactory.create_algorithm(recipe).scores if score.what == "nll"}
     found = [place for place in places(shown.rows, batch_size) if place.example.num_targets]
     return {
         "source": shown.source,
         "rows": len(shown.rows),
+        "total": shown.total,
+        "texts": len(found),
         "batch": min(batch_size, len(shown.rows)),
         "steps": list(weighed),
         "labels": _labels(ComponentFactory.create_algorithm(recipe)),
         "statistics": [[_rounded_all(head) for head in step.statistics] for step in weighed.values()],
-        "documents": [_document(place, shown, weighed) for place in _spread(found, options.documents)],
-        "ranked": _ranked(found, weighed[max(weighed)], shown.tokenizer),
+        "documents": [_document(place, shown, weighed, losses) for place in _spread(found, options.documents)],
+        **ranked(mean_weights(found, weighed[max(weighed)]), shown.tokenizer),
     }
 
 
@@ -90,17 +92,23 @@ def _settings(run: SavedRun, base: str, options: XRayOptions) -> tuple[Config, R
 def _labels(algorithm: Algorithm) -> dict[str, str]:
     """Return in words what each score beside the tokens is."""
     models = {role.name: role.wmtp_type.replace("_", " ") for role in algorithm.roles}
-    kinds = {"nll": "loss of the {} (nats)", "reward": "reward of the text, by the {}", "column": "{} of the text"}
+    kinds = {
+        "nll": "loss of the {} (nats)",
+        "reward": "reward of the text, by the {}",
+        "column": "{} of the text, as in the data",
+    }
     return {
         score.name: kinds[score.what].format(models[score.role] if score.role else visible(score.column or ""))
         for score in algorithm.scores
-    } | {FOLD: "fold of the text"}
+    } | {FOLD: "part of the data that the text is in (fold)"}
 
 
-def _document(place: Place, shown: ShownRows, weighed: Mapping[int, WeighedStep]) -> dict[str, Any]:
+def _document(place: Place, shown: ShownRows, weighed: Mapping[int, WeighedStep], losses: Set[str]) -> dict[str, Any]:
     example = place.example
     length = min(len(example), MOST_TOKENS)
     scores = {name: values[:length] if values.dim() else values for name, values in example.scores.items()}
+    for name in losses & scores.keys():
+        scores[name] = _but_first(scores[name])
     return {
         "where": example.where,
         "tokens": len(example),
@@ -108,6 +116,12 @@ def _document(place: Place, shown: ShownRows, weighed: Mapping[int, WeighedStep]
         "scores": {name: _numbers(values) for name, values in scores.items()},
         "steps": [_at_step(place, step, length) for step in weighed.values()],
     }
+
+
+def _but_first(losses: Tensor) -> Tensor:
+    """Return losses without that of the first token, before which there is nothing to predict it from."""
+    first = torch.arange(len(losses)) == 0
+    return losses.masked_fill(first, torch.nan)
 
 
 def _at_step(place: Place, step: WeighedStep, length: int) -> dict[str, Any]:
@@ -118,25 +132,6 @@ def _at_step(place: Place, step: WeighedStep, length: int) -> dict[str, Any]:
         "ce": _numbers(place.of(batch.ce, length)),
         "figures": figures,
     }
-
-
-def _ranked(found: Sequence[Place], step: WeighedStep, tokenizer: object) -> dict[str, list[list[Any]]]:
-    """Return tokens by their mean weight over heads in all documents: the highest ones, and the lowest ones."""
-    seen: dict[int, list[float]] = defaultdict(list)
-    for place in found:
-        means = place.of(step.batches[place.batch].weights, len(place.example)).nanmean(0)
-        for token, mean in zip(place.example.input_ids.tolist(), means.tolist(), strict=True):
-            if not math.isnan(mean):
-                seen[token].append(mean)
-    often = {token: means for token, means in seen.items() if len(means) >= _SEEN_OFTEN} or seen
-    ordered = sorted(often, key=lambda token: -sum(often[token]) / len(often[token]))
-    half = min(_MOST_RANKED, len(ordered) // 2)
-    rows = {"most": ordered[:half], "least": ordered[::-1][:half]}
-    return {name: [_rank(token, often[token], tokenizer) for token in tokens] for name, tokens in rows.items()}
-
-
-def _rank(token: int, means: Sequence[float], tokenizer: object) -> list[Any]:
-    return [token_texts(tokenizer, [token])[0], len(means), _rounded(sum(means) / len(means))]
 
 
 def _spread(found: Sequence[Place], wanted: int) -> Iterator[Place]:
