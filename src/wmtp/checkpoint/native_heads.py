@@ -52,7 +52,7 @@ def further_layers(config: Mapping[str, Any], names: Iterable[str]) -> set[str]:
     depth = max(_depths(config), default=None)
     if depth is None or any(declared_counts(config).values()):
         return set()
-    layered = list(_in_layers(names))
+    layered = list(_in_layers(name for name in names if not _NAMED.match(name)))
     own = {kind for _, number, kind in layered if number < depth}
     heads = {number for _, number, kind in layered if number >= depth and kind not in own}
     return {name for name, number, _ in layered if number >= depth and number not in heads}
