@@ -63,7 +63,8 @@ def init_metadata(directory: Path, model_class: str | None = None) -> Draft:
     if path.exists() or path.is_symlink():
         raise MetadataError(
             f"{path}: already there, and never overwritten",
-            hint=f"see what is wrong with it: 'wmtp validate {directory}'; an older one: 'wmtp upgrade {directory}'",
+            hint=f"see what is wrong with it: 'wmtp validate {directory}'; an older one: 'wmtp upgrade {directory}';"
+            " for another draft, such as of another class, move it away first",
         )
     draft = draft_metadata(open_store(directory), model_class)
     write_metadata(directory, draft.metadata)
@@ -143,8 +144,8 @@ def _note_text_model(store: Store, config: dict[str, Any], strategy: dict[str, A
     whole = strategy.get("transformers_class")
     if alone and whole not in (alone, None):
         notes.append(
-            f"loading_strategy.transformers_class: {whole}, the whole model; for its text model alone, which is what"
-            f" heads are grown on, remove {METADATA_FILE} and type 'wmtp init {store.uri} --class {alone}'"
+            f"loading_strategy.transformers_class: {whole}, the whole model; for its text model alone, remove"
+            f" {METADATA_FILE} and type 'wmtp init {store.uri} --class {alone}'. Heads are grown on either"
         )
 
 
