@@ -65,8 +65,12 @@ class GrowReport:
             + _OTHERS.get(self.head_type, "every other head is equal to head 1"),
             f"cross-entropy at step 0 on {self.sample}, nats per token:",
         ]
-        lines += [f"  head {k}: {ce:.4f}" for k, ce in enumerate(self.cross_entropy, start=1)]
-        return [*lines, _READERS.get(self.head_type, _MEDUSA)]
+        return lines + [f"  head {k}: {ce:.4f}" for k, ce in enumerate(self.cross_entropy, start=1)]
+
+    @property
+    def next_step(self) -> str:
+        """What drafts with such heads, for a person."""
+        return _READERS.get(self.head_type, _MEDUSA)
 
 
 def causal_lm(loaded: LoadResult) -> PreTrainedModel:

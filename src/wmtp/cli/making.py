@@ -119,6 +119,7 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     head_options = {name: value for name, value in given.items() if value is not None}
     report = grow_model(source, destination, heads=heads, head_type=kind, head_options=head_options, **options)
     out.result(report.to_dict(), report.summary())
+    out.say(report.next_step)
 
 
 @takes_load_options
