@@ -24,6 +24,7 @@ from wmtp.errors import CheckpointError, MetadataError
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, model_classes
+from wmtp.serving.medusa import is_medusa
 from wmtp.storage.opening import open_store
 from wmtp.storage.store import Store
 from wmtp.untrusted import did_you_mean, show
@@ -74,7 +75,9 @@ def init_metadata(directory: Path, model_class: str | None = None) -> Draft:
 def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
     """Draft a metadata.json for the checkpoint in an open store as `init_metadata` does; writes nothing."""
     notes: list[str] = []
-    config, (tensors, found) = read_config(store), read_tensors_and_notes(store)
+    config = read_config(store)
+    _refuse_medusa(store, config)
+    tensors, found = read_tensors_and_notes(store)
     architecture = config.get("model_type")
     if not isinstance(architecture, str):
         raise CheckpointError(
@@ -86,7 +89,8 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
         strategy = _named_strategy(store, model_class)
     else:
         strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
-    _note_text_model(store, config, strategy, notes)
+    if not model_class:
+        _note_text_model(store, config, strategy, notes)
     wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:
@@ -114,6 +118,15 @@ def fitting_algorithms(wmtp_type: str) -> list[str]:
     return [
         name for name in algorithms.names() if any(role.wmtp_type == wmtp_type for role in algorithms.get(name).roles)
     ]
+
+
+def _refuse_medusa(store: Store, config: dict[str, Any]) -> None:
+    if is_medusa(config):
+        raise CheckpointError(
+            f"{store.uri / CONFIG_FILE}: these are Medusa heads alone, without the model that they stand on",
+            hint=f"'wmtp validate {store.uri} --for vllm' says whether a server drafts with them; to load them, name"
+            " the checkpoint that they were exported from",
+        )
 
 
 def _native_strategy(store: Store, native: NativeDraft) -> dict[str, Any]:
