@@ -13,7 +13,8 @@ from transformers import (
 )
 
 import wmtp
-from checkpoints import change_config, write_custom, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import change_config, change_tensors, write_custom, write_llama_checkpoint, write_mtp_checkpoint
+from native_files import write_native
 from tiny_models import gemma3_config, tiny_config, tiny_mtp
 from tiny_tokenizer import build_tokenizer
 from wmtp.authoring.init import draft_metadata, fitting_algorithms, init_metadata
@@ -239,3 +240,13 @@ def test_medusa_heads_alone_are_no_model(tmp_path, config):
         init_metadata(tmp_path)
     assert caught.value.hint.startswith(f"'wmtp validate {tmp_path} --for vllm'")
     assert not (tmp_path / "metadata.json").exists()
+
+
+def test_heads_that_config_json_counts_and_a_save_left_out_are_noted(tmp_path):
+    write_native(tmp_path / "m", "qwen3_5")
+    change_tensors(tmp_path / "m", lambda held: [held.pop(name) for name in list(held) if name.startswith("mtp.")])
+    found = draft(tmp_path / "m")
+    assert found.metadata.mtp is None
+    assert any(note.startswith("mtp: none, though mtp_num_hidden_layers is 1 in config.json") for note in found.notes)
+    change_config(tmp_path / "m", mtp_num_hidden_layers=0)
+    assert not any(note.startswith("mtp:") for note in draft(tmp_path / "m").notes)

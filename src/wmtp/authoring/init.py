@@ -12,6 +12,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from wmtp.authoring.head_notes import note_stripped, refuse_medusa
 from wmtp.authoring.mapping import with_mapping
 from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
 from wmtp.authoring.native_mapping import with_made_parameters
@@ -24,7 +25,6 @@ from wmtp.errors import CheckpointError, MetadataError
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, model_classes
-from wmtp.serving.medusa import is_medusa
 from wmtp.storage.opening import open_store
 from wmtp.storage.store import Store
 from wmtp.untrusted import did_you_mean, show
@@ -76,7 +76,7 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
     """Draft a metadata.json for the checkpoint in an open store as `init_metadata` does; writes nothing."""
     notes: list[str] = []
     config = read_config(store)
-    _refuse_medusa(store, config)
+    refuse_medusa(store, config)
     tensors, found = read_tensors_and_notes(store)
     architecture = config.get("model_type")
     if not isinstance(architecture, str):
@@ -91,6 +91,8 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
         strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
     if not model_class:
         _note_text_model(store, config, strategy, notes)
+    if not native:
+        note_stripped(config, tensors, notes)
     wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:
@@ -118,15 +120,6 @@ def fitting_algorithms(wmtp_type: str) -> list[str]:
     return [
         name for name in algorithms.names() if any(role.wmtp_type == wmtp_type for role in algorithms.get(name).roles)
     ]
-
-
-def _refuse_medusa(store: Store, config: dict[str, Any]) -> None:
-    if is_medusa(config):
-        raise CheckpointError(
-            f"{store.uri / CONFIG_FILE}: these are Medusa heads alone, without the model that they stand on",
-            hint=f"'wmtp validate {store.uri} --for vllm' says whether a server drafts with them; to load them, name"
-            " the checkpoint that they were exported from",
-        )
 
 
 def _native_strategy(store: Store, native: NativeDraft) -> dict[str, Any]:

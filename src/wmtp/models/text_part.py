@@ -44,4 +44,5 @@ def text_configuration(model: PreTrainedModel, config: Mapping[str, Any]) -> dic
         config: config.json of the larger one, which says how a text begins and ends.
     """
     values = json.loads(model.config.to_json_string())  # infinite numbers in transformers' own spelling
-    return values | {key: config[key] for key in _TOKENS if config.get(key) is not None}
+    tokens = {key: config[key] for key in _TOKENS if config.get(key) is not None}
+    return values | tokens | {"architectures": [type(model).__name__]}

@@ -134,7 +134,7 @@ def _of_its_own(
         write_model_directory(
             directory,
             state_dict=text.state_dict(),
-            config=text_configuration(text, config) | {"architectures": [type(text).__name__]},
+            config=text_configuration(text, config),
             metadata=_exported(metadata, trunk_class, text.config.model_type),
             extra_files={name: file for name, file in extra_files.items() if name not in PROCESSOR_FILES},
         )
