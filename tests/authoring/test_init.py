@@ -8,10 +8,13 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
 )
 
 import wmtp
-from checkpoints import write_custom, write_llama_checkpoint, write_mtp_checkpoint
+from checkpoints import change_config, change_tensors, write_custom, write_llama_checkpoint, write_mtp_checkpoint
+from native_files import write_native
 from tiny_models import gemma3_config, tiny_config, tiny_mtp
 from tiny_tokenizer import build_tokenizer
 from wmtp.authoring.init import draft_metadata, fitting_algorithms, init_metadata
@@ -213,3 +216,37 @@ def test_fitting_algorithms_are_those_with_a_role_for_the_type():
     assert fitting_algorithms("base_model") == ["baseline-mtp", "critic-wmtp", "rho1-wmtp"]
     assert fitting_algorithms("reward_model") == ["critic-wmtp"]
     assert fitting_algorithms("teapot") == []
+
+
+def test_where_a_size_is_wrong_the_mapping_is_drafted_and_the_shapes_are_said(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, num_key_value_heads=2, vocab_size=32, num_local_experts=4)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    right = draft(tmp_path).metadata.loading_strategy.state_dict_mapping
+    change_config(tmp_path, num_local_experts=3)
+    notes = draft(tmp_path).notes
+    assert wmtp.load_metadata(tmp_path).loading_strategy.state_dict_mapping == right
+    (said,) = [note for note in notes if note.startswith("state_dict_mapping")]
+    assert "by which every tensor has its parameter; but the checkpoint does not load" in said
+    assert "block_sparse_moe.gate.weight is [4, 16] in model.safetensors, the model has [3, 16]" in said
+    change_config(tmp_path, num_local_experts=4)
+    assert type(wmtp.load_model(tmp_path)).__name__ == "MixtralForCausalLM"
+
+
+@pytest.mark.parametrize("config", [{"model_type": "medusa"}, {"model_type": "llama", "medusa_num_heads": 3}])
+def test_medusa_heads_alone_are_no_model(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="these are Medusa heads alone") as caught:
+        init_metadata(tmp_path)
+    assert caught.value.hint.startswith(f"'wmtp validate {tmp_path} --for vllm'")
+    assert not (tmp_path / "metadata.json").exists()
+
+
+def test_heads_that_config_json_counts_and_a_save_left_out_are_noted(tmp_path):
+    write_native(tmp_path / "m", "qwen3_5")
+    change_tensors(tmp_path / "m", lambda held: [held.pop(name) for name in list(held) if name.startswith("mtp.")])
+    found = draft(tmp_path / "m")
+    assert found.metadata.mtp is None
+    assert any(note.startswith("mtp: none, though mtp_num_hidden_layers is 1 in config.json") for note in found.notes)
+    change_config(tmp_path / "m", mtp_num_hidden_layers=0)
+    assert not any(note.startswith("mtp:") for note in draft(tmp_path / "m").notes)

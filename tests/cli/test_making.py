@@ -24,6 +24,7 @@ def test_init_never_overwrites(wmtp, llama):
     result = wmtp("init", llama)
     assert result.exit_code == 1
     assert f"error: {llama}/metadata.json: already there" in result.stderr
+    assert "for another draft, such as of another class, move it away first" in result.stderr
     assert (llama / "metadata.json").read_bytes() == before
 
 
@@ -59,6 +60,7 @@ def test_grow_then_export_gives_the_source_back(wmtp, llama, tmp_path, head_type
     result = wmtp("grow", llama, grown, "--heads", "3", "--head-type", head_type)
     assert result.exit_code == 0
     assert [line.split(":")[0] for line in result.stdout.splitlines()[-3:]] == ["  head 1", "  head 2", "  head 3"]
+    assert ("--head-type resblock" if head_type == "transformer" else "--to vllm-medusa") in result.stderr
     assert wmtp("validate", grown, "--deep").exit_code == 0
     assert wmtp("export", grown, exported).stdout == f"wrote {exported}\n"
     ids = torch.arange(8).unsqueeze(0)
@@ -95,6 +97,7 @@ def test_heads_are_exported_for_servers_and_the_next_step_is_said(wmtp, llama, t
     result = wmtp("export", tmp_path / "grown", tmp_path / "heads", "--to", target)
     assert result.stdout == f"wrote {tmp_path / 'heads'}\n"
     assert f"export the trunk too (wmtp export {tmp_path / 'grown'} TRUNK)" in result.stderr
+    assert ('"num_speculative_tokens": 2}' in result.stderr) == (target == "vllm-medusa")
     assert (tmp_path / "heads" / file).is_file()
 
 

@@ -142,6 +142,13 @@ def test_what_the_metadata_lets_through_is_recorded_by_name(tmp_path):
     assert made.bytes_to_read == 8
 
 
+def test_of_many_tensors_left_unused_a_person_is_told_the_beginnings(tmp_path):
+    spare = [*(f"vision.tower.layers.{i}.weight" for i in range(1200)), "vision.tower.norm", "projector"]
+    made = plan(tmp_path, dict.fromkeys(["w", *spare], F32), [spec("w")], allow_unexpected=["vision.*", "projector"])
+    assert "1,202 tensors left unused: vision.tower.* (1,201), projector (1); --json names each" in made.summary()
+    assert len(made.to_dict()["left_unused"]) == 1202
+
+
 def test_globs_let_through_nothing_that_they_do_not_name(tmp_path):
     allowed = {"allow_missing": ["b?", "H"], "allow_unexpected": ["[xy]"]}
     error = refusal(tmp_path, {"x": F32, "z": F32}, [spec("b"), spec("b1"), spec("h")], **allowed)

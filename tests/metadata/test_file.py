@@ -109,6 +109,14 @@ def test_a_directory_without_metadata_points_to_the_command_that_drafts_it(tmp_p
     assert caught.value.hint == f"draft one with 'wmtp init {tmp_path}'"
 
 
+def test_the_directory_of_a_run_is_told_its_checkpoint(tmp_path):
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / METADATA_FILE).write_text(json.dumps(DOCUMENT))
+    with pytest.raises(NotFoundError) as caught:
+        load_metadata(tmp_path)
+    assert caught.value.hint == f"this is the directory of a run: name a checkpoint of it, such as {tmp_path / 'final'}"
+
+
 def test_an_oversized_file_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / METADATA_FILE).open("wb") as file:
         file.truncate(50 << 30)

@@ -189,10 +189,21 @@ def test_names_that_would_be_skipped_are_noted(tmp_path, verdict):
 
 def test_a_plain_model_would_be_served_plainly(tmp_path, refusal):
     plain = served.write(tmp_path, served.trunk(), model_type="llama", architectures=["LlamaForCausalLM"])
-    for program, label in (("vllm", "vLLM 0.32.0"), ("llama.cpp", "llama.cpp (August 2026)")):
-        assert refusal(plain, program) == (
+    for program, label, hint in (
+        (
+            "vllm",
+            "vLLM 0.32.0",
+            f"or make and train Medusa heads: wmtp grow {tmp_path} NEW --heads 4 --head-type resblock",
+        ),
+        (
+            "llama.cpp",
+            "llama.cpp (August 2026)",
+            "as llama.cpp (August 2026) has no Medusa heads; docs/serving.md says",
+        ),
+    ):
+        assert refusal(plain, program).startswith(
             f"{tmp_path}: no prediction heads: {label} would serve it plainly and cannot draft\n"
-            f"hint: leave speculative decoding off, or make and train heads: wmtp grow {tmp_path} NEW --heads 4"
+            f"hint: leave speculative decoding off, {hint}"
         )
 
 
@@ -202,12 +213,15 @@ def test_heads_of_an_unknown_family_are_not_taken_for_none(tmp_path, refusal):
     assert "model_type is 'hy_v9', a family whose heads are not known here" in said
 
 
-def test_parallel_heads_have_to_be_exported_first(tmp_path, refusal):
+@pytest.mark.parametrize(("head_type", "option"), [("linear", " --to vllm-medusa"), ("transformer", "")])
+def test_parallel_heads_have_to_be_exported_first(tmp_path, refusal, head_type, option):
     served.write(tmp_path, ["trunk.model.norm.weight", "heads.2.unembedding.weight"], model_type="llama")
-    (tmp_path / "metadata.json").write_text(json.dumps(metadata_document()))
+    mtp = {"n_future_tokens": 2, "head_type": head_type}
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata_document(mtp=mtp)))
     assert refusal(tmp_path) == (
         f"{tmp_path}/metadata.json: loading_strategy.model_class_name is 'MTPForCausalLM', a class that"
-        f" vLLM 0.32.0 does not have\nhint: write what other programs read first: wmtp export {tmp_path} NEW"
+        " vLLM 0.32.0 does not have\nhint: write what other programs read first, and ask about that:"
+        f" wmtp export {tmp_path} NEW{option}"
     )
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.models.heads import HeadType
+from wmtp.models.mtp import MTPForCausalLM
 
 GrownType = HeadType | Literal["deepseek"]
 _MAX_SAMPLE_TOKENS = 512
@@ -22,6 +23,11 @@ Predicting several words at once is harder: the second word depends on the first
 can do it has to plan a little, and a program can then check several words in one step, which makes writing faster.
 """
 _OTHERS = {"deepseek": "the module has to be trained before it drafts anything"}
+_READERS = {
+    "transformer": "'wmtp generate' drafts with heads of this type; for those of servers: --head-type resblock",
+    "deepseek": "once trained, servers draft with it: wmtp export RUN SERVED --to native",
+}
+_MEDUSA = "once trained, vLLM drafts with them: wmtp export RUN HEADS --to vllm-medusa"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,11 @@ class GrowReport:
         ]
         return lines + [f"  head {k}: {ce:.4f}" for k, ce in enumerate(self.cross_entropy, start=1)]
 
+    @property
+    def next_step(self) -> str:
+        """What drafts with such heads, for a person."""
+        return _READERS.get(self.head_type, _MEDUSA)
+
 
 def causal_lm(loaded: LoadResult) -> PreTrainedModel:
     """Return what was loaded; raises CheckpointError where it is no plain causal LM."""
@@ -68,10 +79,11 @@ def causal_lm(loaded: LoadResult) -> PreTrainedModel:
     where = f"{loaded.checkpoint.where}/metadata.json"
     if isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None and model.can_generate():
         return model
-    raise CheckpointError(
-        f"{where}: loads as {type(model).__name__}, which is no plain causal LM",
-        hint="name a checkpoint with loader_type huggingface and transformers_class AutoModelForCausalLM",
-    )
+    hint = "name a checkpoint with loader_type huggingface and transformers_class AutoModelForCausalLM"
+    if isinstance(model, MTPForCausalLM):
+        without = f"'wmtp export {loaded.checkpoint.where} TRUNK' writes it without them"
+        hint = f"it has heads already: 'wmtp train' takes it as it is, and {without}"
+    raise CheckpointError(f"{where}: loads as {type(model).__name__}, which is no plain causal LM", hint=hint)
 
 
 def sample(trunk: PreTrainedModel, tokenizer: Any, text: str, heads: int) -> tuple[Tensor, str]:

@@ -12,6 +12,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from wmtp.authoring.head_notes import note_stripped, refuse_medusa
 from wmtp.authoring.mapping import with_mapping
 from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
 from wmtp.authoring.native_mapping import with_made_parameters
@@ -63,7 +64,8 @@ def init_metadata(directory: Path, model_class: str | None = None) -> Draft:
     if path.exists() or path.is_symlink():
         raise MetadataError(
             f"{path}: already there, and never overwritten",
-            hint=f"see what is wrong with it: 'wmtp validate {directory}'; an older one: 'wmtp upgrade {directory}'",
+            hint=f"see what is wrong with it: 'wmtp validate {directory}'; an older one: 'wmtp upgrade {directory}';"
+            " for another draft, such as of another class, move it away first",
         )
     draft = draft_metadata(open_store(directory), model_class)
     write_metadata(directory, draft.metadata)
@@ -73,7 +75,9 @@ def init_metadata(directory: Path, model_class: str | None = None) -> Draft:
 def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
     """Draft a metadata.json for the checkpoint in an open store as `init_metadata` does; writes nothing."""
     notes: list[str] = []
-    config, (tensors, found) = read_config(store), read_tensors_and_notes(store)
+    config = read_config(store)
+    refuse_medusa(store, config)
+    tensors, found = read_tensors_and_notes(store)
     architecture = config.get("model_type")
     if not isinstance(architecture, str):
         raise CheckpointError(
@@ -85,7 +89,10 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
         strategy = _named_strategy(store, model_class)
     else:
         strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
-    _note_text_model(store, config, strategy, notes)
+    if not model_class:
+        _note_text_model(store, config, strategy, notes)
+    if not native:
+        note_stripped(config, tensors, notes)
     wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:
@@ -143,8 +150,8 @@ def _note_text_model(store: Store, config: dict[str, Any], strategy: dict[str, A
     whole = strategy.get("transformers_class")
     if alone and whole not in (alone, None):
         notes.append(
-            f"loading_strategy.transformers_class: {whole}, the whole model; for its text model alone, which is what"
-            f" heads are grown on, remove {METADATA_FILE} and type 'wmtp init {store.uri} --class {alone}'"
+            f"loading_strategy.transformers_class: {whole}, the whole model; for its text model alone, remove"
+            f" {METADATA_FILE} and type 'wmtp init {store.uri} --class {alone}'. Heads are grown on either"
         )
 
 

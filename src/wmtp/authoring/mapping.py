@@ -84,6 +84,8 @@ def mended_mapping(checkpoint: Checkpoint) -> tuple[ModelMetadata, list[str]] | 
         draft = _needed(anew, model, specs)
     except WmtpError:
         return None  # 'wmtp validate' says what is wrong
+    if not draft.loads:
+        return None
     return _mapped(checkpoint.metadata, StateDictMapping.model_validate(draft.fields)), _notes(draft)
 
 
@@ -97,13 +99,17 @@ def _built(checkpoint: Checkpoint) -> tuple[nn.Module, list[ParameterSpec]]:
 
 
 def _needed(checkpoint: Checkpoint, model: nn.Module, specs: Sequence[ParameterSpec]) -> MappingDraft:
-    """The mapping under which the checkpoint would load; raises PlanError where none is found."""
+    """The mapping under which the checkpoint would load, or all names fit; raises PlanError where none is found."""
     whole = _whole(checkpoint, model)
     traced = trace_mapping(checkpoint, model, specs, whole)
     if traced.draft is not None:
         return traced.draft
     mapping = suggested_mapping(checkpoint, specs)
     if mapping is None:
+        if traced.misshapen is not None:
+            mapped = _mapped(checkpoint.metadata, StateDictMapping.model_validate(traced.misshapen.fields))
+            error = _refusal(replace(checkpoint, metadata=mapped), model, specs, Traced())
+            return replace(traced.misshapen, notes=(_in_one_line(error),))
         raise _refusal(checkpoint, model, specs, traced)
     _refuse_unfaithful(checkpoint, specs, mapping, traced)
     return MappingDraft(mapping)
@@ -172,6 +178,9 @@ def _mapped(metadata: ModelMetadata, mapping: StateDictMapping) -> ModelMetadata
 
 
 def _notes(draft: MappingDraft) -> list[str]:
+    if not draft.loads:
+        said = "by which every tensor has its parameter; but the checkpoint does not load"
+        return [f"state_dict_mapping: {_shown(draft)}, {said}: {' '.join(draft.notes)}"]
     return [
         f"state_dict_mapping: {_shown(draft)}, or the tensors would not fit the class",
         *(f"state_dict_mapping.allow_unexpected: {note}" for note in draft.notes),

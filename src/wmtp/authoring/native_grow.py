@@ -16,6 +16,7 @@ from wmtp.authoring.growth import check_loads, check_logits, check_values
 from wmtp.authoring.init import draft_metadata
 from wmtp.authoring.native_families import DRAFTING, GROWN, Grown, conventions_of, released_name
 from wmtp.checkpoint.configuration import CONFIG_FILE
+from wmtp.checkpoint.contents import PROCESSOR_FILES
 from wmtp.checkpoint.families import family_named
 from wmtp.checkpoint.native_heads import with_count
 from wmtp.errors import CheckpointError
@@ -23,6 +24,7 @@ from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import write_metadata
 from wmtp.metadata.heads import MTPInfo
 from wmtp.models.native import NativeMTPForCausalLM
+from wmtp.models.text_part import is_text_part, text_configuration
 from wmtp.publishing.cards.card import Source, write_card
 from wmtp.publishing.cards.origin import origin_of
 from wmtp.publishing.parent import copied_files, parent_record
@@ -121,14 +123,18 @@ def _begin(model: NativeMTPForCausalLM) -> None:
 
 
 def _write(model: NativeMTPForCausalLM, grown: Grown, loaded: LoadResult, destination: Path) -> None:
-    tensors = _tensors(model, grown)
+    tensors, config, files = _tensors(model, grown), loaded.checkpoint.config, copied_files(loaded)
+    if is_text_part(model.trunk, loaded.metadata.base_architecture):
+        # Of its own: servers look for the names of the larger model where its configuration stands.
+        config = text_configuration(model.trunk, config)
+        files = {name: file for name, file in files.items() if name not in PROCESSOR_FILES}
     with publish_directory(destination) as directory:
         write_model_directory(
             directory,
             state_dict=tensors,
-            config=_config(loaded.checkpoint.config, grown),
+            config=_config(config, grown),
             metadata=loaded.metadata,
-            extra_files=copied_files(loaded),
+            extra_files=files,
         )
         write_receipt(directory, loaded)
         metadata = draft_metadata(open_store(directory)).metadata

@@ -29,6 +29,15 @@ from wmtp.storage.uri import ModelURI
 from wmtp.trust.guards import construction_errors
 from wmtp.untrusted import MAX_INDEX_BYTES, did_you_mean, show, show_all
 
+# What says how pictures, videos and sounds reach the model, and how a chat with them is written.
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "audio_tokenizer_config.json",
+    "chat_template.json",
+)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -162,3 +171,8 @@ def check_required_files(store: Store, metadata: ModelMetadata) -> None:
 def small_files(store: Store) -> list[str]:
     """Return the files beside the weights that loading a model or its tokenizer reads, where they are there."""
     return [*(name for name in (CONFIG_FILE, GENERATION_FILE) if store.has(name)), *tokenizer_files(store)]
+
+
+def processor_files(store: Store) -> list[str]:
+    """Return the files of a processor, which servers read and loading does not, where they are there."""
+    return [name for name in PROCESSOR_FILES if store.has(name)]

@@ -42,6 +42,8 @@ def inspected(
     yield f"  algorithms  {', '.join(metadata.algorithm_compatibility) or 'none'}"
     for target, rule in strategy.state_dict_mapping.tensors.items():
         yield f"  made        {plain(target)} {_how(rule)}"
+    if unused := strategy.state_dict_mapping.allow_unexpected:
+        yield f"  left unused {', '.join(first_few([plain(glob) for glob in unused]))}"
     yield f"  tensors     {facts['num_tensors']}, {facts['num_parameters']:,} parameters, {size(facts['tensor_bytes'])}"
     values = _loaded_as(strategy.state_dict_mapping)
     for dtype, counts in facts["dtypes"].items():

@@ -14,6 +14,11 @@ from wmtp.publishing.exports.targets import TARGETS
 from wmtp.settings.loading import LoadKeywords
 from wmtp.untrusted import did_you_mean
 
+_HEAD_TYPES = (
+    "What a head is. transformer: a decoder layer; drafts in 'wmtp generate' alone, and on a llama in Meta's code."
+    " resblock, linear: Medusa heads, with which vLLM and TGI draft. deepseek: a native module, of Qwen2 and Qwen3.5."
+)
+
 
 class HeadType(StrEnum):
     """Kinds of prediction heads that `grow` makes."""
@@ -94,7 +99,7 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     destination: Destination,
     *,
     heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
-    head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
+    head_type: Annotated[HeadType, typer.Option("--head-type", help=_HEAD_TYPES)] = HeadType.TRANSFORMER,
     num_blocks: Annotated[
         int | None, typer.Option("--num-blocks", min=1, help="resblock: blocks of a head; 1 when not given.")
     ] = None,
@@ -114,6 +119,7 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     head_options = {name: value for name, value in given.items() if value is not None}
     report = grow_model(source, destination, heads=heads, head_type=kind, head_options=head_options, **options)
     out.result(report.to_dict(), report.summary())
+    out.say(report.next_step)
 
 
 @takes_load_options
@@ -139,7 +145,15 @@ def export(  # noqa: PLR0913  each option of the contract is one
     written = export_model(source, destination, to=to, drop_heads=drop_heads, **options)
     out.result({"path": str(written), "to": to}, [f"wrote {written}"])
     said = TARGETS["transformers" if drop_heads else to]  # without its heads it is what that target writes
-    out.say(said.next_step.format(source=source, path=written, loader=_loader(written)))
+    out.say(said.next_step.format(source=source, path=written, loader=_loader(written), heads=_num_heads(written)))
+
+
+def _num_heads(written: Path) -> Any:
+    """Return the heads of a directory of Medusa heads, which is how many tokens they draft; None of anything else."""
+    import json
+
+    config = written / "config.json"
+    return json.loads(config.read_text(encoding="utf-8")).get("num_heads") if config.is_file() else None
 
 
 def _loader(written: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.html_table import html_lines
 from wmtp.load_plan.conversion.nodes import Made
+from wmtp.load_plan.unused import unused_lines
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.untrusted import plain
 from wmtp.wording import counted
@@ -133,7 +134,7 @@ class LoadPlan:
             ),
             *(f"{plain(a.source.name)} repeats {_listed(a.names[:1])}" for a in self.assignments if a.repeats),
             *(f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial),
-            *(f"tensor left unused: {plain(name)}" for name in self.left_unused),
+            *unused_lines(self.left_unused),
         ]
         return [*lines, *self.notes]
 

@@ -12,6 +12,7 @@ from wmtp.checkpoint.tensors import FLOATING
 from wmtp.html_table import html_lines
 from wmtp.load_plan.conversion.nodes import Made
 from wmtp.load_plan.plan import Assignment, LoadPlan
+from wmtp.load_plan.unused import unused_lines
 from wmtp.untrusted import first_few, plain
 from wmtp.wording import counted
 
@@ -142,7 +143,7 @@ class LoadReceipt:
             f"{', '.join(plain(name) for name in p.tied)} tied to {plain(p.name)}" for p in self.parameters if p.tied
         ]
         lines += [f"no tensor, initial values kept: {plain(name)}" for name in self.kept_initial]
-        lines += [f"tensor left unused: {plain(name)}" for name in self.left_unused]
+        lines += unused_lines(self.left_unused)
         lines += [f"ran {plain(file)} ({digest})" for file, digest in self.code.items()]
         files = sorted({parameter.file for parameter in self.parameters})
         unverified = first_few([plain(file) for file in files if file not in self.verified])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.checkpoint.contents import small_files
+from wmtp.checkpoint.contents import processor_files, small_files
 from wmtp.checkpoint.headers import weight_files
 from wmtp.loaders.base import LoadResult
 from wmtp.manifest import digest_path
@@ -21,6 +21,7 @@ def parent_record(loaded: LoadResult) -> dict[str, Any]:
 
 
 def copied_files(loaded: LoadResult) -> dict[str, bytes | Path]:
-    """Return tokenizer and generation files of a checkpoint, for writing a model that is used in the same way."""
+    """Return a checkpoint's files for tokens, generation and processors, for a model that is used in the same way."""
     store = loaded.checkpoint.store
-    return {**store.local_paths(name for name in small_files(store) if name != CONFIG_FILE)}
+    names = [name for name in small_files(store) if name != CONFIG_FILE]
+    return {**store.local_paths([*names, *processor_files(store)])}

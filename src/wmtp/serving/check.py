@@ -24,6 +24,8 @@ from wmtp.storage.store import Store
 from wmtp.storage.uri import ModelURI
 from wmtp.untrusted import show, show_all
 
+_TARGETS = {"linear": " --to vllm-medusa", "resblock": " --to vllm-medusa", "deepseek": " --to native"}
+
 
 def check_serving(uri: str | Path | ModelURI, program: Program, *, allow_symlinks: bool = False) -> tuple[str, Verdict]:
     """Say what a program would do with the prediction heads of a checkpoint; no weight is read.
@@ -83,7 +85,7 @@ def _headless(
     where, model_type = str(store.uri), show(config.get("model_type"))
     if own_class := _own_class(store):
         problem = f"{where}/{METADATA_FILE}: loading_strategy.model_class_name is {show(own_class)}"
-        hint = f"write what other programs read first: wmtp export {where} NEW"
+        hint = f"write what other programs read first, and ask about that: wmtp export {where} NEW{_target(store)}"
         return CheckpointError(f"{problem}, a class that {program.label} does not have", hint)
     if names := head_like(tensor.name for tensor in tensors):
         problem = f"{where}/{CONFIG_FILE}: model_type is {model_type}, a family whose heads are not known here"
@@ -98,8 +100,23 @@ def _headless(
         return CheckpointError(f"{problem}: {program.label} refuses to draft, or drafts garbage", hint)
     zero = f"; {next(iter(counts))} is 0, and asked to draft it {program.on_zero}" if counts else ""
     problem = f"{where}: no prediction heads: {program.label} would serve it plainly and cannot draft{zero}"
-    hint = f"leave speculative decoding off, or make and train heads: wmtp grow {where} NEW --heads 4"
-    return CheckpointError(problem, hint)
+    return CheckpointError(problem, f"leave speculative decoding off, {_heads_for(program, where)}")
+
+
+def _heads_for(program: Program, where: str) -> str:
+    """Return how a plain model comes to heads that a program drafts with."""
+    if program.has_medusa:
+        return (
+            f"or make and train Medusa heads: wmtp grow {where} NEW --heads 4 --head-type resblock; heads that were"
+            f" exported for this trunk are asked about by themselves: wmtp validate HEADS --for {program.name}"
+        )
+    return f"as {program.label} has no Medusa heads; docs/serving.md says which native ones it drafts with"
+
+
+def _target(store: Store) -> str:
+    """Return the option of `wmtp export` by which servers get the declared heads; none where no server reads them."""
+    mtp = read_metadata(store).mtp
+    return _TARGETS.get(mtp.head_type or "", "") if mtp is not None else ""
 
 
 def _own_class(store: Store) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 import wmtp
 from wmtp.algorithms.base import Algorithm
 from wmtp.checkpoint.configuration import CONFIG_FILE
-from wmtp.checkpoint.contents import small_files
+from wmtp.checkpoint.contents import processor_files, small_files
 from wmtp.checkpoint.index import INDEX_FILE
 from wmtp.loaders.base import LoadResult
 from wmtp.metadata.file import METADATA_FILE
@@ -211,6 +211,7 @@ def validated_at(step: int, loop: Loop | None) -> dict[str, float]:
 def carried_files(base: LoadResult) -> dict[str, bytes]:
     """Return the files that a checkpoint takes over from its base model: all it requires but weights and config."""
     store = base.checkpoint.store
-    required = [*base.metadata.loading_strategy.required_files, *base.receipt.code, *small_files(store)]
+    required = [*base.metadata.loading_strategy.required_files, *base.receipt.code]
+    required += [*small_files(store), *processor_files(store)]
     names = [n for n in dict.fromkeys(required) if n not in _WRITTEN_ANEW and not n.endswith(".safetensors")]
     return {name: path.read_bytes() for name, path in store.local_paths(names).items()}

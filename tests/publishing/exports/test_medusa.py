@@ -105,7 +105,7 @@ def test_what_medusa_has_no_place_for_is_refused_and_nothing_written(tmp_path, m
 
 def test_a_class_of_its_own_is_refused_by_name(tmp_path):
     consent, _ = write_custom(tmp_path / "toy")
-    with pytest.raises(CheckpointError, match="loads as ToyModel, whose heads are not known"):
+    with pytest.raises(CheckpointError, match="loads as ToyModel, and Medusa reads heads of the class MTPForCausalLM"):
         wmtp.export(tmp_path / "toy", tmp_path / "heads", to="medusa", allow_code=consent)
 
 

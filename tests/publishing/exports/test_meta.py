@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 import wmtp
 from checkpoints import write_mtp_checkpoint
 from meta_release import WIDTH, meta_logits, meta_tensors, write_meta
-from tiny_models import tiny_mtp
+from tiny_models import around, gemma3_config, tiny_mtp
 from wmtp.authoring.meta_release import declare, find_release
 from wmtp.authoring.pickles.sources import PickledWeights
 from wmtp.checkpoint.meta_release import feed_forward_fields
@@ -76,13 +76,14 @@ def test_metas_code_computes_the_width_from_what_is_written(dim, width):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (lambda: tiny_mtp(head_type="linear"), "its heads are of the type 'linear', and Meta's are decoder layers"),
+        (lambda: tiny_mtp(head_type="linear"), "its heads are of the type 'linear', which Meta's code does not have"),
         (lambda: tiny_mtp("mistral"), "config.json: model_type is 'mistral'"),
         (lambda: tiny_mtp(hidden_act="gelu", head_dim=4), "config.json: hidden_act is 'gelu'; head_dim is 4"),
         (
             lambda: tiny_mtp(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
             "config.json: rope_parameters.rope_type is 'linear'",
         ),
+        (lambda: around(gemma3_config()), "config.json: model_type is 'gemma3'"),  # whose sizes stand in parts of it
         (lambda: tiny_mtp(attention_bias=True), ": 16 tensors are not those of a plain llama"),
     ],
 )

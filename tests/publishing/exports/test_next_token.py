@@ -3,11 +3,13 @@ import json
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForConditionalGeneration
 
 import wmtp
-from checkpoints import metadata_document
-from tiny_models import ARCHITECTURES, HEAD_TYPES, tiny_mtp, tokens
+from checkpoints import change_config, metadata_document
+from tiny_models import ARCHITECTURES, HEAD_TYPES, gemma3_config, tiny_mtp, tokens
+from wmtp.authoring.grow import grow
+from wmtp.authoring.init import init_metadata
 from wmtp.errors import CheckpointError
 from wmtp.metadata.schema import ModelMetadata
 from wmtp.publishing.exports.next_token import export_module
@@ -100,3 +102,44 @@ def test_a_plain_model_is_told_that_it_needs_no_export(tmp_path):
         )
     assert "LlamaForCausalLM has no trunk that can stand alone" in str(caught.value)
     assert caught.value.hint.startswith("nothing has to be exported: the checkpoint has no heads")
+
+
+def save_seeing(directory):
+    """A tiny Gemma 3 that sees, as a hub has it, declared as its text model alone."""
+    torch.manual_seed(0)
+    model = Gemma3ForConditionalGeneration(gemma3_config()).eval()
+    model.save_pretrained(directory)
+    change_config(directory, eos_token_id=[1, 5])
+    (directory / "processor_config.json").write_text("{}")
+    init_metadata(directory, "Gemma3ForCausalLM")
+    return model
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_a_text_model_out_of_a_larger_one_is_exported_as_a_model_of_its_own(tmp_path, heads):
+    whole, ids = save_seeing(tmp_path / "m"), tokens(1, 8)
+    source = tmp_path / ("grown" if heads else "m")
+    if heads:
+        grow(tmp_path / "m", source, heads=heads, head_type="linear")
+    wmtp.export(source, tmp_path / "text", to="transformers")
+    text, report = AutoModelForCausalLM.from_pretrained(tmp_path / "text", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    with torch.no_grad():
+        assert torch.equal(text.eval()(ids).logits, whole(ids).logits)
+        assert torch.equal(wmtp.load_model(tmp_path / "text")(ids).logits, whole(ids).logits)
+    config = json.loads((tmp_path / "text" / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("gemma3_text", ["Gemma3ForCausalLM"])
+    assert config["eos_token_id"] == [1, 5]  # said beside the text model's part
+    assert "vision_config" not in config
+    assert (source / "processor_config.json").exists()
+    assert not (tmp_path / "text" / "processor_config.json").exists()
+
+
+def test_a_model_that_sees_keeps_what_a_server_prepares_its_pictures_by(tmp_path):
+    save_seeing(tmp_path / "m")
+    (tmp_path / "m" / "metadata.json").unlink()
+    init_metadata(tmp_path / "m")
+    grow(tmp_path / "m", tmp_path / "grown", heads=2, head_type="linear")
+    wmtp.export(tmp_path / "grown", tmp_path / "trunk", to="transformers")
+    assert (tmp_path / "trunk" / "processor_config.json").read_text() == "{}"

@@ -5,7 +5,7 @@ from checkpoints import write_mtp_checkpoint
 from native_files import write_native
 from tiny_models import tiny_mtp
 from wmtp.authoring.init import init_metadata
-from wmtp.errors import StorageError, UnknownNameError
+from wmtp.errors import CheckpointError, StorageError, UnknownNameError
 from wmtp.publishing.exports.targets import TARGETS
 from wmtp.publishing.publish import verify_published
 
@@ -29,6 +29,24 @@ def test_an_export_is_published_whole_and_says_what_it_was_made_from(tmp_path, t
     verify_published(tmp_path / "out")
     written = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
     assert str(tmp_path / "mtp") in written
+
+
+@pytest.mark.parametrize("target", ["medusa", "vllm-medusa", "meta"])
+def test_native_modules_are_refused_where_heads_stand_side_by_side_and_told_where_they_are_written(tmp_path, target):
+    write_native(tmp_path / "m", "mellum")
+    init_metadata(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="its heads are native modules, which run one after another") as caught:
+        wmtp.export(tmp_path / "m", tmp_path / "out", to=target)
+    assert caught.value.hint.startswith("--to native writes them")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("head_type", "said"), [("transformer", "--to meta"), ("linear", "--to vllm-medusa")])
+def test_heads_that_are_not_native_are_told_what_writes_their_type(tmp_path, head_type, said):
+    write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type=head_type))
+    with pytest.raises(CheckpointError, match="has no native heads") as caught:
+        wmtp.export(tmp_path / "mtp", tmp_path / "out", to="native")
+    assert caught.value.hint.startswith(said)
 
 
 @pytest.mark.parametrize("target", TARGETS)

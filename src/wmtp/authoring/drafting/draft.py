@@ -37,11 +37,13 @@ class Traced:
         draft: None where there is no mapping under which it loads as transformers would load it.
         untraceable: What transformers does that no mapping can say.
         changed: Stored tensors that transformers takes for no parameter as they are.
+        misshapen: A mapping under which every name fits and some shape does not, as where config.json has another size.
     """
 
     draft: MappingDraft | None = None
     untraceable: tuple[str, ...] = ()
     changed: frozenset[str] = frozenset()
+    misshapen: MappingDraft | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class MappingDraft:
 
     Attributes:
         fields: Of `state_dict_mapping`.
-        notes: What of the checkpoint it leaves unused.
+        notes: What of the checkpoint it leaves unused; of one under which it does not load, why not.
+        loads: False: all names fit, and some shape does not.
     """
 
     fields: Fields
     notes: tuple[str, ...] = ()
+    loads: bool = True
 
 
 def trace_mapping(
@@ -75,13 +79,16 @@ def trace_mapping(
     few = representatives(stored)
     # A few layers tell of all, unless names or shapes follow no rule.
     attempts = [(stored, True), (stored, False)]
-    trace = Trace()
+    trace, misshapen = Trace(), None
     for traced, generalise in [(few, True), *attempts] if len(few) < len(stored) else attempts:
         trace = trace_part(model, whole, traced) if whole is not None else trace_conversion(model, traced)
         fields = _fields(trace, traced, generalise=generalise)
-        if fields is not None and (draft := _proven(checkpoint, model, specs, fields, trace)):
+        draft = _proven(checkpoint, model, specs, fields, trace) if fields is not None else None
+        if draft is not None and draft.loads:
             return Traced(draft)
-    return Traced(None, (*_lacking(model, specs, trace, whole), *trace.untraceable), frozenset(trace.changed))
+        misshapen = misshapen or draft
+    untraceable = (*_lacking(model, specs, trace, whole), *trace.untraceable)
+    return Traced(None, untraceable, frozenset(trace.changed), misshapen)
 
 
 def _lacking(
@@ -117,7 +124,8 @@ def _proven(
         if not faults:
             return MappingDraft(fields)
         if faults.missing or faults.unfit:
-            return None
+            only_shapes = fields and not (faults.missing or faults.unexpected or faults.strange)
+            return MappingDraft(fields, loads=False) if only_shapes else None
         # A rule for the layers of the class may hold for those of prediction heads too, behind the last.
         unexpected = [*faults.unexpected, *(tensor for _, made in faults.strange for tensor in made.tensors)]
         unused = leave_unused(checkpoint, model, unexpected, trace.elsewhere)

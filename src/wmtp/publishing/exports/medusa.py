@@ -27,6 +27,7 @@ from wmtp.models.heads import MTPConfig
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.resblock import ResBlockHead
 from wmtp.publishing.exports.medusa_readers import REFERENCE_FILE, check_reference, check_vllm
+from wmtp.publishing.exports.parallel import model_with_heads
 from wmtp.publishing.exports.targets import Writer
 from wmtp.publishing.write import RECEIPT_FILE, write_json, write_shard
 from wmtp.untrusted import show
@@ -137,17 +138,7 @@ def medusa_heads(loaded: LoadResult) -> list[MedusaHead]:
         CheckpointError: If they are none, of another kind, with a bias behind the blocks, or if something is done to
             their logits after the unembedding.
     """
-    model, where = loaded.model, loaded.checkpoint.where
-    if not isinstance(model, MTPForCausalLM):
-        raise CheckpointError(
-            f"{where}: loads as {type(model).__name__}, whose heads are not known",
-            hint="export models of the built-in class MTPForCausalLM, as 'wmtp grow' makes them",
-        )
-    if model.head_type not in ("linear", "resblock"):
-        raise CheckpointError(
-            f"{where}: its heads are of the type {model.head_type!r}, which Medusa does not have",
-            hint="grow and train heads of the type 'resblock' or 'linear' for Medusa",
-        )
+    model, where = model_with_heads(loaded, "resblock", "linear", reader="Medusa"), loaded.checkpoint.where
     if model.num_heads < 2:
         raise CheckpointError(
             f"{where}: it has no head but the next-token head, which is the target's own",

@@ -30,6 +30,7 @@ from wmtp.load_plan.parameters import DTYPE_NAMES
 from wmtp.loaders.base import LoadResult
 from wmtp.models.logits import UNCHANGED
 from wmtp.models.mtp import MTPForCausalLM
+from wmtp.publishing.exports.parallel import model_with_heads
 from wmtp.publishing.exports.targets import Writer
 from wmtp.publishing.write import write_json, write_receipt
 from wmtp.storage.store import Store
@@ -66,19 +67,11 @@ def prepare_meta(loaded: LoadResult) -> Writer:
 
 
 def _check(loaded: LoadResult) -> MTPForCausalLM:
-    model, where = loaded.model, loaded.checkpoint.where
-    if not isinstance(model, MTPForCausalLM):
-        raise CheckpointError(
-            f"{where}: loads as {type(model).__name__}, and Meta's release has the heads of MTPForCausalLM",
-            hint="'wmtp grow DIR DST --heads 4' makes such a model from a plain one",
-        )
-    if model.head_type != "transformer":
-        raise CheckpointError(
-            f"{where}: its heads are of the type {model.head_type!r}, and Meta's are decoder layers",
-            hint="use heads of the type 'transformer'; heads of this type: '--to vllm-medusa'",
-        )
+    model, where = model_with_heads(loaded, "transformer", reader="Meta's code"), loaded.checkpoint.where
     config = model.config
-    wanted = {"model_type": "llama", "hidden_act": "silu", "head_dim": config.hidden_size // config.num_attention_heads}
+    if config.model_type != "llama":  # others need not have the fields below
+        raise CheckpointError(f"{where}/config.json: model_type is {show(config.model_type)}", hint=_ELSE)
+    wanted = {"hidden_act": "silu", "head_dim": config.hidden_size // config.num_attention_heads}
     faults = [f"{key} is {show(found)}" for key, value in wanted.items() if (found := getattr(config, key)) != value]
     rotary = config.rope_parameters or {}
     if rotary.get("rope_type") != "default":

@@ -15,7 +15,9 @@ from wmtp.loaders.standardized import plan_load
 from wmtp.metadata.file import write_metadata
 from wmtp.metadata.schema import LoadingStrategy, ModelMetadata, StateDictMapping
 from wmtp.metadata.transforms import compile_transform
+from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.native import NativeMTPForCausalLM
+from wmtp.publishing.exports.parallel import other_export
 from wmtp.publishing.exports.targets import Writer
 from wmtp.publishing.native import has_source_layout, source_tensors, write_config, write_native_directory
 from wmtp.publishing.parent import copied_files, parent_record
@@ -72,11 +74,12 @@ def prepare_without_heads(loaded: LoadResult) -> Writer:
 
 
 def _check(loaded: LoadResult) -> NativeMTPForCausalLM:
-    if not isinstance(loaded.model, NativeMTPForCausalLM):
+    model = loaded.model
+    if not isinstance(model, NativeMTPForCausalLM):
+        grown = "'wmtp grow DIR DST --heads 2 --head-type deepseek' gives such heads to a Qwen2 or a Qwen3.5"
         raise CheckpointError(
-            f"{loaded.checkpoint.where}: loads as {type(loaded.model).__name__}, which has no native heads"
-            f"{_unused(loaded)}",
-            hint="--to native is for models of the class NativeMTPForCausalLM; heads of other types: --to vllm-medusa",
+            f"{loaded.checkpoint.where}: loads as {type(model).__name__}, which has no native heads{_unused(loaded)}",
+            hint=other_export(model.head_type) if isinstance(model, MTPForCausalLM) else grown,
         )
     if not has_source_layout(loaded.plan):
         raise CheckpointError(
@@ -84,7 +87,7 @@ def _check(loaded: LoadResult) -> NativeMTPForCausalLM:
             " layout cannot be written again",
             hint="export the checkpoint that these weights came from, in the layout of its family",
         )
-    return loaded.model
+    return model
 
 
 def _unused(loaded: LoadResult) -> str:
