@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from wmtp.errors import CheckpointError, DataError
 from wmtp.loaders.base import LoadResult
 from wmtp.models.heads import HeadType
+from wmtp.models.mtp import MTPForCausalLM
 
 GrownType = HeadType | Literal["deepseek"]
 _MAX_SAMPLE_TOKENS = 512
@@ -68,10 +69,10 @@ def causal_lm(loaded: LoadResult) -> PreTrainedModel:
     where = f"{loaded.checkpoint.where}/metadata.json"
     if isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None and model.can_generate():
         return model
-    raise CheckpointError(
-        f"{where}: loads as {type(model).__name__}, which is no plain causal LM",
-        hint="name a checkpoint with loader_type huggingface and transformers_class AutoModelForCausalLM",
-    )
+    hint = "name a checkpoint that loads as a causal language model of transformers, as LlamaForCausalLM, GPT2LMHeadModel, …"
+    if isinstance(model, MTPForCausalLM):
+        hint = f"it has heads: grow them anew on what they stand on: wmtp export {loaded.checkpoint.where} TRUNK writes that"
+    raise CheckpointError(f"{where}: loads as {type(model).__name__}, which is no plain causal LM", hint=hint)
 
 
 def sample(trunk: PreTrainedModel, tokenizer: Any, text: str, heads: int) -> tuple[Tensor, str]:

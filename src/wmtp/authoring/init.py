@@ -21,6 +21,7 @@ from wmtp.checkpoint.contents import Checkpoint, small_files
 from wmtp.checkpoint.headers import read_tensors_and_notes, weights_name
 from wmtp.checkpoint.tokenizer import TOKENIZER_FILE, tokenizer_fingerprint
 from wmtp.errors import CheckpointError, MetadataError
+from wmtp.metadata.absent import absent_hint, holds_medusa_heads
 from wmtp.metadata.file import METADATA_FILE, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.registry import algorithms, model_classes
@@ -79,6 +80,10 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
         raise CheckpointError(
             f"{store.uri / CONFIG_FILE}: model_type is {show(architecture)}",
             hint='write the architecture there, such as "model_type": "llama"',
+        )
+    if holds_medusa_heads(store):
+        raise CheckpointError(
+            f"{store.uri / CONFIG_FILE}: Medusa heads alone, without the model that they stand on", hint=absent_hint(store)
         )
     native = None if model_class else draft_native(config, tensors, notes)
     if model_class:

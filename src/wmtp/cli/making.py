@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ class HeadType(StrEnum):
     DEEPSEEK = "deepseek"
 
 
+_HEAD_TYPE = "What a head is. Servers draft with resblock (Medusa) and with deepseek (native heads)."
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.")]
 Destination = Annotated[
     Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.", callback=no_address)
@@ -94,7 +96,7 @@ def grow(  # noqa: PLR0913  each option of the contract is one
     destination: Destination,
     *,
     heads: Annotated[int, typer.Option("--heads", min=2, help="Prediction heads, counting the next-token head.")],
-    head_type: Annotated[HeadType, typer.Option("--head-type", help="What a head is.")] = HeadType.TRANSFORMER,
+    head_type: Annotated[HeadType, typer.Option("--head-type", help=_HEAD_TYPE)] = HeadType.TRANSFORMER,
     num_blocks: Annotated[
         int | None, typer.Option("--num-blocks", min=1, help="resblock: blocks of a head; 1 when not given.")
     ] = None,
@@ -139,7 +141,13 @@ def export(  # noqa: PLR0913  each option of the contract is one
     written = export_model(source, destination, to=to, drop_heads=drop_heads, **options)
     out.result({"path": str(written), "to": to}, [f"wrote {written}"])
     said = TARGETS["transformers" if drop_heads else to]  # without its heads it is what that target writes
-    out.say(said.next_step.format(source=source, path=written, loader=_loader(written)))
+    out.say(said.next_step.format(source=source, path=written, loader=_loader(written), drafts=_drafts(written)))
+
+
+def _drafts(written: Path) -> int | None:
+    """Return how many heads an export in vLLM's form of Medusa has; None for other forms."""
+    config = written / "config.json"  # that of Meta's release is params.json
+    return json.loads(config.read_text(encoding="utf-8")).get("num_heads") if config.is_file() else None
 
 
 def _loader(written: Path) -> str:

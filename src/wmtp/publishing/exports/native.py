@@ -74,7 +74,7 @@ def _check(loaded: LoadResult) -> NativeMTPForCausalLM:
     if not isinstance(loaded.model, NativeMTPForCausalLM):
         raise CheckpointError(
             f"{loaded.checkpoint.where}: loads as {type(loaded.model).__name__}, which has no native heads",
-            hint="--to native is for models of the class NativeMTPForCausalLM; heads of other types: --to vllm-medusa",
+            hint=_other_target(loaded),
         )
     if not has_source_layout(loaded.plan):
         raise CheckpointError(
@@ -122,3 +122,11 @@ def _needed(transforms: dict[str, str], names: list[str]) -> tuple[dict[str, str
             needed[pattern] = text
         names = [before if after is None else after for before, after in zip(names, renamed, strict=True)]
     return needed, names
+
+
+def _other_target(loaded: LoadResult) -> str:
+    """Return what can be written of a model that has no native heads, by the type of those that it has."""
+    head_type = getattr(loaded.model, "head_type", None)
+    if head_type in {"linear", "resblock"}:
+        return f"its heads are of the type {head_type!r}: --to vllm-medusa or --to medusa writes them for servers"
+    return "--to transformers writes head 1 for servers; native heads are grown by --head-type deepseek, and then trained"

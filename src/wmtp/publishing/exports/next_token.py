@@ -83,9 +83,7 @@ def prepare_module(
 ) -> Writer:
     """Return what writes the trunk of a model in memory; arguments and refusals are those of `export_module`."""
     if not isinstance(model, MTPForCausalLM):
-        raise CheckpointError(
-            f"{type(model).__name__} has no trunk that can stand alone as a next-token model", hint=_hint(model)
-        )
+        raise _no_trunk(model)
     plain = {key: value for key, value in config.items() if key != "mtp_config"}
     strategy = LoadingStrategy(
         loader_type="huggingface", transformers_class=model.trunk_class, required_files=[CONFIG_FILE]
@@ -110,7 +108,14 @@ def prepare_module(
     )
 
 
-def _hint(model: nn.Module) -> str:
-    if isinstance(model, PreTrainedModel) and hasattr(transformers, type(model).__name__):
-        return "nothing has to be exported: the checkpoint has no heads, and from_pretrained loads it as it stands"
-    return "export models of the built-in class MTPForCausalLM; a class of your own knows its own parts"
+def _no_trunk(model: nn.Module) -> CheckpointError:
+    name = type(model).__name__
+    if isinstance(model, PreTrainedModel) and hasattr(transformers, name):
+        return CheckpointError(
+            f"{name} is a model of transformers already, without heads",
+            hint="nothing has to be exported: from_pretrained loads the checkpoint as it stands",
+        )
+    return CheckpointError(
+        f"{name} has no trunk that can stand alone as a next-token model",
+        hint="export models of the built-in class MTPForCausalLM; a class of your own knows its own parts",
+    )

@@ -32,7 +32,7 @@ class ExportTarget:
 
     Attributes:
         function: `module:name` of what prepares an export, by `prepare`'s contract.
-        next_step: What to do with it, for a person; with `{source}`, `{path}` and `{loader}`, a class.
+        next_step: What to do with it, for a person; with `{source}`, `{path}`, `{loader}`, a class, and `{drafts}`.
         without_heads: The same as `function`, of the model without its heads; None: the form has no such thing.
     """
 
@@ -70,8 +70,7 @@ TARGETS = {
     "vllm-medusa": ExportTarget(
         f"{_HERE}.medusa:prepare_vllm_medusa",
         "these are the heads alone: export the trunk too (wmtp export {source} TRUNK), and serve both: vllm serve TRUNK"
-        ' --speculative-config \'{{"method": "medusa", "model": "{path}", "num_speculative_tokens": HEADS}}\', with'
-        " num_heads in {path}/config.json as HEADS",
+        ' --speculative-config \'{{"method": "medusa", "model": "{path}", "num_speculative_tokens": {drafts}}}\'',
     ),
     "meta": ExportTarget(
         f"{_HERE}.meta:prepare_meta",
@@ -81,7 +80,7 @@ TARGETS = {
 
 
 def export(
-    uri: URI, directory: str | Path, *, to: str, drop_heads: bool = False, **options: Unpack[LoadKeywords]
+    uri: URI, directory: str | Path, *, to: str = "transformers", drop_heads: bool = False, **options: Unpack[LoadKeywords]
 ) -> Path:
     """Write a checkpoint in the form that another program reads; nothing is written when that cannot be.
 
