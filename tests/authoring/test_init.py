@@ -52,6 +52,16 @@ def test_the_first_note_on_a_plain_causal_lm_says_how_it_becomes_a_base_model(tm
     assert wmtp.load(tmp_path, algorithm="baseline-mtp").metadata.wmtp_type == "base_model"
 
 
+def test_heads_alone_get_no_draft_that_could_never_load(tmp_path):
+    write_llama_checkpoint(tmp_path)
+    (tmp_path / "metadata.json").unlink()
+    (tmp_path / "config.json").write_text('{"model_type": "medusa", "num_heads": 2}')
+    with pytest.raises(CheckpointError, match=r"config\.json: Medusa heads alone") as caught:
+        init_metadata(tmp_path)
+    assert "--for vllm" in caught.value.hint
+    assert not (tmp_path / "metadata.json").exists()
+
+
 def test_a_model_that_scores_sequences_is_drafted_as_a_reward_model(tmp_path):
     LlamaForSequenceClassification(tiny_config("llama", num_labels=1, pad_token_id=0)).save_pretrained(tmp_path)
     found = draft(tmp_path)

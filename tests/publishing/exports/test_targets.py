@@ -5,7 +5,7 @@ from checkpoints import write_mtp_checkpoint
 from native_files import write_native
 from tiny_models import tiny_mtp
 from wmtp.authoring.init import init_metadata
-from wmtp.errors import StorageError, UnknownNameError
+from wmtp.errors import CheckpointError, StorageError, UnknownNameError
 from wmtp.publishing.exports.targets import TARGETS
 from wmtp.publishing.publish import verify_published
 
@@ -37,3 +37,19 @@ def test_nothing_is_overwritten_and_nothing_loaded_for_it(tmp_path, target):
     with pytest.raises(StorageError, match="already exists"):
         wmtp.export(tmp_path / "nowhere", tmp_path / "out", to=target)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("head_type", "way_out"), [("transformer", "--to transformers writes head 1"), ("resblock", "--to vllm-medusa")]
+)
+def test_without_native_heads_the_hint_names_what_can_be_written_of_those_that_are_there(tmp_path, head_type, way_out):
+    write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp(head_type=head_type))
+    with pytest.raises(CheckpointError, match="MTPForCausalLM, which has no native heads") as caught:
+        wmtp.export(tmp_path / "mtp", tmp_path / "native", to="native")
+    assert way_out in caught.value.hint
+
+
+def test_the_trunk_is_what_is_written_where_no_target_is_named(tmp_path):
+    write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp())
+    written = wmtp.export(tmp_path / "mtp", tmp_path / "trunk")
+    assert wmtp.load_metadata(written).loading_strategy.transformers_class == "AutoModelForCausalLM"
