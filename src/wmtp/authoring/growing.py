@@ -69,9 +69,9 @@ def causal_lm(loaded: LoadResult) -> PreTrainedModel:
     where = f"{loaded.checkpoint.where}/metadata.json"
     if isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None and model.can_generate():
         return model
-    hint = "name a checkpoint that loads as a causal language model of transformers, as LlamaForCausalLM, GPT2LMHeadModel, …"
+    hint = "name a checkpoint that loads as a causal language model of transformers, such as LlamaForCausalLM"
     if isinstance(model, MTPForCausalLM):
-        hint = f"it has heads: grow them anew on what they stand on: wmtp export {loaded.checkpoint.where} TRUNK writes that"
+        hint = f"it has heads: grow others on its trunk, which 'wmtp export {loaded.checkpoint.where} TRUNK' writes"
     raise CheckpointError(f"{where}: loads as {type(model).__name__}, which is no plain causal LM", hint=hint)
 
 

@@ -83,7 +83,8 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
         )
     if holds_medusa_heads(store):
         raise CheckpointError(
-            f"{store.uri / CONFIG_FILE}: Medusa heads alone, without the model that they stand on", hint=absent_hint(store)
+            f"{store.uri / CONFIG_FILE}: Medusa heads alone, without the model that they stand on",
+            hint=absent_hint(store),
         )
     native = None if model_class else draft_native(config, tensors, notes)
     if model_class:

@@ -18,7 +18,9 @@ def absent_hint(store: Store) -> str:
     where = store.uri
     if names := _checkpoints_in(store):
         more = "" if len(names) <= _MAX_NAMES else ", …"
-        return f"name one of the checkpoints in it: {', '.join(f'{where}/{plain(n)}' for n in names[:_MAX_NAMES])}{more}"
+        return (
+            f"name one of the checkpoints in it: {', '.join(f'{where}/{plain(n)}' for n in names[:_MAX_NAMES])}{more}"
+        )
     if holds_medusa_heads(store):
         return (
             "it holds Medusa heads alone, which servers read and wmtp does not load:"

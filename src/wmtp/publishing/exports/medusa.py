@@ -146,7 +146,7 @@ def medusa_heads(loaded: LoadResult) -> list[MedusaHead]:
     if model.head_type not in ("linear", "resblock"):
         raise CheckpointError(
             f"{where}: its heads are of the type {model.head_type!r}, which Medusa does not have",
-            hint="grow and train heads of the type 'resblock' or 'linear' for Medusa; --to transformers writes head 1 alone",
+            hint="grow and train heads of the type 'resblock' or 'linear' for Medusa; --to transformers writes head 1",
         )
     if model.num_heads < 2:
         raise CheckpointError(

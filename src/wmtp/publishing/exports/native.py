@@ -129,4 +129,6 @@ def _other_target(loaded: LoadResult) -> str:
     head_type = getattr(loaded.model, "head_type", None)
     if head_type in {"linear", "resblock"}:
         return f"its heads are of the type {head_type!r}: --to vllm-medusa or --to medusa writes them for servers"
-    return "--to transformers writes head 1 for servers; native heads are grown by --head-type deepseek, and then trained"
+    return (
+        "--to transformers writes head 1 for servers; native heads are grown by --head-type deepseek, and then trained"
+    )
