@@ -130,8 +130,9 @@ def test_a_source_without_metadata_is_told_how_to_get_it(tmp_path):
 def test_what_has_heads_already_is_refused(tmp_path):
     save_plain(tmp_path / "plain")
     grow(tmp_path / "plain", tmp_path / "mtp", heads=2)
-    with pytest.raises(CheckpointError, match="loads as MTPForCausalLM, which is no plain causal LM"):
+    with pytest.raises(CheckpointError, match="loads as MTPForCausalLM, which is no plain causal LM") as caught:
         grow(tmp_path / "mtp", tmp_path / "more", heads=4)
+    assert f"wmtp export {tmp_path / 'mtp'} TRUNK" in caught.value.hint
 
 
 def test_a_reward_model_is_refused(tmp_path):

@@ -247,6 +247,6 @@ def test_heads_that_config_json_counts_and_a_save_left_out_are_noted(tmp_path):
     change_tensors(tmp_path / "m", lambda held: [held.pop(name) for name in list(held) if name.startswith("mtp.")])
     found = draft(tmp_path / "m")
     assert found.metadata.mtp is None
-    assert any(note.startswith("mtp: none, though mtp_num_hidden_layers is 1 in config.json") for note in found.notes)
+    assert any(note.startswith("mtp: config.json says mtp_num_hidden_layers: 1,") for note in found.notes)
     change_config(tmp_path / "m", mtp_num_hidden_layers=0)
     assert not any(note.startswith("mtp:") for note in draft(tmp_path / "m").notes)

@@ -97,7 +97,7 @@ def test_heads_are_exported_for_servers_and_the_next_step_is_said(wmtp, llama, t
     result = wmtp("export", tmp_path / "grown", tmp_path / "heads", "--to", target)
     assert result.stdout == f"wrote {tmp_path / 'heads'}\n"
     assert f"export the trunk too (wmtp export {tmp_path / 'grown'} TRUNK)" in result.stderr
-    assert ('"num_speculative_tokens": 2}' in result.stderr) == (target == "vllm-medusa")
+    assert ('"num_speculative_tokens": 2}' in result.stderr) is (target == "vllm-medusa")
     assert (tmp_path / "heads" / file).is_file()
 
 

@@ -109,12 +109,33 @@ def test_a_directory_without_metadata_points_to_the_command_that_drafts_it(tmp_p
     assert caught.value.hint == f"draft one with 'wmtp init {tmp_path}'"
 
 
-def test_the_directory_of_a_run_is_told_its_checkpoint(tmp_path):
-    (tmp_path / "final").mkdir()
-    (tmp_path / "final" / METADATA_FILE).write_text(json.dumps(DOCUMENT))
+def _declare(directory):
+    directory.mkdir()
+    write_metadata(directory, DOCUMENT)
+
+
+def _hint_for(directory):
     with pytest.raises(NotFoundError) as caught:
-        load_metadata(tmp_path)
-    assert caught.value.hint == f"this is the directory of a run: name a checkpoint of it, such as {tmp_path / 'final'}"
+        load_metadata(directory)
+    return caught.value.hint
+
+
+def test_whoever_names_a_run_is_told_its_checkpoints_with_the_result_first(tmp_path):
+    for name in ("step-4", "final"):
+        _declare(tmp_path / name)
+    assert _hint_for(tmp_path) == f"name one of the checkpoints in it: {tmp_path}/final, {tmp_path}/step-4"
+    for number in range(3):
+        _declare(tmp_path / f"step-{number}")
+    assert _hint_for(tmp_path).endswith(f"{tmp_path}/step-2, …")
+
+
+def test_heads_alone_and_other_layouts_are_not_told_to_be_drafted(tmp_path):
+    (tmp_path / "params.json").write_text("{}")
+    assert f"'wmtp convert {tmp_path} DST'" in _hint_for(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "medusa"}')
+    assert f"'wmtp validate {tmp_path} --for vllm'" in _hint_for(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    assert _hint_for(tmp_path) == f"draft one with 'wmtp init {tmp_path}'"
 
 
 def test_an_oversized_file_is_refused_before_it_is_read(tmp_path):

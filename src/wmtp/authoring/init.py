@@ -12,7 +12,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from wmtp.authoring.head_notes import note_stripped, refuse_medusa
+from wmtp.authoring.head_notes import refuse_medusa
 from wmtp.authoring.mapping import with_mapping
 from wmtp.authoring.native import CLASS_NAME, NativeDraft, draft_native
 from wmtp.authoring.native_mapping import with_made_parameters
@@ -91,8 +91,6 @@ def draft_metadata(store: Store, model_class: str | None = None) -> Draft:
         strategy = _native_strategy(store, native) if native else _strategy(store, config, notes)
     if not model_class:
         _note_text_model(store, config, strategy, notes)
-    if not native:
-        note_stripped(config, tensors, notes)
     wmtp_type = _wmtp_type(store, strategy, notes)
     tokenizer = tokenizer_fingerprint(store)
     if tokenizer is None:

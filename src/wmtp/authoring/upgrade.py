@@ -26,6 +26,7 @@ from wmtp.checkpoint.configuration import read_config
 from wmtp.checkpoint.contents import Checkpoint, small_files
 from wmtp.checkpoint.headers import read_tensors_and_notes, weight_files
 from wmtp.errors import MetadataError, NotFoundError, WmtpError
+from wmtp.metadata.absent import absent_hint
 from wmtp.metadata.file import METADATA_FILE, dump_metadata, parse_metadata, write_metadata
 from wmtp.metadata.schema import STORAGE_VERSION, LoadingStrategy, ModelMetadata, StateDictMapping
 from wmtp.registry import algorithms
@@ -84,7 +85,7 @@ def upgrade_metadata(directory: Path) -> Upgrade | None:
     store = open_store(directory)
     where = f"{store.uri / METADATA_FILE}"
     if not store.has(METADATA_FILE):
-        raise NotFoundError(f"{where}: no such file", hint=f"draft one with 'wmtp init {directory}'")
+        raise NotFoundError(f"{where}: no such file", hint=absent_hint(store))
     data = store.read_bytes(METADATA_FILE, max_bytes=MAX_JSON_BYTES)
     old = parse_json_object(data, where=where, error=MetadataError)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,8 +151,6 @@ def export(  # noqa: PLR0913  each option of the contract is one
 
 def _num_heads(written: Path) -> Any:
     """Return the heads of a directory of Medusa heads, which is how many tokens they draft; None of anything else."""
-    import json
-
     config = written / "config.json"
     return json.loads(config.read_text(encoding="utf-8")).get("num_heads") if config.is_file() else None
 

@@ -30,7 +30,7 @@ def score(
     allow_code: AllowCode = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Compute the reference losses or rewards that a run reads, once; 'train' does the same before it begins."""
+    """Compute the reference losses or rewards that a run reads, once, and judge the reference that gives them."""
     out = Output.of(ctx, as_json=as_json)
     wanted_config, wanted_recipe = read_settings(config, recipe, overrides)
     out.start_logging()

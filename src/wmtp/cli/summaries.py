@@ -17,7 +17,7 @@ SUMMARIES = {
     "cache": "Look after the cache of fetched files.",
     "lock": "Write down the digest of every file of a checkpoint, to hold later loads to it.",
     "plan": "Show which models a run would use and why, what it scores, and what that costs in compute and memory.",
-    "score": "Compute the reference losses or rewards that a run reads, once; 'train' does the same before it begins.",
+    "score": "Compute the reference losses or rewards that a run reads, once, and judge the reference that gives them.",
     "train": "Train a model; options of torchrun may follow behind '--'.",
     "evaluate": "Measure models: losses, shares and acceptance of every head on text, or pass@k on programming tasks.",
     "generate": "Generate text; heads beyond the next-token head draft, and the result is the model's own.",

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from wmtp.errors import MetadataError, NotFoundError
 from wmtp.faults import faults_error, model_faults
-from wmtp.metadata.absent import next_step
+from wmtp.metadata.absent import absent_hint
 from wmtp.metadata.schema import STORAGE_VERSION, ModelMetadata
 from wmtp.storage.opening import open_store
 from wmtp.storage.replace import replace_file
@@ -45,7 +45,7 @@ def read_metadata(store: Store) -> ModelMetadata:
     except NotFoundError as error:
         if store.directory is None:
             raise
-        raise NotFoundError(f"{where}: no such file", hint=next_step(store)) from error
+        raise NotFoundError(f"{where}: no such file", hint=absent_hint(store)) from error
     return parse_metadata(data, where=where)
 
 

@@ -81,7 +81,7 @@ class TrainResult:
 
     def summary(self) -> list[str]:
         """Return the result in a few lines for a person."""
-        lines = [f"{self.steps} steps in {self.seconds:.1f} s"]
+        lines = [f"step {self.steps} reached; this process took {self.seconds:.1f} s"]
         if self.explained_variance is not None:
             best = max(
                 self.explained_variance, default=math.nan, key=lambda share: -math.inf if math.isnan(share) else share

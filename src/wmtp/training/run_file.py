@@ -15,10 +15,10 @@ from wmtp.errors import TrainingError
 from wmtp.faults import StrictModel, faults_error, model_faults
 from wmtp.publishing.training_state import LogEntry, LoggedNumber
 from wmtp.storage.replace import replace_file
-from wmtp.untrusted import parse_json_object
+from wmtp.untrusted import parse_json_object, plain
 
 RUN_FILE = "run.json"
-_MAX_BYTES = 1 << 28
+_MAX_BYTES, _MAX_NAMES = 1 << 28, 4
 _HINT = "name the directory of a run, <paths.output_dir>/<run.name>, as 'wmtp train' wrote it"
 
 
@@ -70,12 +70,21 @@ def read_run_file(directory: Path) -> RunFile:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror or error}", hint=_HINT) from error
+        raise TrainingError(f"{path}: {error.strerror or error}", hint=_directory_hint(directory)) from error
     document = parse_json_object(data, where=str(path), error=TrainingError, max_bytes=_MAX_BYTES)
     try:
         return RunFile.model_validate_json(json.dumps(document))
     except ValidationError as error:
         raise faults_error(model_faults(error, RunFile), where=str(path), error=TrainingError, hint=_HINT) from error
+
+
+def _directory_hint(directory: Path) -> str:
+    """Return which directory may have been meant, where a checkpoint or a directory of runs was named."""
+    if (directory.parent / RUN_FILE).is_file():
+        return f"that is a checkpoint; name the directory of its run: {directory.parent}"
+    if runs := sorted(path.parent.name for path in directory.glob(f"*/{RUN_FILE}")):
+        return f"name a run in it: {', '.join(f'{directory}/{plain(name)}' for name in runs[:_MAX_NAMES])}"
+    return _HINT
 
 
 def peak_bytes() -> int:

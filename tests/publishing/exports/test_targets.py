@@ -55,3 +55,9 @@ def test_nothing_is_overwritten_and_nothing_loaded_for_it(tmp_path, target):
     with pytest.raises(StorageError, match="already exists"):
         wmtp.export(tmp_path / "nowhere", tmp_path / "out", to=target)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_trunk_is_what_is_written_where_no_target_is_named(tmp_path):
+    write_mtp_checkpoint(tmp_path / "mtp", tiny_mtp())
+    written = wmtp.export(tmp_path / "mtp", tmp_path / "trunk")
+    assert wmtp.load_metadata(written).loading_strategy.transformers_class == "AutoModelForCausalLM"

@@ -91,9 +91,7 @@ def prepare_module(
     if is_text_part(trunk, metadata.base_architecture):
         return _of_its_own(trunk, config, metadata, extra_files, source)
     if not isinstance(model, MTPForCausalLM):
-        raise CheckpointError(
-            f"{type(model).__name__} has no trunk that can stand alone as a next-token model", hint=_hint(model)
-        )
+        raise _no_trunk(model)
     plain = {key: value for key, value in config.items() if key != "mtp_config"}
     if model.trunk_type is not None:  # transformers does not know the model's own
         plain["model_type"] = model.trunk_type
@@ -145,7 +143,14 @@ def _of_its_own(
     return write
 
 
-def _hint(model: nn.Module) -> str:
-    if isinstance(model, PreTrainedModel) and hasattr(transformers, type(model).__name__):
-        return "nothing has to be exported: the checkpoint has no heads, and from_pretrained loads it as it stands"
-    return "export models of the built-in class MTPForCausalLM; a class of your own knows its own parts"
+def _no_trunk(model: nn.Module) -> CheckpointError:
+    name = type(model).__name__
+    if isinstance(model, PreTrainedModel) and hasattr(transformers, name):
+        return CheckpointError(
+            f"{name} is a model of transformers already, without heads",
+            hint="nothing has to be exported: from_pretrained loads the checkpoint as it stands",
+        )
+    return CheckpointError(
+        f"{name} has no trunk that can stand alone as a next-token model",
+        hint="export models of the built-in class MTPForCausalLM; a class of your own knows its own parts",
+    )

@@ -80,7 +80,12 @@ TARGETS = {
 
 
 def export(
-    uri: URI, directory: str | Path, *, to: str, drop_heads: bool = False, **options: Unpack[LoadKeywords]
+    uri: URI,
+    directory: str | Path,
+    *,
+    to: str = "transformers",
+    drop_heads: bool = False,
+    **options: Unpack[LoadKeywords],
 ) -> Path:
     """Write a checkpoint in the form that another program reads; nothing is written when that cannot be.
 
