@@ -95,7 +95,7 @@ def test_the_keyboard_reaches_every_control_and_every_token(open_page):
             break
     assert {
         "A",
-        "wide",
+        "wide runs",
         "pane-0-run",
         "pane-0-document",
         "pane-0-step",
