@@ -13,7 +13,8 @@ from typing_extensions import override
 from wmtp.algorithms.base import BASE, Algorithm, Score
 from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.critic_advantage import RewardStandardiser
-from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
+from wmtp.algorithms.critic_section import CriticSection
+from wmtp.algorithms.critic_wmtp import CriticWMTP
 from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import normalised, spread
 from wmtp.errors import TrainingError

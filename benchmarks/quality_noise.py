@@ -26,8 +26,9 @@ from typing_extensions import override
 
 from wmtp.algorithms.base import Algorithm
 from wmtp.algorithms.baseline_mtp import BaselineMTP
+from wmtp.algorithms.rho1_section import Rho1Section
 from wmtp.algorithms.rho1_selection import REFERENCE_NLL
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 from wmtp.algorithms.signals import Signals
 from wmtp.data.example import Example
 from wmtp.data.rows import RowDataset

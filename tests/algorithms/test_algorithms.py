@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from algorithms.cases import random_case
 from tiny_models import tiny_mtp, tokens
 from wmtp.algorithms.baseline_mtp import BaselineMTP
-from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.critic_section import CriticSection
+from wmtp.algorithms.critic_wmtp import CriticWMTP
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 from wmtp.algorithms.signals import Signals
 from wmtp.algorithms.weighting import head_prior, weighted_sum
 from wmtp.errors import CheckpointError
@@ -89,8 +91,10 @@ def test_every_algorithm_gives_the_same_weights_where_tokens_are_equal():
 def test_reading_a_section_imports_no_torch():
     code = """
 import sys
-from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.critic_section import CriticSection
+from wmtp.algorithms.critic_wmtp import CriticWMTP
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 CriticWMTP(CriticSection(reward_column='passed')), Rho1WMTP(Rho1Section(scope='ema'))
 print('torch' in sys.modules)
 """

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from algorithms import plain
 from algorithms.cases import as_dict, padded, random_case, rows_of
 from wmtp.algorithms.base import BASE, Score
-from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
+from wmtp.algorithms.critic_section import CriticSection
+from wmtp.algorithms.critic_wmtp import CriticWMTP
 from wmtp.errors import TrainingError
 from wmtp.faults import model_faults
 

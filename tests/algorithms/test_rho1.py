@@ -5,7 +5,8 @@ import torch
 
 from algorithms import plain
 from algorithms.cases import as_dict, padded, random_case, rows_of
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 
 MODES = ("token_skip", "weighted", "horizon")
 

@@ -8,8 +8,10 @@ import torch
 from algorithms.cases import random_case
 from wmtp.algorithms.baseline_mtp import BaselineMTP
 from wmtp.algorithms.critic_advantage import exponential_gate
-from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.critic_section import CriticSection
+from wmtp.algorithms.critic_wmtp import CriticWMTP
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 
 
 def test_a_baseline_emphasises_nothing():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
 from typing_extensions import override
 
 from wmtp.algorithms.base import BASE, Algorithm, Role, Score
-from wmtp.faults import StrictModel
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rules import rho1_rule
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -18,28 +18,6 @@ if TYPE_CHECKING:
 
     from wmtp.algorithms.running import RunningSums
     from wmtp.algorithms.signals import Signals
-
-
-class Rho1Section(StrictModel):
-    """`rho1` in recipe.yaml: how excess loss over the reference becomes a weight."""
-
-    selection_mode: Literal["token_skip", "weighted", "horizon"] = Field(
-        "token_skip",
-        description="token_skip: the highest excess losses count, the rest do not. weighted: a soft threshold there. "
-        "horizon: a softmax over the heads of each position, which drops no position.",
-    )
-    keep_ratio: float = Field(0.7, gt=0, le=1, description="Share of the valid tokens that are kept.")
-    scope: Literal["batch", "sequence", "ema"] = Field(
-        "batch",
-        description="Among which tokens the share is taken; ema: a running threshold, whatever the micro-batch size.",
-    )
-    temperature: float = Field(
-        0.5, gt=0, le=100, description="Softness of weighted and horizon in nats; towards 0 weighted is token_skip."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Optimizer steps at the start in which every token is kept.")
-    online: bool = Field(
-        False, description="Run the reference model while training, instead of reading losses computed before."
-    )
 
 
 class Rho1WMTP(Algorithm):
@@ -100,8 +78,6 @@ class Rho1WMTP(Algorithm):
 
     @override
     def rule(self) -> str:
-        from wmtp.algorithms.rules import rho1_rule
-
         return rho1_rule(self.rho1)
 
     def _threshold(self, scores: Float[Tensor, "batch seq"], signals: Signals) -> Float[Tensor, "batch seq"] | None:

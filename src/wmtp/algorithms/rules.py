@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
-    from wmtp.algorithms.rho1_wmtp import Rho1Section
+    from wmtp.algorithms.critic_section import CriticSection
+    from wmtp.algorithms.rho1_section import Rho1Section
 
 _AMONG = {"batch": "of a micro-batch", "sequence": "of a text", "ema": "of the past steps (a running cut-off)"}
 _EVERY_HEAD = "A token has one weight, which every head that predicts it learns it with."
@@ -41,9 +41,9 @@ def _warmup(steps: int) -> list[str]:
     return [f"In the first {steps} optimizer steps every token weighs 1."] if steps else []
 
 
-def critic_rule(algorithm: CriticWMTP) -> str:
-    """Return the rule of critic-wmtp."""
-    section, soft = algorithm.critic, f"{algorithm.temperature:g}"
+def critic_rule(section: CriticSection, temperature: float) -> str:
+    """Return the rule of critic-wmtp, with the temperature that it has where the section names none."""
+    soft = f"{temperature:g}"
     if section.normalize == "horizon":
         weight = f"{_SHARED} A / temperature ({soft})."
     else:

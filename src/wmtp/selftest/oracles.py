@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from wmtp.algorithms.base import Algorithm
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 from wmtp.algorithms.signals import Signals
 from wmtp.data.example import Batch
 from wmtp.selftest.subject import MODES, Step, Subject, value_outputs

@@ -14,8 +14,10 @@ from transformers import TrainingArguments
 
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.algorithms.baseline_mtp import BaselineMTP
-from wmtp.algorithms.critic_wmtp import CriticSection, CriticWMTP
-from wmtp.algorithms.rho1_wmtp import Rho1Section, Rho1WMTP
+from wmtp.algorithms.critic_section import CriticSection
+from wmtp.algorithms.critic_wmtp import CriticWMTP
+from wmtp.algorithms.rho1_section import Rho1Section
+from wmtp.algorithms.rho1_wmtp import Rho1WMTP
 from wmtp.algorithms.weighting import head_prior
 from wmtp.data.example import Batch, Example
 from wmtp.data.folds import FOLD
