@@ -1,6 +1,7 @@
 """Training speed and memory: one optimizer step of wmtp, of transformers' Trainer, and of TRL's SFTTrainer.
 
     python benchmarks/train.py              # half an hour, 6 GB of memory, prints markdown
+    python benchmarks/train.py --rounds 3
     python benchmarks/train.py --quick      # a small shape, to see that it runs
 
 One model (the shape of SmolLM2-135M, random weights), the same rows of token ids, the same batch, AdamW, fp32. Peers
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -202,12 +203,14 @@ def main() -> None:
     """Measure in turn, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, help=f"how often each peer is measured; {FULL.rounds}")
     parser.add_argument("--peer", choices=PEERS)
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
     if options.peer:
         print(json.dumps(measure(options.peer, size)))
         return
+    size = replace(size, rounds=options.rounds or size.rounds)
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in PEERS}
     for number in range(size.rounds):
         for peer, measured in found.items():
