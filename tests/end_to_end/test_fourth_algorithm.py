@@ -164,7 +164,7 @@ def test_it_trains_and_its_checkpoint_loads_again(lab):
     assert reported.returncode == 0, reported.stderr
     page = (lab / "runs" / "fourth" / "report.html").read_text()
     assert '"surprise":"loss of the reference model (nats)"' in page
-    assert '"goodness":"quality of the text"' in page
+    assert '"goodness":"quality of the text, as in the data"' in page
 
 
 def test_without_its_package_its_name_is_unknown(lab):
