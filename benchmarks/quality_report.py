@@ -44,10 +44,10 @@ def noise_table(records: list[Record]) -> str:
             found = select(records, arm=arm, share=share)
             gaps = [recovered(records, record) for record in found]
             kept = [f"{mean(record[name] for record in found):.1%}" for name in ("share_kept", "share_of_weight")]
-            each = ", ".join(f"{gap:+.0%}" for gap in gaps)
+            won_back = ", ".join(f"{gap:+.0%}" for gap in gaps)
             label = "" if share is None else f"{share:g}"
             losses = each(found, "held_out_loss")
-            rows.append(f"| {arm} | {label} | {losses} | {each} | {mean(gaps):+.0%} | {' | '.join(kept)} |")
+            rows.append(f"| {arm} | {label} | {losses} | {won_back} | {mean(gaps):+.0%} | {' | '.join(kept)} |")
     return "\n".join(rows)
 
 
