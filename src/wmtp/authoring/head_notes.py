@@ -6,7 +6,7 @@ from typing import Any
 
 from wmtp.checkpoint.configuration import CONFIG_FILE
 from wmtp.errors import CheckpointError
-from wmtp.serving.medusa import is_medusa
+from wmtp.metadata.absent import is_medusa
 from wmtp.storage.store import Store
 
 

@@ -23,6 +23,6 @@ def unused_lines(names: Sequence[str]) -> list[str]:
 
 
 def _begin(group: list[list[str]]) -> str:
-    columns = zip(*group, strict=False)
+    columns = zip(*group, strict=False)  # names of different depth: as far as the shortest goes
     common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, columns)]
     return ".".join(common if common == group[0] else [*common, "*"])

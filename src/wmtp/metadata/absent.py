@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from wmtp.errors import WmtpError
 from wmtp.storage.store import Store
 from wmtp.untrusted import MAX_JSON_BYTES, parse_json_object, plain
@@ -21,7 +24,7 @@ def absent_hint(store: Store) -> str:
         return (
             f"name one of the checkpoints in it: {', '.join(f'{where}/{plain(n)}' for n in names[:_MAX_NAMES])}{more}"
         )
-    if holds_medusa_heads(store):
+    if _holds_medusa_heads(store):
         return (
             "it holds Medusa heads alone, which servers read and wmtp does not load:"
             f" see which do by 'wmtp validate {where} --for vllm'"
@@ -40,7 +43,7 @@ def _checkpoints_in(store: Store) -> list[str]:
     return sorted((name for name in names if not name.startswith(".")), key=lambda name: (name != "final", name))
 
 
-def holds_medusa_heads(store: Store) -> bool:
+def _holds_medusa_heads(store: Store) -> bool:
     """Say whether a directory holds Medusa heads without their trunk, by its config.json."""
     if not store.has(_CONFIG_FILE):
         return False
@@ -49,4 +52,11 @@ def holds_medusa_heads(store: Store) -> bool:
         config = parse_json_object(data, where=_CONFIG_FILE, error=WmtpError)
     except WmtpError:  # whoever reads this file next says what is wrong with it
         return False
-    return config.get("model_type") == "medusa" or "medusa_num_heads" in config
+    return is_medusa(config)
+
+
+def is_medusa(config: Mapping[str, Any]) -> bool:
+    """Say whether a config.json is that of Medusa heads, in vLLM's form or in the reference's."""
+    architectures = config.get("architectures")
+    is_class = isinstance(architectures, list) and "MedusaModel" in architectures
+    return config.get("model_type") == "medusa" or is_class or "medusa_num_heads" in config

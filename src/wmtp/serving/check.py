@@ -11,9 +11,10 @@ from wmtp.checkpoint.families import family_of
 from wmtp.checkpoint.headers import read_tensors, weights_name
 from wmtp.checkpoint.tensors import TensorInfo
 from wmtp.errors import CheckpointError
+from wmtp.metadata.absent import is_medusa
 from wmtp.metadata.file import METADATA_FILE, read_metadata
 from wmtp.serving.counts import declared_counts
-from wmtp.serving.medusa import is_medusa, medusa_obstacles, medusa_verdict, no_medusa, reference_obstacle
+from wmtp.serving.medusa import medusa_obstacles, medusa_verdict, no_medusa, reference_obstacle
 from wmtp.serving.modules import head_like
 from wmtp.serving.native import native_heads, native_obstacles, native_verdict
 from wmtp.serving.programs import Program

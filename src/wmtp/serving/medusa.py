@@ -26,13 +26,6 @@ _EXPORT = "write it anew with what these heads were trained as: wmtp export SRC 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def is_medusa(config: Mapping[str, Any]) -> bool:
-    """Say whether a config.json is that of Medusa heads, in vLLM's form or in the reference's."""
-    architectures = config.get("architectures")
-    is_class = isinstance(architectures, list) and "MedusaModel" in architectures
-    return config.get("model_type") == "medusa" or is_class or "medusa_num_heads" in config
-
-
 def reference_obstacle(config: Mapping[str, Any]) -> Obstacle | None:
     """Return what stands in the way of heads in the reference's own form, which TGI and TensorRT-LLM read."""
     if config.get("model_type") == "medusa" or "medusa_num_heads" not in config:
