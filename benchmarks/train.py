@@ -139,14 +139,16 @@ def _no_tokenizer() -> Any:
     return Tokenizer(models.WordLevel({"<e>": 0}, unk_token="<e>"))
 
 
-def ours(size: Size, directory: str, clock: Clock, *, heads: int = 1, kind: str = "linear", packed: int = 1) -> Trainer:
+def ours(
+    size: Size, directory: str, clock: Clock, *, heads: int = 1, kind: str = "linear", packed: int = 1, **of_heads: Any
+) -> Trainer:
     """The trainer of `wmtp train`, without what surrounds the steps; without `kind` the model has no heads."""
     length = size.row_tokens // packed
     documents = [tuple(Example(piece) for piece in row.int().split(length)) for row in _rows(size)]
     rows = RowDataset(documents, size.row_tokens if packed > 1 else None)
     model: nn.Module = trainable(LlamaForCausalLM(_config(size)))
     if kind:
-        model = MTPForCausalLM(_config(size, mtp_config={"n_future_tokens": heads, "head_type": kind}))
+        model = MTPForCausalLM(_config(size, mtp_config={"n_future_tokens": heads, "head_type": kind, **of_heads}))
     trainer = WMTPTrainer(
         model=model,
         args=TrainingArguments(**_arguments(size, directory), remove_unused_columns=False),
@@ -164,8 +166,8 @@ def _save_nothing(*_: object) -> None:
     """Keep no checkpoint."""
 
 
-def _headed(kind: str) -> Callable[[Size, str, Clock], Trainer]:
-    return lambda size, directory, clock: ours(size, directory, clock, heads=HEADS, kind=kind)
+def _headed(kind: str, **of_heads: Any) -> Callable[[Size, str, Clock], Trainer]:
+    return lambda size, directory, clock: ours(size, directory, clock, heads=HEADS, kind=kind, **of_heads)
 
 
 PEERS: dict[str, Callable[[Size, str, Clock], Trainer]] = {
@@ -175,6 +177,7 @@ PEERS: dict[str, Callable[[Size, str, Clock], Trainer]] = {
     "wmtp, 1 head": ours,
     "wmtp, 1 head, packed": lambda size, directory, clock: ours(size, directory, clock, packed=_PACKED),
     f"wmtp, {HEADS} heads, transformer": _headed("transformer"),
+    f"wmtp, {HEADS} heads, resblock, one unembedding": _headed("resblock", shared_unembedding=True),
     f"wmtp, {HEADS} heads, resblock": _headed("resblock"),
     f"wmtp, {HEADS} heads, linear": _headed("linear"),
 }

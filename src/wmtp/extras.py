@@ -19,6 +19,7 @@ EXTRAS = {
     "lora": ("peft",),
     "quantize": ("torchao", "bitsandbytes"),
     "signing": ("model_signing", "OpenSSL"),
+    "tracking": ("alembic", "mlflow", "sqlalchemy", "trackio", "wandb"),
 }
 _EXTRA_OF = {package: extra for extra, packages in EXTRAS.items() for package in packages}
 

@@ -1,8 +1,13 @@
 """score."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from scoring_cases import kept, write_base, write_reference, write_reward
 from tiny_tokenizer import CODE_LINES
@@ -120,3 +125,26 @@ def test_a_missing_key_is_an_error_that_names_the_line(wmtp, settings, tmp_path)
     assert first == "error: data.train: 16 faults"
     assert second.startswith(f"  {tmp_path}/code.jsonl:1: the key 'pased' is missing")
     assert "did you mean 'passed'?" in result.stderr
+
+
+def test_two_processes_share_the_work_print_one_result_and_keep_what_one_computes(wmtp, settings, tmp_path):
+    alone = wmtp("-q", "score", *settings, f"paths.output_dir={tmp_path}/alone", "--json")
+    words = ["score", *map(str, settings), "--json", "--", "--nproc-per-node=2"]
+    line = [sys.executable, "-m", "wmtp.cli.main", *words]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | threads)
+    assert done.returncode == 0, done.stderr
+    assert ", shared by 2 processes" in done.stderr
+    (one,), (two,) = (json.loads(text)["scores"] for text in (alone.stdout, done.stdout))
+    assert (two["is_computed"], two["mean"]) == (True, one["mean"])
+    assert len(json.loads(done.stdout)["references"]) == 1
+    assert (kept(tmp_path)[0] / "scores.safetensors").read_bytes() == Path(
+        one["where"], "scores.safetensors"
+    ).read_bytes()
+
+
+def test_what_the_processes_would_lack_is_refused_before_any_is_started(wmtp, settings):
+    result = wmtp("score", *settings, "devices.device=cuda:1", "--", "--nproc-per-node=2")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "devices.device is 'cuda:1'" in result.stderr

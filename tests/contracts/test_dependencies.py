@@ -19,7 +19,6 @@ NEEDED_BY = {
     "gguf": "transformers, to read GGUF files",
     "pyOpenSSL": "model-signing, which does not declare it",
     "alembic": "MLflow, to keep runs in SQLite, which mlflow-skinny does not declare",
-    "mlflow-skinny": "the Trainer, with tracking.report_to: [mlflow]",
     "sqlalchemy": "MLflow, to keep runs in SQLite, which mlflow-skinny does not declare",
     "trackio": "the Trainer, with tracking.report_to: [trackio]",
     "wandb": "the Trainer, with tracking.report_to: [wandb]",
@@ -64,7 +63,7 @@ def test_a_library_that_is_installed_is_imported_or_needed_by_one_that_is(requir
 def test_whoever_lacks_a_package_is_told_the_extra_that_brings_it():
     ours = {name: set(map(module_of, lines)) for name, lines in BY_EXTRA.items() if name in EXTRAS}
     assert {name: set(packages) for name, packages in EXTRAS.items()} == ours
-    assert set(BY_EXTRA) - set(EXTRAS) == {"bench", "dev", "docs", "tracking"}  # trackers: wmtp.run_plan.needs
+    assert set(BY_EXTRA) - set(EXTRAS) == {"bench", "dev", "docs"}
 
 
 def test_every_library_that_is_asked_for_is_pinned_without_its_build_and_torch_to_the_tested_one():

@@ -88,7 +88,7 @@ def test_only_floating_types_may_differ(tmp_path, stored, wanted):
 def test_a_floating_tensor_keeps_its_dtype_or_takes_the_models(tmp_path, keep, loaded):
     made = plan(tmp_path, {"w": ("BF16", [2])}, [spec("w")], keep_stored_dtype=keep)
     assert made.assignments[0].dtype == loaded
-    assert ("cast from BF16 to F32: 1 tensors" in made.summary()) is not keep
+    assert ("cast from BF16 to F32: 1 tensor" in made.summary()) is not keep
 
 
 def test_shapes_must_be_equal_not_only_their_sizes(tmp_path):

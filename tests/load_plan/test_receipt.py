@@ -47,7 +47,7 @@ def test_the_summary_says_what_was_cast_kept_left_and_run():
     assert made.summary() == [
         "Model on cpu: 2 tensors, 8 bytes",
         "stored as BF16 (2)",
-        "cast from BF16 to F32: 1 tensors",
+        "cast from BF16 to F32: 1 tensor",
         "no tensor, initial values kept: new",
         "tensor left unused: old\\xe9",
         f"ran modeling.py ({DIGEST})",

@@ -74,6 +74,7 @@ class Algorithm(ABC):
         training_algorithm: What the metadata.json of a checkpoint made by it says under that name.
         roles: The models it needs; may depend on its section.
         scores: The figures beside the tokens that it reads; may depend on its section.
+        weighs_evenly: Whether all tokens of a head weigh the same; then a step saves a quarter of the loss's time.
         least_heads: How many heads it needs to be anything but equal weights; may depend on its section.
         section: What its section in recipe.yaml may say; None when it has none.
         section_name: The key of that section.
@@ -83,6 +84,7 @@ class Algorithm(ABC):
     training_algorithm: ClassVar[Literal["mtp", "baseline", "critic", "rho1"]]
     roles: tuple[Role, ...]
     scores: tuple[Score, ...] = ()
+    weighs_evenly: bool = False
     least_heads: int = 1
     section: ClassVar[type[StrictModel] | None] = None
     section_name: ClassVar[str | None] = None

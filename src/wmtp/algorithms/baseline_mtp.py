@@ -26,6 +26,7 @@ class BaselineMTP(Algorithm):
     name = "baseline-mtp"
     training_algorithm = "baseline"
     roles = (BASE,)
+    weighs_evenly = True
 
     @override
     def weights(self, signals: Signals) -> Float[Tensor, "batch seq future"]:

@@ -13,6 +13,7 @@ from wmtp.cli.output import Output
 if TYPE_CHECKING:
     from wmtp.transport.push import PushReport
     from wmtp.transport.push_hub import HubPushReport
+    from wmtp.transport.push_registry import RegistryPushReport
 
 
 def fetch(
@@ -48,7 +49,9 @@ def push(  # noqa: PLR0913  each option of the contract is one
     ],
     uri: Annotated[
         str,
-        typer.Argument(metavar="URI", help="Where to: s3://, gs:// or az:// and a key of its own, or hf://org/name."),
+        typer.Argument(
+            metavar="URI", help="Where to: s3://, gs:// or az:// and a key of its own, hf://org/name, or models:/NAME."
+        ),
     ],
     *,
     replace: Annotated[
@@ -60,7 +63,7 @@ def push(  # noqa: PLR0913  each option of the contract is one
     allow_symlinks: AllowSymlinks = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Put a checkpoint that proves itself, or the final one of a run, into an object store or onto the Hub."""
+    """Put a checkpoint that proves itself, or the final one of a run, into an object store, the Hub, or MLflow."""
     out = Output.of(ctx, as_json=as_json)
     out.start_logging()
     report = _pushed(directory, uri, public=public, replace=replace, allow_symlinks=allow_symlinks)
@@ -69,13 +72,19 @@ def push(  # noqa: PLR0913  each option of the contract is one
 
 def _pushed(
     directory: Path, uri: str, *, public: bool, replace: bool, allow_symlinks: bool
-) -> HubPushReport | PushReport:
+) -> HubPushReport | RegistryPushReport | PushReport:
     if uri.startswith("hf://"):
         from wmtp.transport.push_hub import push_to_hub
 
         return push_to_hub(directory, uri, public=public, replace=replace, allow_symlinks=allow_symlinks)
     if public:
         raise typer.BadParameter(f"--public is for repositories of the Hub, and {uri!r} is none")
+    if uri.startswith("models:/"):
+        from wmtp.transport.push_registry import push_to_registry
+
+        if replace:
+            raise typer.BadParameter("--replace is not for models:/, where each push is a version of its own")
+        return push_to_registry(directory, uri, allow_symlinks=allow_symlinks)
     from wmtp.transport.push import push_checkpoint
 
     return push_checkpoint(directory, uri, replace=replace, allow_symlinks=allow_symlinks)

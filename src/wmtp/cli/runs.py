@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
-from typing_extensions import override
 
+from wmtp.cli.launching import TorchrunCommand, become, environment_of, speaks, torchrun_line
 from wmtp.cli.options import AllowCode, AsJSON, ConfigFile, Directory, RecipeFile, amount, consents
 from wmtp.cli.output import Output
 from wmtp.extras import require_package
@@ -45,17 +42,6 @@ _SCHEMAS = {
     Document.CONFIG: ("wmtp.settings.config", "config_json_schema"),
     Document.RECIPE: ("wmtp.settings.recipe", "recipe_json_schema"),
 }
-
-
-class TorchrunCommand(TyperCommand):
-    """A command whose line may end in `-- torchrun options`."""
-
-    @override
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Set aside what stands behind `--`; the parser would mix it with the arguments before."""
-        split = args.index("--") if "--" in args else len(args)
-        ctx.meta["own_args"], ctx.meta["torchrun_options"] = args[:split], args[split + 1 :]
-        return super().parse_args(ctx, args[:split])
 
 
 def _bandwidth(text: str) -> int:
@@ -124,7 +110,7 @@ def train(  # noqa: PLR0913  each option of the contract is one
 ) -> None:
     """Train a model; options of torchrun may follow behind '--'."""
     out = Output.of(ctx, as_json=as_json)
-    settings, command = read_settings(config, recipe, overrides), _torchrun(ctx, out)
+    settings, command = read_settings(config, recipe, overrides), torchrun_line(ctx, out)
     if dry_run:
         _show_plan(out, settings, command)
         return
@@ -132,12 +118,10 @@ def train(  # noqa: PLR0913  each option of the contract is one
         from wmtp.run_plan.needs import require_needs
 
         # Once, here: otherwise every process would say the same.
-        require_needs(*settings, environment=_environment(command), trains_here=True)
-        sys.stdout.flush()
-        os.execv(command[0], command)  # noqa: S606  our own interpreter, and what the operator typed
+        require_needs(*settings, environment=environment_of(command), trains_here=True)
+        become(command)
     require_package("accelerate")
-    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
-    out.quiet |= not is_first
+    is_first = speaks(out)
     out.start_logging()
     import wmtp
 
@@ -159,23 +143,9 @@ def read_settings(config: Path, recipe: Path, overrides: list[str] | None) -> tu
 def _show_plan(out: Output, settings: tuple[Config, Recipe], command: list[str]) -> None:
     from wmtp.run_plan.plan import plan_run
 
-    found = plan_run(*settings, environment=_environment(command), trains_here=True)
+    found = plan_run(*settings, environment=environment_of(command), trains_here=True)
     lines = [*found.summary(), *([f"would run {shlex.join(command)}"] if command else [])]
     out.result({**found.to_dict(), "command": command}, lines)
-
-
-def _environment(command: list[str]) -> Mapping[str, str]:
-    """Return the variables that count: those of this process, unless torchrun will set its own."""
-    return {} if command else os.environ
-
-
-def _torchrun(ctx: typer.Context, out: Output) -> list[str]:
-    """Return the command that starts this one in several processes; empty when one process is enough."""
-    if not ctx.meta["torchrun_options"]:
-        return []
-    start = [sys.executable, "-m", "torch.distributed.run", *ctx.meta["torchrun_options"], "-m", "wmtp.cli.main"]
-    before = ["--quiet"] * out.quiet + ["--debug"] * out.debug
-    return [*start, *before, "train", *(argument for argument in ctx.meta["own_args"] if argument != "--dry-run")]
 
 
 def schema(

@@ -13,7 +13,7 @@ SUMMARIES = {
     "convert": "Write pickled weights as safetensors; the pickles are opened in a limited process.",
     "trust": "Show the code that a checkpoint would run, or how it changed; record consent to exactly that code.",
     "fetch": "Bring a whole checkpoint here, verified: into the cache, or into a new directory.",
-    "push": "Put a checkpoint that proves itself, or the final one of a run, into an object store or onto the Hub.",
+    "push": "Put a checkpoint that proves itself, or the final one of a run, into an object store, the Hub, or MLflow.",
     "cache": "Look after the cache of fetched files.",
     "lock": "Write down the digest of every file of a checkpoint, to hold later loads to it.",
     "plan": "Show which models a run would use and why, what it scores, and what that costs in compute and memory.",

@@ -13,6 +13,7 @@ from wmtp.load_plan.conversion.nodes import Made, stored_tensors
 from wmtp.manifest import MANIFEST_FILE, Manifest
 from wmtp.metadata.file import METADATA_FILE
 from wmtp.untrusted import first_few, show
+from wmtp.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def verify_bytes(checkpoint: Checkpoint) -> list[str]:
     faults = [fault for tensor, values in _stored_values(checkpoint) if (fault := unfit_values(tensor, values))]
     refuse_unfit(faults, where=checkpoint.where)
     num_floating = sum(tensor.dtype in FLOATING for tensor in checkpoint.tensors)
-    return [*verified, f"all values of {num_floating} tensors are finite"]
+    return [*verified, f"all values of {counted(num_floating, 'tensor')} are finite"]
 
 
 def verify_filling(prepared: PreparedLoad) -> list[str]:

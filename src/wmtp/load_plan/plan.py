@@ -124,9 +124,9 @@ class LoadPlan:
         casts = Counter((a.source.dtype, a.dtype) for a in self.assignments if a.source.dtype != a.dtype)
         lines = [
             f"{self.model_class}: {self.num_parameters:,} parameters, {self.bytes_to_read:,} bytes",
-            *(f"{count} tensors from {plain(name)}" for name, count in sorted(files.items())),
+            *(f"{counted(count, 'tensor')} from {plain(name)}" for name, count in sorted(files.items())),
             *_made_lines(self.assignments),
-            *(f"cast from {old} to {new}: {count} tensors" for (old, new), count in casts.items()),
+            *(f"cast from {old} to {new}: {counted(count, 'tensor')}" for (old, new), count in casts.items()),
             *(
                 f"{_listed(a.names[1:])} tied to {_listed(a.names[:1])}"
                 for a in self.assignments

@@ -168,4 +168,4 @@ def _cast_lines(parameters: Sequence[LoadedParameter]) -> Iterator[str]:
     counts = Counter((p.stored_dtype, p.loaded_dtype, bool(p.made_of)) for p in changed)
     for (old, new, is_made), count in counts.items():
         what = "dequantised" if is_made and old not in FLOATING else "cast"
-        yield f"{what} from {old} to {new}: {count} tensors"
+        yield f"{what} from {old} to {new}: {counted(count, 'tensor')}"

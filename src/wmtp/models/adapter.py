@@ -32,11 +32,12 @@ class ForeignModel(nn.Module):
 
     Attributes:
         module: The model as it was given; its state dict is what a checkpoint holds.
-        loss_backend: How cross-entropy is computed; see `per_head_cross_entropy`.
+        loss_backend, loss_shares: How cross-entropy is computed; see `per_head_cross_entropy`.
         horizon: Heads that answer to labels; None: all.
     """
 
     loss_backend: Backend = "auto"
+    loss_shares: tuple[float, ...] | None = None
     horizon: int | None = None
 
     def __init__(self, module: nn.Module, called: Callable[..., Any]) -> None:
@@ -59,8 +60,9 @@ class ForeignModel(nn.Module):
     ) -> MTPOutput:
         """Return what `MTPForCausalLM.forward` returns; raises TrainingError for an answer of another form."""
         rows = Rows.of(attention_mask, position_ids, document_ids)
+        wanted = Wanted(with_top1, with_ce, shares=self.loss_shares)
         with _caches_off(self.module):
-            return self._answer(input_ids, self._arguments(rows), rows, labels, Wanted(with_top1, with_ce))
+            return self._answer(input_ids, self._arguments(rows), rows, labels, wanted)
 
     def leave_out_heads(self, horizon: int) -> None:
         """Train heads 1..horizon only; what those beyond cost is the class's own affair, but no loss is computed."""

@@ -1,13 +1,14 @@
 """Cross-entropy of every head at every position, in fp32, without the logits of a whole batch in memory.
 
-Logits exist for `CHUNK_ROWS` positions of one head at a time, and are computed again in the backward pass.
+Logits exist for `CHUNK_ROWS` positions of one head at a time, and are computed again in the backward pass, but for what
+`losses_ahead` can do.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import LinearCrossEntropyOptions
 from torch.utils.checkpoint import checkpoint
 
 from wmtp.models.logits import UNCHANGED, LogitChange
+from wmtp.models.losses_ahead import cross_entropy_ahead
 from wmtp.models.targets import IGNORE
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def per_head_cross_entropy(
     targets: Int[Tensor, "batch seq future"],
     backend: Backend = "auto",
     change: LogitChange = UNCHANGED,
+    shares: Sequence[float] | None = None,
 ) -> Float[Tensor, "batch seq future"]:
     """Return -log P_k(target) in nats, fp32; 0 where the target is -100.
 
@@ -48,10 +51,16 @@ def per_head_cross_entropy(
             everything is fp32 and it agrees with `eager` on eight tokens, else `eager`.
         change: What the model does to its logits. A factor is applied to what goes into `linear_cross_entropy`; that
             has no soft cap, so with one `torch` is `eager` in fp32.
+        shares: How much the loss of each head will count, where all its tokens count the same: `auto` then computes
+            gradients along with it wherever it would take `torch`. They are right whatever is made of the answer.
     """
     runs = _runs_of_one_unembedding([unembedding(k) for k in range(1, len(head_hidden) + 1)])
     return torch.cat(
-        [_cross_entropy(head_hidden[run], shared, targets[..., run], backend, change) for run, shared in runs], dim=2
+        [
+            _cross_entropy(head_hidden[run], shared, targets[..., run], backend, change, shares and shares[run])
+            for run, shared in runs
+        ],
+        dim=2,
     )
 
 
@@ -91,6 +100,7 @@ def _cross_entropy(
     targets: Tensor,
     backend: Backend,
     change: LogitChange,
+    shares: Sequence[float] | None,
 ) -> Tensor:
     weight, bias = unembedding
     per_head = targets.movedim(2, 0).flatten(1)  # future, batch * seq
@@ -101,6 +111,9 @@ def _cross_entropy(
         for hidden, head in zip(head_hidden, valid, strict=True)
     ]
     compute = _BACKENDS[fitting_backend(weight) if backend == "auto" else backend]
+    if shares and backend == "auto" and compute is _torch_rows and torch.is_grad_enabled():
+        of_rows = per_head.new_tensor(shares, dtype=torch.float32).repeat_interleave(valid.sum(1))
+        compute = partial(_ahead_rows, shares=of_rows)
     ce = compute(rows[0] if len(rows) == 1 else torch.cat(rows), weight, bias, per_head[valid], change)  # n
     empty = torch.zeros(targets.numel(), dtype=torch.float32, device=weight.device)
     filled = empty.index_copy(0, valid.flatten().nonzero().squeeze(1), ce.float())
@@ -125,6 +138,15 @@ def _torch_rows(
     return F.linear_cross_entropy(
         change.scaled(rows), weight, targets, linear_bias=bias, reduction="none", options=_CHUNKED
     )
+
+
+def _ahead_rows(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, change: LogitChange, *, shares: Tensor
+) -> Tensor:
+    if change.cap is not None:
+        return _eager_rows(rows, weight, bias, targets, change)
+    bias = None if bias is None else change.scaled(bias)
+    return cross_entropy_ahead(change.scaled(rows), weight, bias, targets, shares, CHUNK_ROWS)
 
 
 def _eager_rows(

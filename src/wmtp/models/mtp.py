@@ -38,8 +38,7 @@ class MTPForCausalLM(Recomputing):
     A `linear` head is an unembedding of its own on the final hidden state; a `resblock` head has residual blocks before
     it, and may use the trunk's unembedding. A `transformer` head is a decoder layer of its own in place of the last
     one, then the trunk's final norm and unembedding. What the causal LM does to its logits after that, a factor or a
-    soft cap, is done to those of every head. State-dict names are `trunk.<name in the causal LM>` and
-    `heads.<k>.<...>`.
+    soft cap, is done to those of every head. State-dict names: `trunk.<name in the causal LM>`, `heads.<k>.<...>`.
 
     Args:
         config: The trunk's configuration, with `mtp_config` (the fields of `MTPConfig`) as an attribute.
@@ -47,7 +46,7 @@ class MTPForCausalLM(Recomputing):
     Attributes:
         config: As given.
         change: What is done to logits after the unembedding.
-        loss_backend: How cross-entropy is computed; see `per_head_cross_entropy`.
+        loss_backend, loss_shares: How cross-entropy is computed; see `per_head_cross_entropy`.
         horizon: Heads that answer to labels; those beyond are not computed then. None: all.
         trunk_type: The trunk's model type in transformers, where config.json's own is not known there.
 
@@ -56,6 +55,7 @@ class MTPForCausalLM(Recomputing):
     """
 
     loss_backend: Backend = "auto"
+    loss_shares: tuple[float, ...] | None = None
     horizon: int | None = None
     trunk_type: str | None = None
 
@@ -206,7 +206,7 @@ class MTPForCausalLM(Recomputing):
             self.unembedding,
             rows.targets(labels, horizon),
             backend=self.loss_backend,
-            wanted=Wanted(with_top1, with_ce, self.change),
+            wanted=Wanted(with_top1, with_ce, self.change, self.loss_shares),
             hidden_states=hidden,
         )
 

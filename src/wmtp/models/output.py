@@ -19,12 +19,14 @@ from wmtp.models.targets import IGNORE
 class Wanted(NamedTuple):
     """What is asked of an answer to labels: where the most probable token is right, and cross-entropy.
 
-    Both are of the logits as the model answers with them, after what it does to them behind the unembedding.
+    Both are of the logits as the model answers with them, after what it does to them behind the unembedding. `shares`
+    are those of `per_head_cross_entropy`.
     """
 
     top1: bool
     ce: bool
     change: LogitChange = UNCHANGED
+    shares: tuple[float, ...] | None = None
 
 
 # A ModelOutput, not a plain dataclass: FSDP2 looks for the output's tensors in it to prepare the backward pass.
@@ -64,7 +66,7 @@ class MTPOutput(ModelOutput):
     ) -> MTPOutput:
         """Return losses and validity from what each head's unembedding is applied to; without losses, zeros."""
         return cls(
-            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend, wanted.change)
+            ce=per_head_cross_entropy(head_hidden, unembedding, targets, backend, wanted.change, wanted.shares)
             if wanted.ce
             else torch.zeros(targets.shape, device=targets.device),
             valid=targets != IGNORE,

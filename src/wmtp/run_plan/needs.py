@@ -50,6 +50,20 @@ def require_needs(
         if not missing and not launched:
             launch = read_launch(environment)
             faults += [*_place_faults(config.devices, launch), *_sharding_faults(recipe, environment)]
+    _refuse(faults)
+
+
+def require_scoring_needs(config: Config, recipe: Recipe, environment: Mapping[str, str] | None = None) -> None:
+    """Refuse to score where the needs of that alone are not met; takes and raises what `require_needs` does."""
+    environment = os.environ if environment is None else environment
+    launched = launch_faults(environment)
+    faults = [*setting_faults(config.devices), *_missing_quantisers(config, recipe), *launched]
+    missing = machine_faults(config.devices)
+    placed = [] if missing or launched else _place_faults(config.devices, read_launch(environment))
+    _refuse([*faults, *missing, *placed])
+
+
+def _refuse(faults: list[Fault]) -> None:
     if len(faults) == 1:
         raise TrainingError(str(faults[0]), hint=faults[0].hint)
     if faults:
@@ -96,12 +110,6 @@ def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:
         yield Fault(("train", "trainable"), problem, hint)
 
     yield from _missing_quantisers(config, recipe)
-
-
-def require_quantisers(config: Config, recipe: Recipe) -> None:
-    """Refuse to score with a model in fewer bits whose package is missing; raises TrainingError."""
-    for fault in _missing_quantisers(config, recipe):
-        raise TrainingError(str(fault), hint=fault.hint)
 
 
 def _missing_quantisers(config: Config, recipe: Recipe) -> Iterator[Fault]:

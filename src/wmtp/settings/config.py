@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -108,6 +108,10 @@ class Config(StrictModel):
     devices: Devices = Field(default_factory=Devices)
     tracking: Tracking = Field(default_factory=Tracking)
     trust: Trust = Field(default_factory=Trust)
+
+    def with_consent(self, allow_code: Mapping[str, str]) -> Self:
+        """Return the same settings with consent to run more code: file name -> `sha256:<64 hex digits>`."""
+        return self.model_copy(update={"trust": Trust(allow_code={**self.trust.allow_code, **allow_code})})
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

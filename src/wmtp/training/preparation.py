@@ -36,7 +36,7 @@ from wmtp.run_plan.needs import require_needs
 from wmtp.run_plan.trained import trained_parameters
 from wmtp.scoring.fingerprint import scores_fingerprints
 from wmtp.scoring.scores import SCORES_DIRECTORY, ScoringModels, online_scorers, score_rows
-from wmtp.settings.config import Config, Trust
+from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
 from wmtp.training.arguments import training_arguments
 from wmtp.training.checkpoints import CheckpointWriter, carried_files
@@ -71,7 +71,7 @@ def prepare(
     (refuse_used if going_on is None else require_unfinished)(directory)
     if launch := read_launch(os.environ):
         join_processes(launch, training_device(config.devices))
-    config = _with_consent(config, allow_code)
+    config = config.with_consent(allow_code)
     resolution = _resolved(config, recipe, algorithm)
     arguments = training_arguments(config, recipe, directory, validates=recipe.data.validation is not None)
     old = None if going_on is None else Continuation.find(directory, arguments.device, going_on)
@@ -137,10 +137,6 @@ def _facts(config: Config, arguments: TrainingArguments, data: Mapping[str, str]
     devices = {"device": training_device(config.devices), "dtype": training_dtype(config.devices)}
     rows = {f"data.{name}": fingerprint for name, fingerprint in data.items()}
     return {**rows, "devices": devices, "world_size": arguments.world_size}
-
-
-def _with_consent(config: Config, allow_code: Mapping[str, str]) -> Config:
-    return config.model_copy(update={"trust": Trust(allow_code={**config.trust.allow_code, **allow_code})})
 
 
 def _reader(config: Config, recipe: Recipe) -> ModelReader:

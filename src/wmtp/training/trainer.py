@@ -56,6 +56,8 @@ class WMTPTrainer(ResumableTrainer):
         **arguments: Any,
     ) -> None:
         arguments["model"].leave_out_heads(len(head_prior))
+        if algorithm.weighs_evenly:
+            arguments["model"].loss_shares = tuple(head_prior.tolist())
         super().__init__(horizon=len(head_prior), **arguments)
         self.remove_callback(PrinterCallback)
         self.algorithm = algorithm
