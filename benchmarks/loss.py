@@ -3,11 +3,12 @@
     python benchmarks/loss.py               # ten minutes, 5 GB of memory, prints markdown
     python benchmarks/loss.py --quick       # a small shape, to see that it runs
 
-Arms: `stacked` makes logits [tokens * heads, vocab] and calls F.cross_entropy; `torch` and `eager` are the two backends
-of wmtp. Times are of one process, all arms in turn after a warm-up. Memory is that of a fresh process for each figure,
-found in two ways that know nothing of each other: every allocation that PyTorch makes, which is exact to the byte and
-the same in every run, and the largest resident set, which sees what PyTorch does not allocate itself. (With `--quick`
-the resident set says nothing: it is made of memory that was there before.)
+Arms: `stacked` makes logits [tokens * heads, vocab] and calls F.cross_entropy; `torch` and `eager` are the two
+backends of wmtp, and `even` is what `auto` does where every token of a head counts the same, as in baseline-mtp.
+Times are of one process, all arms in turn after a warm-up. Memory is that of a fresh process for each figure, found
+in two ways that know nothing of each other: every allocation that PyTorch makes, which is exact to the byte and the
+same in every run, and the largest resident set, which sees what PyTorch does not allocate itself. (With `--quick` the
+resident set says nothing: it is made of memory that was there before.)
 """
 
 from __future__ import annotations
@@ -87,13 +88,22 @@ def stacked(inputs: Inputs) -> Tensor:
     return ce.view_as(inputs.targets)
 
 
-def _ours(backend: Backend) -> Callable[[Inputs], Tensor]:
+def _ours(backend: Backend, *, is_even: bool = False) -> Callable[[Inputs], Tensor]:
     return lambda inputs: per_head_cross_entropy(
-        inputs.hidden, lambda k: (inputs.weight(k), None), inputs.targets, backend
+        inputs.hidden,
+        lambda k: (inputs.weight(k), None),
+        inputs.targets,
+        backend,
+        shares=[1.0] * len(inputs.hidden) if is_even else None,
     )
 
 
-ARMS: dict[str, Callable[[Inputs], Tensor]] = {"stacked": stacked, "torch": _ours("torch"), "eager": _ours("eager")}
+ARMS: dict[str, Callable[[Inputs], Tensor]] = {
+    "stacked": stacked,
+    "even": _ours("auto", is_even=True),
+    "torch": _ours("torch"),
+    "eager": _ours("eager"),
+}
 
 
 def allocated_peak(act: Callable[[], None]) -> int:

@@ -111,6 +111,17 @@ def test_two_processes_print_one_result(settings, tmp_path):
     assert json.loads(done.stdout)["steps"] == 1
 
 
+def test_of_processes_that_fail_the_error_is_said_and_no_traceback(settings):
+    words = ["train", *map(str, settings), "mtp.horizon=9", "--", "--nproc-per-node=2"]
+    line = [sys.executable, "-m", "wmtp.cli.main", *words]
+    threads = {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | threads)
+    assert done.returncode == 1
+    assert "error: No compatible model found for baseline-mtp" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("ended with exit status 1; what was wrong stands above")
+
+
 @pytest.mark.parametrize("document", ["metadata", "config", "recipe"])
 def test_schema_prints_a_json_schema(wmtp, document):
     result = wmtp("schema", document)

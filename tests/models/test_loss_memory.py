@@ -36,6 +36,8 @@ def loss(arm, hidden, weights, targets):
     def unembedding(k):
         return weights[(k - 1) % len(weights)], None
 
+    if arm == "even":
+        return per_head_cross_entropy(hidden, unembedding, targets, shares=[1.0] * len(hidden))
     if arm != "stacked":
         return per_head_cross_entropy(hidden, unembedding, targets, arm)
     logits = torch.stack([F.linear(each, *unembedding(k)) for k, each in enumerate(hidden, 1)], dim=2)
@@ -54,7 +56,7 @@ def peak(tmp_path, arm, heads, shared):
     return int(held.max()) - sum(weight.grad.nbytes for weight in weights)
 
 
-@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.mark.parametrize("backend", ["torch", "eager", "even"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_loss_and_gradients_take_at_most_a_fifth_of_what_stacked_logits_take(tmp_path, backend, shared):
     stacked = peak(tmp_path, "stacked", 4, shared)
@@ -62,7 +64,7 @@ def test_loss_and_gradients_take_at_most_a_fifth_of_what_stacked_logits_take(tmp
     assert peak(tmp_path, backend, 4, shared) <= 0.2 * stacked
 
 
-@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.mark.parametrize("backend", ["torch", "eager", "even"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_more_heads_take_no_more_memory_than_their_inputs_have(tmp_path, backend, shared):
     one, two, eight = (peak(tmp_path, backend, heads, shared) for heads in (1, 2, 8))
@@ -71,7 +73,7 @@ def test_more_heads_take_no_more_memory_than_their_inputs_have(tmp_path, backend
     assert eight - one < 7 * 3 * HIDDEN_BYTES < 4 * TOKENS * VOCAB
 
 
-@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.mark.parametrize("backend", ["torch", "eager", "even"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_gradients_are_those_of_stacked_logits(backend, shared):
     hidden, weights, targets = random_inputs(4, shared)

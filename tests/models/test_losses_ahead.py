@@ -13,9 +13,9 @@ ROWS, DIM, VOCAB = 7, 5, 11
 
 @pytest.fixture
 def chunks(monkeypatch):
-    """How often logits were made."""
-    made, whole = [], losses_ahead._chunks
-    monkeypatch.setattr(losses_ahead, "_chunks", lambda *words: made.append(None) or whole(*words))
+    """How often the logits of all rows were made."""
+    made, whole = [], losses_ahead._gradients
+    monkeypatch.setattr(losses_ahead, "_gradients", lambda *words: made.append(None) or whole(*words))
     return made
 
 

@@ -13,6 +13,8 @@ from typing_extensions import override
 
 from wmtp.cli.output import Output
 
+_TORCHRUN = "torch.distributed.run"
+
 
 class TorchrunCommand(TyperCommand):
     """A command whose line may end in `-- torchrun options`."""
@@ -29,16 +31,17 @@ def torchrun_line(ctx: typer.Context, out: Output) -> list[str]:
     """Return the command line that starts this command in several processes; empty when one process is enough."""
     if not ctx.meta["torchrun_options"]:
         return []
-    start = [sys.executable, "-m", "torch.distributed.run", *ctx.meta["torchrun_options"], "-m", "wmtp.cli.main"]
+    start = [sys.executable, "-m", _TORCHRUN, *ctx.meta["torchrun_options"], "-m", "wmtp.cli.main"]
     before = ["--quiet"] * out.quiet + ["--debug"] * out.debug
     own = (argument for argument in ctx.meta["own_args"] if argument != "--dry-run")
     return [*start, *before, str(ctx.info_name), *own]
 
 
 def become(line: list[str]) -> None:
-    """Put the program of a command line in the place of this one; never returns."""
+    """Put torchrun, by the command line that starts it, in the place of this program; never returns."""
     sys.stdout.flush()
-    os.execv(line[0], line)  # noqa: S606  our own interpreter, and what the operator typed
+    ours = ["wmtp.cli.torchrun" if word == _TORCHRUN else word for word in line[:3]]
+    os.execv(line[0], [*ours, *line[3:]])  # noqa: S606  our own interpreter, and what the operator typed
 
 
 def environment_of(line: list[str]) -> Mapping[str, str]:

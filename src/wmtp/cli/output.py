@@ -87,8 +87,8 @@ def hush_other_libraries() -> None:
     """Keep warnings off stderr that libraries print while transformers imports them, wanted or not."""
     import logging
 
-    # Of kernels that torchao has for other machines than this one, and of what torch will not need from it any more.
-    for name in ("torchao", "torch.utils._pytree"):
+    # Of kernels for other machines than this one, and of what torch will not need from torchao any more.
+    for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

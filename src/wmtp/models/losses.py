@@ -104,20 +104,24 @@ def _cross_entropy(
 ) -> Tensor:
     weight, bias = unembedding
     per_head = targets.movedim(2, 0).flatten(1)  # future, batch * seq
-    # Only valid rows meet the vocabulary: with the loss on completions that is often a small share of them.
     valid = per_head != IGNORE
-    rows = [
-        hidden.flatten(0, 1).index_select(0, head.nonzero().squeeze(1))
-        for hidden, head in zip(head_hidden, valid, strict=True)
-    ]
     compute = _BACKENDS[fitting_backend(weight) if backend == "auto" else backend]
     if shares and backend == "auto" and compute is _torch_rows and torch.is_grad_enabled():
         of_rows = per_head.new_tensor(shares, dtype=torch.float32).repeat_interleave(valid.sum(1))
         compute = partial(_ahead_rows, shares=of_rows)
-    ce = compute(rows[0] if len(rows) == 1 else torch.cat(rows), weight, bias, per_head[valid], change)  # n
+    ce = compute(_valid_rows(head_hidden, valid), weight, bias, per_head[valid], change)  # n
     empty = torch.zeros(targets.numel(), dtype=torch.float32, device=weight.device)
     filled = empty.index_copy(0, valid.flatten().nonzero().squeeze(1), ce.float())
     return filled.view(targets.shape[2], *targets.shape[:2]).movedim(0, 2)
+
+
+def _valid_rows(head_hidden: Sequence[Tensor], valid: Bool[Tensor, "future rows"]) -> Float[Tensor, "n dim"]:
+    """Return the rows that meet the vocabulary: with the loss on completions that is often a small share of them."""
+    rows = [
+        hidden.flatten(0, 1).index_select(0, head.nonzero().squeeze(1))
+        for hidden, head in zip(head_hidden, valid, strict=True)
+    ]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _top1(hidden: Tensor, unembedding: tuple[Tensor, Tensor | None], targets: Tensor, change: LogitChange) -> Tensor:

@@ -8,7 +8,7 @@ of a head counts the same, nothing is made twice. Source of the idea, for the me
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,68 +52,80 @@ class _Ahead(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shares: Tensor, chunk_rows: int
     ) -> Tensor:
-        of_rows, of_weight, of_bias = (
-            torch.zeros_like(each) if each is not None and needed else None
-            for each, needed in zip((rows, weight, bias), ctx.needs_input_grad[:3], strict=True)
-        )
-        ce = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
-        for part, errors in _chunks(rows, weight, bias, targets, chunk_rows, ce):
-            if of_rows is not None:
-                torch.mm(errors, weight, out=of_rows[part])
-            _add(of_weight, of_bias, errors, rows[part], shares[part])
-        ctx.save_for_backward(rows, weight, bias, targets, shares, of_rows)
-        ctx.chunk_rows, ctx.ahead = chunk_rows, (of_weight, of_bias)
+        ctx.save_for_backward(rows, weight, bias, targets, shares)
+        ce, ctx.chunk_rows = torch.empty(len(rows), dtype=torch.float32, device=rows.device), chunk_rows
+        ctx.ahead = _gradients((rows, weight, bias), ctx.needs_input_grad, targets, shares, chunk_rows, ce)
         return ce
 
     @staticmethod
     @override
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, (rows, weight, bias, targets, shares, of_rows) = gradients[0], ctx.saved_tensors
-        of_weight, of_bias = ctx.ahead or _like(weight, bias, ctx.needs_input_grad)
-        if of_weight is not None or of_bias is not None:
-            factor = _factor(gradient, shares) if ctx.ahead else None
-            ctx.ahead = None  # what autograd was given is its own: asked once more, everything is computed again
-            if factor is None:
-                of_weight, of_bias = _like(weight, bias, ctx.needs_input_grad)
-                for part, errors in _chunks(rows, weight, bias, targets, ctx.chunk_rows):
-                    _add(of_weight, of_bias, errors, rows[part], gradient[part])
-            else:
-                for each in (of_weight, of_bias):
-                    if each is not None:
-                        each.mul_(factor)
-        return None if of_rows is None else of_rows * gradient[:, None], of_weight, of_bias, None, None, None
+        gradient, (*inputs, targets, shares) = gradients[0], ctx.saved_tensors
+        # What autograd is given is its own: asked once more, everything is made again.
+        ahead, ctx.ahead = ctx.ahead, None
+        factor = _factor(gradient, shares) if ahead else None
+        if factor is None:
+            ahead = None  # frees its memory
+            ahead = _gradients(inputs, ctx.needs_input_grad, targets, gradient, ctx.chunk_rows)
+        scales = (gradient[:, None], *[1.0 if factor is None else factor] * 2)
+        found = [None if each is None else each.mul_(scale) for each, scale in zip(ahead, scales, strict=True)]
+        return *found, None, None, None
 
 
-def _like(weight: Tensor, bias: Tensor | None, needed: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
-    of_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
-    return torch.zeros_like(weight) if needed[1] else None, of_bias
+def _gradients(
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    targets: Tensor,
+    counts: Tensor,
+    chunk_rows: int,
+    ce: Tensor | None = None,
+) -> list[Tensor | None]:
+    """Return gradients of rows, as if each counted 1, and of weight and bias, where each row counts what it does.
 
-
-def _chunks(
-    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk_rows: int, ce: Tensor | None = None
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield probabilities less what is right, `[n, vocab]`, of some rows at a time; writes their cross-entropy."""
+    Args:
+        inputs: Rows, weight and bias.
+        needed: Of which of them gradients are wanted.
+        targets: The right token of each row.
+        counts: What each row counts.
+        chunk_rows: For so many rows at a time logits exist.
+        ce: Gets the cross-entropy of each row.
+    """
+    rows, weight, bias = inputs
+    assert rows is not None
+    assert weight is not None
+    of_rows, of_weight, of_bias = found = [
+        torch.zeros_like(each) if each is not None and wanted else None
+        for each, wanted in zip(inputs, needed, strict=False)  # which goes on with what has no gradient
+    ]
     memory = rows.new_empty(min(chunk_rows, len(rows)), len(weight))
     for start in range(0, len(rows), chunk_rows):
         part = slice(start, start + chunk_rows)
-        right, logits = targets[part, None], memory[: len(rows) - start]
-        torch.mm(rows[part], weight.T, out=logits)
-        if bias is not None:
-            logits.add_(bias)
-        logits.sub_(logits.amax(dim=1, keepdim=True))
-        of_right = logits.gather(1, right)
-        total = logits.exp_().sum(dim=1, keepdim=True)
-        if ce is not None:
-            ce[part] = (total.log() - of_right).squeeze(1)
-        yield part, logits.div_(total).scatter_add_(1, right, torch.full_like(of_right, -1.0))
+        errors = _errors(
+            rows[part], weight, bias, targets[part], memory[: len(rows) - start], None if ce is None else ce[part]
+        )
+        if of_rows is not None:
+            torch.mm(errors, weight, out=of_rows[part])
+        if of_weight is not None:
+            of_weight.addmm_(errors.T, rows[part] * counts[part, None])
+        if of_bias is not None:
+            of_bias.addmv_(errors.T, counts[part])
+    return found
 
 
-def _add(of_weight: Tensor | None, of_bias: Tensor | None, errors: Tensor, rows: Tensor, counts: Tensor) -> None:
-    if of_weight is not None:
-        of_weight.addmm_(errors.T, rows * counts[:, None])
-    if of_bias is not None:
-        of_bias.addmv_(errors.T, counts)
+def _errors(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, memory: Tensor, ce: Tensor | None
+) -> Tensor:
+    """Return probabilities less what is right, `[n, vocab]`, in the memory that is given; writes cross-entropy."""
+    logits, right = torch.mm(rows, weight.T, out=memory), targets[:, None]
+    if bias is not None:
+        logits.add_(bias)
+    logits.sub_(logits.amax(dim=1, keepdim=True))
+    of_right = logits.gather(1, right)
+    total = logits.exp_().sum(dim=1, keepdim=True)
+    if ce is not None:
+        ce.copy_((total.log() - of_right).squeeze(1))
+    return logits.div_(total).scatter_add_(1, right, torch.full_like(of_right, -1.0))
 
 
 def _factor(gradient: Tensor, shares: Tensor) -> Tensor | None:
