@@ -57,6 +57,12 @@ def test_keys_of_records_are_named_as_in_a_recipe(wmtp, zoo):
     assert "error: data: complete is not a known field (did you mean 'completion'?)" in wrong.stderr
 
 
+def test_a_file_that_is_not_there_is_named_as_it_was_given(wmtp, zoo):
+    done = wmtp("evaluate", zoo / "plain", "--data", zoo / "nope.txt")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: data: '{zoo}/nope.txt' matches no file\n")
+
+
 def test_pass_at_k_is_printed_with_what_came_of_answers(wmtp, zoo):
     words = ["--tasks", zoo / "tasks.jsonl", "--allow-code-execution", "--max-new-tokens", 30]
     done = wmtp("evaluate", zoo / "answering", *words)

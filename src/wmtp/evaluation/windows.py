@@ -82,12 +82,10 @@ def fields_as_options() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if f"{NAME}." not in error.hint:
-            raise
-        hint = (
-            f"{error.hint}; there is no recipe here: fields of {NAME} are --format, --key NAME=VALUE and --max-length"
-        )
-        raise DataError(error.problem, hint, error.faults) from error
+        problem, hint = error.problem.replace(f"{NAME}.files", NAME), error.hint
+        if f"{NAME}." in hint:
+            hint += f"; there is no recipe here: fields of {NAME} are --format, --key NAME=VALUE and --max-length"
+        raise DataError(problem, hint, error.faults) from error
 
 
 def read_windows(
