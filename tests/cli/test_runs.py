@@ -122,6 +122,31 @@ def test_of_processes_that_fail_the_error_is_said_and_no_traceback(settings):
     assert done.stderr.splitlines()[-1].endswith("ended with exit status 1; what was wrong stands above")
 
 
+def test_an_option_that_torchrun_cannot_carry_out_is_said_in_a_line(settings):
+    words = ["train", *map(str, settings), "--", "--nproc-per-node=many"]
+    line = [sys.executable, "-m", "wmtp.cli.main", *words]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "error: torchrun: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_to_the_one_that_was_started_ends_all_after_their_step(settings, tmp_path):
+    words = ["train", *map(str, settings), "train.max_steps=1000", "--", "--nproc-per-node=2"]
+    line, environment = [sys.executable, "-m", "wmtp.cli.main", *words], os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        said = []
+        for told in process.stderr:
+            said.append(told)
+            if told.startswith("step 1 of 1000"):
+                process.terminate()
+        process.wait(timeout=300)
+    assert process.returncode == 143
+    assert f"the same command with --resume goes on from {tmp_path}/runs/tiny/step-" in "".join(said)
+    assert "Traceback" not in "".join(said)
+
+
 @pytest.mark.parametrize("document", ["metadata", "config", "recipe"])
 def test_schema_prints_a_json_schema(wmtp, document):
     result = wmtp("schema", document)

@@ -119,6 +119,37 @@ def test_heads_that_count_differently_have_the_gradients_of_their_prior(backend,
     torch.testing.assert_close(found, weighed(backend="eager"))
 
 
+def test_states_of_another_dtype_than_the_unembedding_are_taken_as_without_shares():
+    leaves, targets, _ = inputs(bias=False)
+    states = leaves[0].detach().bfloat16()[None].requires_grad_()
+    words = ([states], lambda _: (leaves[1], None), targets[None, :, None])
+    found, expected = (
+        torch.autograd.grad(per_head_cross_entropy(*words, shares=s).sum(), states) for s in ((1,), None)
+    )
+    torch.testing.assert_close(found, expected)
+    assert found[0].dtype == torch.bfloat16
+
+
+def test_a_tiny_share_that_is_not_what_was_said_is_not_taken_for_rounding(chunks):
+    leaves, targets, _ = inputs()
+    shares = torch.tensor([1.0, *[1e-7] * (ROWS - 1)])
+    other = torch.tensor([1.0, *[0.0] * (ROWS - 1)])
+    torch.autograd.grad((ahead(leaves, targets, shares) * other).sum(), leaves)
+    assert len(chunks) == 2
+
+
+@pytest.mark.parametrize(("own", "times"), [(True, 2), (False, 2)])
+def test_gradients_of_several_unembeddings_never_stand_beside_those_of_earlier_micro_batches(own, times, chunks):
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(VOCAB, DIM, generator=generator).requires_grad_() for _ in range(2 if own else 1)]
+    for _ in range(2):
+        hidden = [torch.randn(1, 3, DIM, generator=generator).requires_grad_() for _ in range(2)]
+        targets = torch.randint(0, VOCAB, (1, 3, 2), generator=generator)
+        ce = per_head_cross_entropy(hidden, lambda k: (weights[(k - 1) % len(weights)], None), targets, shares=(1, 1))
+        ce.sum().backward()
+    assert len(chunks) == times  # own: both in the first micro-batch, none in the second; shared: one in each
+
+
 def test_without_gradients_nothing_is_computed_ahead(chunks):
     leaves, targets, _ = inputs(bias=False)
     hidden, targets = leaves[0].detach()[None], targets[None, :, None]

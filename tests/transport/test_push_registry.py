@@ -8,8 +8,7 @@ import pytest
 
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.comparison.deep import verify_bytes
-from wmtp.errors import IntegrityError, StorageError, URIError
-from wmtp.storage.requests.model_registry import ModelRegistry
+from wmtp.errors import IntegrityError, MissingPackageError, StorageError, URIError
 from wmtp.transport.push_registry import push_to_registry
 
 
@@ -31,7 +30,7 @@ def files_of(directory):
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("address", ["models:/", "models:/name/3", "models:/name@best"])
+@pytest.mark.parametrize("address", ["models:/", "models:/name/3", "models:/name@best", "models:/it's"])
 def test_an_address_that_is_no_name_of_a_model_is_refused(model, address):
     with pytest.raises(URIError, match="no name of a model") as caught:
         push_to_registry(model, address)
@@ -102,18 +101,44 @@ def files_of_version(client):
 
 
 @pytest.mark.slow
-def test_a_registry_that_does_not_answer_is_named(model, client, monkeypatch):
-    del client
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(StorageError, match="models:/ours: MLflow answers: ") as caught:
-        push_to_registry(model, "models:/ours")
-    assert caught.value.hint.startswith("check MLFLOW_TRACKING_URI")
+def test_a_version_whose_files_are_gone_is_not_taken_for_what_is_pushed(model, client, tmp_path):
+    first = push_to_registry(model, "models:/ours")
+    (lost,) = (tmp_path / "mlruns").rglob("model.safetensors")
+    lost.unlink()
+    again = push_to_registry(model, "models:/ours")
+    assert (first.version, again.version, again.files[0].was_here) == (1, 2, False)
+    assert push_to_registry(model, "models:/ours").version == 2
+    client.delete_run(again.run_id)
 
 
 @pytest.mark.slow
-def test_a_file_that_arrived_in_another_size_is_no_version(model, client, monkeypatch):
-    monkeypatch.setattr(ModelRegistry, "_listed", lambda *_: iter(()))
-    with pytest.raises(StorageError, match=r"metadata.json is not there after it was sent"):
+def test_a_run_that_was_deleted_keeps_no_checkpoint(model, client, tmp_path):
+    run_id = client.create_run(client.create_experiment("tries", (tmp_path / "mlruns").as_uri())).info.run_id
+    client.delete_run(run_id)
+    run = tmp_path / "runs" / "first"
+    shutil.copytree(model, run / "final")
+    (run / "run.json").write_text("{}")
+    for known in (run_id, "no such id"):
+        (run / "trackers.json").write_text(json.dumps({"mlflow": known}))
+        assert push_to_registry(run, "models:/ours").run_id != known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["http://me:geheim1@127.0.0.1:9", "foo://me:geheim1@h/x", "sqlite:/bad"])
+def test_an_address_that_leads_nowhere_is_refused_and_its_password_is_not_shown(model, client, monkeypatch, address):
+    del client
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StorageError, match="models:/ours: MLflow says ") as caught:
         push_to_registry(model, "models:/ours")
-    assert client.search_registered_models() == []
+    assert "geheim" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.slow
+def test_a_package_that_mlflow_lacks_is_named(model, client, monkeypatch):
+    del client
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:geheim1@h/x")
+    with pytest.raises(MissingPackageError, match="this MLflow needs the package 'psycopg") as caught:
+        push_to_registry(model, "models:/ours")
+    assert caught.value.hint.startswith("install it (python -m pip install psycopg")

@@ -12,7 +12,7 @@ import numpy as np
 
 from wmtp.data.encoding import Encoded
 from wmtp.data.token_directory import FACTS_FILE, LEARNED_FILE, RECORDS_FILE, TOKENS_FILE
-from wmtp.data.token_store import Array, MappedFile, TokenStore, place_of, record_type
+from wmtp.data.token_store import Array, NumberFile, TokenStore, place_of, record_type
 
 
 class StoreWriter:
@@ -98,12 +98,12 @@ class _Column:
         else:
             self._file.write(numbers.astype(self._dtype, copy=False).tobytes())
 
-    def finish(self) -> MappedFile | Array:
+    def finish(self) -> NumberFile | Array:
         if self._path is None or self._file is None:
             return np.concatenate([*self._parts, np.zeros(0, self._dtype)])
         _settle(self._file)
         self._file.close()
-        return MappedFile(self._path, self._dtype)
+        return NumberFile(self._path, self._dtype)
 
 
 def _settle(file: Any) -> None:

@@ -30,7 +30,7 @@ from wmtp.data.token_directory import (
     TokenDirectory,
     sweep_abandoned,
 )
-from wmtp.data.token_store import MappedFile, TokenStore
+from wmtp.data.token_store import NumberFile, TokenStore
 from wmtp.errors import StorageError
 from wmtp.storage.cached.locks import taking_turns
 from wmtp.storage.replace import fsync
@@ -116,8 +116,8 @@ def _opened(path: Path, files: Sequence[str]) -> TokenStore | None:
     """Return the store in a directory; None where there is none, or one whose files are not what it says."""
     try:
         facts = json.loads((path / FACTS_FILE).read_bytes())
-        tokens, records = MappedFile(path / TOKENS_FILE, "<i4"), np.load(path / RECORDS_FILE, mmap_mode="r")
-        learned = MappedFile(path / LEARNED_FILE, "u1") if facts["learned"] else None
+        tokens, records = NumberFile(path / TOKENS_FILE, "<i4"), np.load(path / RECORDS_FILE, mmap_mode="r")
+        learned = NumberFile(path / LEARNED_FILE, "u1") if facts["learned"] else None
         expected = [facts["tokens"], facts["documents"], facts["tokens"] if facts["learned"] else 0]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from wmtp.errors import DataError
 
 Array = npt.NDArray[Any]
 
@@ -31,8 +33,6 @@ RECORD = [
 _SCORE = "score:"
 _ROW = -1
 _PLACE = re.compile(r"(?s)(.*?)(?::(\d{1,18})(?::(\d{1,9}))?|: row (\d{1,18}))?")
-# Pages of a mapped file count as this process's own until they are given back; the system keeps them all the same.
-_MAPPED_BYTES = 16 << 20
 
 
 def record_type(scores: Sequence[str]) -> np.dtype[Any]:
@@ -40,35 +40,36 @@ def record_type(scores: Sequence[str]) -> np.dtype[Any]:
     return np.dtype([*RECORD, *((f"{_SCORE}{name}", "<f4") for name in scores)])
 
 
-class MappedFile:
-    """Numbers of one type in a file, mapped rather than read.
+class NumberFile:
+    """Numbers of one type in a file, read where they are asked for.
+
+    Not mapped: each page that is touched would count as this process's own, with all that the system maps around it.
 
     Args:
-        path: The file.
+        path: The file; it must stay as it is.
         dtype: The type of its numbers.
     """
 
     def __init__(self, path: Path, dtype: str) -> None:
         self._path, self._dtype = path, np.dtype(dtype)
+        self._file = path.open("rb", buffering=0)
         self._size = path.stat().st_size // self._dtype.itemsize
-        self._taken = 0
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self._size else b""
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, place: slice) -> Array:
         start, stop, _ = place.indices(self._size)
-        found = np.frombuffer(self._map, self._dtype, max(0, stop - start), start * self._dtype.itemsize).copy()
-        self._taken += found.nbytes
-        if self._taken > _MAPPED_BYTES and isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._taken = 0
-        return found
+        begin, wanted = start * self._dtype.itemsize, max(0, stop - start) * self._dtype.itemsize
+        found = bytearray()
+        while piece := os.pread(self._file.fileno(), wanted - len(found), begin + len(found)):
+            found += piece
+        if len(found) < wanted:
+            raise DataError(f"{self._path}: shorter than it was", hint="start again; what is damaged is made anew")
+        return np.frombuffer(found, self._dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MappedFile, (self._path, self._dtype.str)
+        return NumberFile, (self._path, self._dtype.str)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +84,9 @@ class TokenStore:
         files: Names of the files that the documents are from.
     """
 
-    tokens: MappedFile | Array
+    tokens: NumberFile | Array
     records: Array
-    learned: MappedFile | Array | None = None
+    learned: NumberFile | Array | None = None
     files: Sequence[str] = field(default_factory=list)
 
     def __len__(self) -> int:

@@ -82,7 +82,9 @@ def fields_as_options() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        problem, hint = error.problem.replace(f"{NAME}.files", NAME), error.hint
+        in_recipes, hint = f"{NAME}.files: ", error.hint
+        is_of_files = error.problem.startswith(in_recipes)
+        problem = f"{NAME}: {error.problem.removeprefix(in_recipes)}" if is_of_files else error.problem
         if f"{NAME}." in hint:
             hint += f"; there is no recipe here: fields of {NAME} are --format, --key NAME=VALUE and --max-length"
         raise DataError(problem, hint, error.faults) from error

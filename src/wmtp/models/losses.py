@@ -55,6 +55,8 @@ def per_head_cross_entropy(
             gradients along with it wherever it would take `torch`. They are right whatever is made of the answer.
     """
     runs = _runs_of_one_unembedding([unembedding(k) for k in range(1, len(head_hidden) + 1)])
+    if len(runs) > 1 and any(weight.grad is not None for _, (weight, _) in runs):
+        shares = None  # gradients of several unembeddings would all stand beside those of earlier micro-batches
     return torch.cat(
         [
             _cross_entropy(head_hidden[run], shared, targets[..., run], backend, change, shares and shares[run])
@@ -147,6 +149,8 @@ def _torch_rows(
 def _ahead_rows(
     rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, change: LogitChange, *, shares: Tensor
 ) -> Tensor:
+    # As above; where everything is fp32 already this costs nothing.
+    rows, weight, bias = rows.float(), weight.float(), None if bias is None else bias.float()
     if change.cap is not None:
         return _eager_rows(rows, weight, bias, targets, change)
     bias = None if bias is None else change.scaled(bias)

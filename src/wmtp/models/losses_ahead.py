@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-# How far, of the largest, a row's gradient may be off the one that was expected of it: rounding.
+# How far a row's gradient may be off the one that was expected of it, as a share of that: rounding.
 _ROUNDING = 1e-6
 
 
@@ -134,5 +134,5 @@ def _factor(gradient: Tensor, shares: Tensor) -> Tensor | None:
         return shares.new_ones(())
     largest = shares.argmax()
     factor = gradient[largest] / shares[largest]
-    off = (gradient - factor * shares).abs().max()
-    return factor if off <= _ROUNDING * gradient.abs().max() else None
+    expected = factor * shares
+    return factor if ((gradient - expected).abs() <= _ROUNDING * expected.abs()).all() else None

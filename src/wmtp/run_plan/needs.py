@@ -56,11 +56,17 @@ def require_needs(
 def require_scoring_needs(config: Config, recipe: Recipe, environment: Mapping[str, str] | None = None) -> None:
     """Refuse to score where the needs of that alone are not met; takes and raises what `require_needs` does."""
     environment = os.environ if environment is None else environment
-    launched = launch_faults(environment)
-    faults = [*setting_faults(config.devices), *_missing_quantisers(config, recipe), *launched]
-    missing = machine_faults(config.devices)
-    placed = [] if missing or launched else _place_faults(config.devices, read_launch(environment))
-    _refuse([*faults, *missing, *placed])
+    faults = launched = launch_faults(environment)
+    if _scoring_roles(recipe):
+        missing = machine_faults(config.devices)
+        placed = [] if missing or launched else _place_faults(config.devices, read_launch(environment))
+        faults = [*setting_faults(config.devices), *_missing_quantisers(config, recipe), *launched, *missing, *placed]
+    _refuse(faults)
+
+
+def _scoring_roles(recipe: Recipe) -> set[str]:
+    """Return in which roles models score."""
+    return {score.role for score in ComponentFactory.create_algorithm(recipe).scores if score.role is not None}
 
 
 def _refuse(faults: list[Fault]) -> None:
@@ -113,7 +119,7 @@ def _missing_packages(config: Config, recipe: Recipe) -> Iterator[Fault]:
 
 
 def _missing_quantisers(config: Config, recipe: Recipe) -> Iterator[Fault]:
-    roles = {score.role for score in ComponentFactory.create_algorithm(recipe).scores}
+    roles = _scoring_roles(recipe)
     for role in ("ref", "rm"):
         bits = config.devices.quantize.of(role)
         if bits is not None and role in roles and not is_installed(PACKAGES[bits]):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from wmtp.algorithms.base import Algorithm
 from wmtp.checkpoint.contents import open_checkpoint
 from wmtp.comparison.references import ReferenceLosses
 from wmtp.data.corpus import read_corpus
@@ -22,7 +25,7 @@ from wmtp.scoring.references import compare_references
 from wmtp.scoring.scores import ScoredColumn, ScoringModels, score_columns
 from wmtp.settings.config import Config
 from wmtp.settings.recipe import Recipe
-from wmtp.training.rendezvous import join_processes, part, part_after
+from wmtp.training.rendezvous import join_processes, part_after
 
 
 @dataclass(frozen=True)
@@ -59,35 +62,42 @@ def score_recipe(config: Config, recipe: Recipe, *, allow_code: Mapping[str, str
         IncompatibleModelError: If no model fits the recipe, or one cannot give its score.
     """
     require_scoring_needs(config, recipe)
-    try:
-        _join(config)
-        found = _scored(config.with_consent(allow_code or {}), recipe)
-    except BaseException as error:
-        part_after(error)
-        raise
-    part()
-    return found
-
-
-def _join(config: Config) -> None:
-    device, launch = training_device(config.devices), read_launch(os.environ)
-    if launch is None:
-        return
-    if device == "cuda":
-        torch.cuda.set_device(launch.local_rank)
-    join_processes(launch, device)
-
-
-def _scored(config: Config, recipe: Recipe) -> RecipeScores:
     algorithm = ComponentFactory.create_algorithm(recipe)
     if not algorithm.scores:
         return RecipeScores([], [])
+    with _joined(config) as is_first:
+        columns, compare = _scored(config.with_consent(allow_code or {}), recipe, algorithm)
+    # Only now: the others would wait for it, and a process group does not wait for long.
+    return RecipeScores(columns, list(compare()) if is_first else [])
+
+
+@contextmanager
+def _joined(config: Config) -> Iterator[bool]:
+    """Be one of the processes that torchrun has started, if it has; yields whether this is the first of them."""
+    launch, device = read_launch(os.environ), training_device(config.devices)
+    if launch is None or torch.distributed.is_initialized():  # which is the caller's own
+        yield Ranks().is_first
+        return
+    if device == "cuda":
+        torch.cuda.set_device(launch.local_rank)
+    try:
+        join_processes(launch, device)
+        yield launch.rank == 0
+        Ranks().total(torch.zeros(1, dtype=torch.int32))  # once everybody is done
+        torch.distributed.destroy_process_group()
+    except BaseException as error:
+        part_after(error)
+        raise
+
+
+def _scored(
+    config: Config, recipe: Recipe, algorithm: Algorithm
+) -> tuple[list[ScoredColumn], Callable[[], Iterator[ReferenceLosses]]]:
     resolution, cache_dir = resolve_models(config, recipe), config.paths.cache_dir
     base = open_checkpoint(resolution.chosen["base"].uri, cache_dir=cache_dir)
     tokenizer = load_tokenizer(base)
     columns = {score.name: score.column for score in algorithm.scores if score.column is not None}
     rows, held_out = read_corpus(recipe, tokenizer, base.where, columns, cache_dir=cache_dir)
-    models, ranks = ScoringModels.of(config, resolution, base, tokenizer), Ranks()
+    models = ScoringModels.of(config, resolution, base, tokenizer)
     scored = score_columns(rows, algorithm.scores, models, name="data.train")
-    compared = compare_references(rows, held_out, algorithm.scores, models, recipe.data)
-    return RecipeScores(scored, ranks.each(lambda: list(compared) if ranks.is_first else []))
+    return scored, partial(compare_references, rows, held_out, algorithm.scores, models, recipe.data)

@@ -69,13 +69,6 @@ def join_processes(
             raise meeting.failed(error) from error
 
 
-def part() -> None:
-    """Leave the process group, where there is one, once every process is done with it."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
 def part_after(error: BaseException) -> None:
     """Leave the process group after a failure, without a word to processes that may be waiting in vain.
 

@@ -18,6 +18,7 @@ from wmtp.data.example import Batch
 from wmtp.data.rows import RowDataset
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
+from wmtp.models.value_heads import without_value_head
 from wmtp.training.inputs import bounds, model_inputs, signals_of
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.numbered_rows import ROW, NumberedRows, places_of
@@ -56,8 +57,8 @@ class WMTPTrainer(ResumableTrainer):
         **arguments: Any,
     ) -> None:
         arguments["model"].leave_out_heads(len(head_prior))
-        if algorithm.weighs_evenly:
-            arguments["model"].loss_shares = tuple(head_prior.tolist())
+        shares = tuple(head_prior.tolist()) if algorithm.weighs_evenly else None
+        without_value_head(arguments["model"]).loss_shares = shares
         super().__init__(horizon=len(head_prior), **arguments)
         self.remove_callback(PrinterCallback)
         self.algorithm = algorithm

@@ -58,6 +58,7 @@ def push_to_registry(directory: Path, uri: str, *, allow_symlinks: bool = False)
         StorageError: If there is no registry, it refuses, or bytes cannot be had.
         ChangedError: If a file changes meanwhile.
         IntegrityError: If a file is not what its manifest says.
+        TrainingError: If the run's trackers.json is malformed.
         WmtpError: If the directory is no checkpoint.
     """
     started, registry, checkpoint = time.monotonic(), ModelRegistry(uri), checkpoint_in(directory)
@@ -70,13 +71,13 @@ def push_to_registry(directory: Path, uri: str, *, allow_symlinks: bool = False)
             paths[MANIFEST_FILE].write_bytes(data)
             moved.append(manifest)
         digest = hashlib.sha256(paths[MANIFEST_FILE].read_bytes()).hexdigest()
-        version, was_here = registry.version_with(digest), True
-        if version is None:
-            place, was_here = f"checkpoint-{digest[:12]}", False
+        version, place = registry.version_with(digest), f"checkpoint-{digest[:12]}"
+        was_here = version is not None and not registry.absent(version.run_id, paths, place)
+        if version is None or not was_here:
             with _run(registry, checkpoint) as run_id:
                 registry.upload(run_id, paths, place)
-                source.check_unchanged()
-                version = registry.register(run_id, place, digest)
+            source.check_unchanged()
+            version = registry.register(run_id, place, digest)
     return RegistryPushReport(
         uri=f"{SCHEME}{version.name}/{version.number}",
         path=str(checkpoint),
@@ -95,4 +96,4 @@ def _run(registry: ModelRegistry, checkpoint: Path) -> AbstractContextManager[st
         known = parse_json_object(path.read_bytes(), where=str(path), error=TrainingError).get("mlflow")
         if isinstance(known, str) and registry.knows_run(known):
             return nullcontext(known)
-    return registry.run_for_it(os.environ.get(_EXPERIMENT, "wmtp"))
+    return registry.run_for_it(os.environ.get(_EXPERIMENT) or "wmtp")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from wmtp.errors import StorageError, URIError
+from wmtp.errors import MissingPackageError, StorageError, URIError, WmtpError
 from wmtp.untrusted import plain, show
 
 SCHEME = "models:/"
 _ADDRESS = "MLFLOW_TRACKING_URI"
 _DIGEST = "wmtp.manifest_sha256"
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,18 @@ class ModelRegistry:
 
     Raises:
         URIError: If that is no name of a model.
-        StorageError: If the variable is not set.
+        StorageError: If the variable is not set, or leads nowhere.
         ModuleNotFoundError: If MLflow is not installed.
     """
 
     def __init__(self, address: str) -> None:
-        self.name = address.removeprefix(SCHEME).strip("/")
-        if not self.name or set(self.name) & set("/:@"):
+        self.name, self._server = address.removeprefix(SCHEME).strip("/"), os.environ.get(_ADDRESS, "")
+        if not self.name or set(self.name) & set("/:@'\""):
             raise URIError(
                 f"{show(address)}: this is no name of a model in MLflow's registry",
                 hint=f"write {SCHEME}NAME; versions are numbered by MLflow",
             )
-        if not os.environ.get(_ADDRESS):
+        if not self._server:
             raise StorageError(
                 f"{SCHEME}{self.name}: {_ADDRESS} is not set, so that there is no registry to write to",
                 hint="set it to a server's address, or to sqlite:///PATH of the mlflow.db beside the runs",
@@ -59,43 +62,44 @@ class ModelRegistry:
         from mlflow import MlflowClient
 
         with self._asking():
-            self._client = MlflowClient(os.environ[_ADDRESS])
+            self._client = MlflowClient(self._server)
 
     def version_with(self, digest: str) -> ModelVersion | None:
         """Return the newest version whose manifest.json has this SHA-256; None where there is none."""
         with self._asking():
-            found = self._client.search_model_versions(f"name = '{self._quoted}'")
-        same = [self._version(each) for each in found if each.tags.get(_DIGEST) == digest]
+            found = self._client.search_model_versions(f"name = '{self.name}'")
+        same = [self._version(each) for each in found if each.tags.get(_DIGEST) == digest and each.status == "READY"]
         return max(same, key=lambda version: version.number, default=None)
 
     def knows_run(self, run_id: str) -> bool:
-        """Return whether a run is one that this MLflow has."""
+        """Return whether a run is one that this MLflow has, and keeps."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        with self._asking():
+            try:
+                kept: bool = self._client.get_run(run_id).info.lifecycle_stage == "active"
+            except MlflowException as error:
+                if error.error_code not in _UNKNOWN:
+                    raise
                 return False
-            raise self._failed(error) from error
-        return True
+        return kept
 
     @contextmanager
     def run_for_it(self, experiment: str) -> Iterator[str]:
         """Yield a new run to keep files in, which is over when the block is."""
         with self._asking():
             known = self._client.get_experiment_by_name(experiment)
-            place = known.experiment_id if known else self._client.create_experiment(experiment, _beside_database())
+            place = known.experiment_id if known else self._client.create_experiment(experiment, self._beside_database)
             run_id = self._client.create_run(place, run_name=f"wmtp push {self.name}").info.run_id
-        status = "FAILED"
         try:
             yield run_id
-            status = "FINISHED"
-        finally:
-            with self._asking():
-                self._client.set_terminated(run_id, status)
+        except BaseException:
+            with suppress(StorageError):
+                self._end(run_id, "FAILED")
+            raise
+        self._end(run_id, "FINISHED")
 
-    def upload(self, run_id: str, files: dict[str, Path], directory: str) -> None:
+    def upload(self, run_id: str, files: Mapping[str, Path], directory: str) -> None:
         """Keep files as artifacts of a run, below a directory; every one must have its size there afterwards.
 
         Raises:
@@ -103,17 +107,18 @@ class ModelRegistry:
         """
         with self._asking():
             for name, path in files.items():
-                parent = PurePosixPath(directory, name).parent
-                self._client.log_artifact(run_id, str(path), str(parent))
+                self._client.log_artifact(run_id, str(path), str(PurePosixPath(directory, name).parent))
+        if absent := self.absent(run_id, files, directory):
+            raise StorageError(
+                f"{SCHEME}{self.name}: {', '.join(map(plain, absent))}: not there in its size after it was sent",
+                hint="push it again; look at the server's log and its artifact store",
+            )
+
+    def absent(self, run_id: str, files: Mapping[str, Path], directory: str) -> list[str]:
+        """Return which files a run does not have in their size among its artifacts."""
+        with self._asking():
             arrived = dict(self._listed(run_id, directory))
-        for name, path in files.items():
-            found, expected = arrived.get(f"{directory}/{name}"), path.stat().st_size
-            if found != expected:
-                says = "is not there" if found is None else f"has {found:,} bytes there, and not {expected:,},"
-                raise StorageError(
-                    f"{SCHEME}{self.name}: {plain(name)} {says} after it was sent",
-                    hint="push it again; look at the server's log and its artifact store",
-                )
+        return [name for name, path in files.items() if arrived.get(f"{directory}/{name}") != path.stat().st_size]
 
     def register(self, run_id: str, directory: str, digest: str) -> ModelVersion:
         """Make the artifacts of a run the next version of the model, which is made where there is none."""
@@ -126,15 +131,14 @@ class ModelRegistry:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            source = RunsArtifactRepository.get_underlying_uri(
-                f"runs:/{run_id}/{directory}", tracking_uri=os.environ[_ADDRESS]
-            )
+            source = RunsArtifactRepository.get_underlying_uri(f"runs:/{run_id}/{directory}", tracking_uri=self._server)
             made = self._client.create_model_version(self.name, source, run_id, tags={_DIGEST: digest})
         return self._version(made)
 
-    @property
-    def _quoted(self) -> str:
-        return self.name.replace("'", "\\'")
+    def _end(self, run_id: str, status: str) -> None:
+        # It prints the server's address, whatever that has in it, to where results go.
+        with self._asking(), redirect_stdout(io.StringIO()):
+            self._client.set_terminated(run_id, status)
 
     def _listed(self, run_id: str, directory: str) -> Iterator[tuple[str, int | None]]:
         for found in self._client.list_artifacts(run_id, directory):
@@ -146,24 +150,44 @@ class ModelRegistry:
     def _version(self, found: Any) -> ModelVersion:
         return ModelVersion(self.name, int(found.version), str(found.run_id))
 
+    @property
+    def _beside_database(self) -> str | None:
+        """Where files go if MLflow is a file of SQLite, which would have them below this process's directory."""
+        kind, _, path = self._server.partition(":///")
+        return (Path(path).absolute().parent / "mlruns").as_uri() if kind == "sqlite" else None
+
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
+        """Turn what MLflow, and whatever client its artifact store has, raises into a StorageError."""
         try:
             yield
-        except (MlflowException, OSError) as error:
-            raise self._failed(error) from error
+        except (KeyboardInterrupt, SystemExit, WmtpError):
+            raise
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                f"{SCHEME}{self.name}: this MLflow needs the package {error.name!r}, which is not installed",
+                hint=f"install it (python -m pip install {error.name})",
+            ) from error
+        except BaseException as error:  # noqa: BLE001  clients of databases and of object stores raise every kind
+            said = _without_access(str(error).strip().partition("\n")[0], self._server)
+            raise StorageError(
+                f"{SCHEME}{self.name}: MLflow says {type(error).__name__}: {plain(said)}",
+                hint=f"check {_ADDRESS}, and whether its server and artifact store let you write; then push again",
+            ) from None  # what it was made of may show a password
 
-    def _failed(self, error: Exception) -> StorageError:
-        said = str(error).strip().partition("\n")[0]
-        return StorageError(
-            f"{SCHEME}{self.name}: MLflow answers: {plain(said)}",
-            hint=f"check {_ADDRESS}, and whether the server lets you write; nothing was registered",
+
+def _without_access(text: str, server: str) -> str:
+    """Return a message without the name and password that an address may have in it."""
+    try:
+        parts = urlsplit(server)
+        given: tuple[str | None, ...] = (
+            parts.netloc.rpartition("@")[0],
+            parts.password,
+            unquote(parts.password or ""),
+            parts.username,
         )
-
-
-def _beside_database() -> str | None:
-    """Return where files go if MLflow is a file of SQLite, which would have them below this process's directory."""
-    kind, _, path = os.environ[_ADDRESS].partition(":///")
-    return (Path(path).absolute().parent / "mlruns").as_uri() if kind == "sqlite" else None
+    except ValueError:  # no address at all, and nothing in it can be told from the rest
+        given = (server,)
+    for secret in filter(None, given):
+        text = text.replace(secret, "***")
+    return text
