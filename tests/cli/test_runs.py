@@ -132,7 +132,7 @@ def test_an_option_that_torchrun_cannot_carry_out_is_said_in_a_line(settings):
 
 
 def test_sigterm_to_the_one_that_was_started_ends_all_after_their_step(settings, tmp_path):
-    words = ["train", *map(str, settings), "train.max_steps=1000", "--", "--nproc-per-node=2"]
+    words = ["train", *map(str, settings), "train.max_steps=1000", "train.logging_steps=1", "--", "--nproc-per-node=2"]
     line, environment = [sys.executable, "-m", "wmtp.cli.main", *words], os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
