@@ -123,7 +123,6 @@ class ModelRegistry:
     def register(self, run_id: str, directory: str, digest: str) -> ModelVersion:
         """Make the artifacts of a run the next version of the model, which is made where there is none."""
         from mlflow.exceptions import MlflowException
-        from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
         with self._asking():
             try:
@@ -131,7 +130,7 @@ class ModelRegistry:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            source = RunsArtifactRepository.get_underlying_uri(f"runs:/{run_id}/{directory}", tracking_uri=self._server)
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/{directory}"
             made = self._client.create_model_version(self.name, source, run_id, tags={_DIGEST: digest})
         return self._version(made)
 
