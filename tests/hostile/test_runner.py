@@ -57,7 +57,8 @@ def test_a_process_that_crashes_is_reported_and_the_next_case_runs(zygote, work)
 def test_work_and_memory_are_seen_though_the_refusal_is_right(zygote, work, monkeypatch):
     monkeypatch.setattr("hostile.runner.MAX_EFFORT", 10)
     assert "units of work" in str(faults(zygote, work, **doing("burn", units=30)))
-    assert "grew by" in str(faults(zygote, work / "next", **doing("eat", num_bytes=700 << 20)))
+    # Far over the bound: pages of libraries count in what there was before, and some kernels give a child none of them.
+    assert "grew by" in str(faults(zygote, work / "next", **doing("eat", num_bytes=1500 << 20)))
 
 
 def test_memory_without_bound_ends_as_an_untyped_error_and_not_on_this_machine(zygote, work):

@@ -18,7 +18,7 @@ from wmtp.loaders.configuration import model_config
 from wmtp.loaders.construction import Blueprint
 from wmtp.models.text_part import own_part
 from wmtp.settings.loading import LoadOptions
-from wmtp.trust.guards import construction_errors
+from wmtp.trust.guards import construction_errors, quiet_transformers
 from wmtp.untrusted import did_you_mean, show
 
 
@@ -49,7 +49,8 @@ class HuggingFaceStrategy:
 
 
 def _exported_class(checkpoint: Checkpoint, name: str) -> Callable[[PretrainedConfig], PreTrainedModel]:
-    found: Any = getattr(transformers, name, None)
+    with quiet_transformers:  # what is no model may import half of what is installed
+        found: Any = getattr(transformers, name, None)
     if isinstance(found, type) and issubclass(found, PreTrainedModel):
         return lambda config: found._from_config(own_part(config, found))
     if name.startswith("AutoModel") and hasattr(found, "from_config"):

@@ -18,7 +18,7 @@ from wmtp.untrusted import plain, show
 def broken_promise(where: str) -> Iterator[None]:
     """Turn whatever consented code raises, `SystemExit` and `KeyboardInterrupt` included, into a TrustError."""
     try:
-        with _quiet_transformers:
+        with quiet_transformers:
             yield
     except BaseException as error:
         if isinstance(error, PlanError | TrustError) and _is_ours(error):
@@ -38,7 +38,7 @@ def construction_errors(where: str, what: str = "the model") -> Iterator[None]:
         what: What is built, as the error says it.
     """
     try:
-        with _quiet_transformers:
+        with quiet_transformers:
             yield
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -85,7 +85,7 @@ def answering_errors(where: str, what: str) -> Iterator[None]:
         what: What it was asked.
     """
     try:
-        with _quiet_transformers:
+        with quiet_transformers:
             yield
     except (KeyboardInterrupt, SystemExit, WmtpError):
         raise
@@ -137,27 +137,34 @@ def _file_of(frame: FrameType) -> str:
 
 
 class _QuietTransformers:
-    """transformers logs what a stranger's files say, as they say it; several threads may be inside at once."""
+    """transformers logs what a stranger's files say, as they say it; several threads may be inside at once.
+
+    So does bitsandbytes, of kernels for other machines, where a class of transformers imports it.
+    """
+
+    _NAMES = ("transformers", "bitsandbytes")
 
     def __init__(self) -> None:
         self._lock, self._num_inside, self._silence = threading.Lock(), 0, logging.NullHandler()
-        self._before: tuple[list[logging.Handler], bool] = ([], True)
+        self._before: list[tuple[list[logging.Handler], bool]] = []
 
-    # Its handlers are exchanged: changing a level makes every logger of the process look its own up again.
+    # Their handlers are exchanged: changing a level makes every logger of the process look its own up again.
     def __enter__(self) -> None:
-        logger = logging.getLogger("transformers")
+        loggers = list(map(logging.getLogger, self._NAMES))
         with self._lock:
             if self._num_inside == 0:
-                self._before = logger.handlers, logger.propagate
-                logger.handlers, logger.propagate = [self._silence], False
+                self._before = [(logger.handlers, logger.propagate) for logger in loggers]
+                for logger in loggers:
+                    logger.handlers, logger.propagate = [self._silence], False
             self._num_inside += 1
 
     def __exit__(self, *_: object) -> None:
-        logger = logging.getLogger("transformers")
         with self._lock:
             self._num_inside -= 1
             if self._num_inside == 0:
-                logger.handlers, logger.propagate = self._before
+                for name, before in zip(self._NAMES, self._before, strict=True):
+                    logger = logging.getLogger(name)
+                    logger.handlers, logger.propagate = before
 
 
-_quiet_transformers = _QuietTransformers()
+quiet_transformers = _QuietTransformers()
