@@ -96,7 +96,7 @@ def _gradients(
     assert weight is not None
     of_rows, of_weight, of_bias = found = [
         torch.zeros_like(each) if each is not None and wanted else None
-        for each, wanted in zip(inputs, needed, strict=False)  # which goes on with what has no gradient
+        for each, wanted in zip(inputs, needed[:3], strict=True)
     ]
     memory = rows.new_empty(min(chunk_rows, len(rows)), len(weight))
     for start in range(0, len(rows), chunk_rows):
