@@ -8,7 +8,8 @@ import pytest
 
 from data_files import write_lines
 from tiny_tokenizer import CODE_LINES, build_tokenizer
-from wmtp.data import documents, long_text, tokenized
+from vanishing import coming_and_going
+from wmtp.data import documents, long_text, token_cache, tokenized
 from wmtp.data.corpus import read_corpus
 from wmtp.data.mixing import mixed, shares
 from wmtp.data.rows import build_rows
@@ -99,6 +100,11 @@ def test_several_that_want_the_same_tokens_at_once_get_the_same(tmp_path, kept):
         found = list(pool.map(lambda _: corpus(kept, files=files)[0].fingerprint(), range(4)))
     assert len(set(found)) == 1
     assert [name for name in names(kept) if name.endswith((".tmp", ".lock"))] == []
+
+
+def test_who_waits_for_tokens_outlives_the_moment_at_which_they_get_their_name(tmp_path):
+    with coming_and_going(tmp_path / ".tokens-0.1.tmp"):
+        assert {token_cache._written(tmp_path / "tokens-0") for _ in range(2000)} <= {0, 4, 8}
 
 
 def test_several_processes_make_the_tokens_that_one_makes(tmp_path, kept):

@@ -19,10 +19,12 @@ from scoring_cases import (
     write_reference,
     write_reward,
 )
+from vanishing import coming_and_going
 from wmtp.algorithms.base import Score
 from wmtp.errors import DataError
 from wmtp.publishing.publish import is_complete
 from wmtp.scoring.scores import score_columns, score_rows
+from wmtp.scoring.store import ScoreKey, ScoreStore
 
 
 def column(zoo, rows=None, score=LOSS, **settings):
@@ -151,6 +153,13 @@ def test_figures_of_something_else_under_this_name_are_an_error_that_names_both(
     assert caught.value.problem.startswith(first.where)
     assert any(fault == "max_length is 32, asked for 64" for fault in caught.value.faults)
     assert any(rows_of().fingerprint() in fault and "data is" in fault for fault in caught.value.faults)
+
+
+def test_who_waits_for_scores_outlives_the_moment_at_which_their_parts_go(tmp_path):
+    key = ScoreKey("nll", model="m", dtype="float32", label=None, tokenizer="t", data="d", max_length=64)
+    store = ScoreStore(tmp_path, key, size=1)
+    with coming_and_going(tmp_path / f"{key.name}.parts"):
+        assert {name for _ in range(2000) for name in store._part_names()} <= {"a", "b"}
 
 
 def test_rows_get_the_same_scores_from_disk_as_when_they_were_computed(zoo):

@@ -33,6 +33,7 @@ from wmtp.data.token_directory import (
 from wmtp.data.token_store import NumberFile, TokenStore
 from wmtp.errors import StorageError
 from wmtp.storage.cached.locks import taking_turns
+from wmtp.storage.cached.records import children
 from wmtp.storage.replace import fsync
 
 logger = logging.getLogger("wmtp")
@@ -136,10 +137,12 @@ def _touch(path: Path) -> None:
 
 
 def _written(path: Path) -> int:
+    """Return how many bytes whoever makes these tokens has written; it may end at any moment."""
     found = 0
-    for each in path.parent.glob(f".{path.name}.*.tmp/*"):
-        with suppress(OSError):
-            found += each.stat().st_size
+    for directory in path.parent.glob(f".{path.name}.*.tmp"):
+        for each in children(directory):  # none where it has got its name by now
+            with suppress(OSError):
+                found += each.stat().st_size
     return found
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from wmtp.errors import DataError, IntegrityError, StorageError
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.storage.cached.locks import taking_turns
+from wmtp.storage.cached.records import children
 from wmtp.storage.replace import replace_file
 from wmtp.untrusted import parse_json_object, show
 
@@ -188,7 +189,7 @@ class ScoreStore:
             raise IntegrityError(f"{self.path}: its manifest does not list its files", hint="remove the directory")
 
     def _part_names(self) -> list[str]:
-        return sorted(path.name for path in self._parts.glob("*")) if self._parts.is_dir() else []
+        return [path.name for path in children(self._parts)]  # none where whoever computes has just ended
 
     def _part_from(self, first: int) -> Tensor | None:
         # A part's name holds its digest, and its place in the order.
