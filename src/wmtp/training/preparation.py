@@ -25,7 +25,8 @@ from wmtp.errors import TrainingError
 from wmtp.factory import ComponentFactory, Resolution, resolve_models
 from wmtp.load_plan.share import Share
 from wmtp.loaders.base import LoadResult
-from wmtp.models.adapter import ForeignModel, check_packing, trainable, unwrapped
+from wmtp.models.adapter import check_packing, trainable, unwrapped
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_heads import without_value_head
 from wmtp.publishing.cards.origin import origin_of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wmtp.algorithms.base import Algorithm, ValueAlgorithm
 from wmtp.errors import CheckpointError, TrainingError
 from wmtp.loaders.base import LoadResult
-from wmtp.models.adapter import ForeignModel
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.value_heads import ValueHeads, WithValueHead, kind_of_heads
 from wmtp.publishing.algorithm_state import ALGORITHM_STATE_FILE, read_state, write_state

@@ -19,6 +19,7 @@ from wmtp.data.rows import RowDataset
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import IGNORE
 from wmtp.models.value_heads import without_value_head
+from wmtp.training.freed_memory import keep_freed_memory
 from wmtp.training.inputs import bounds, model_inputs, signals_of
 from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.numbered_rows import ROW, NumberedRows, places_of
@@ -61,6 +62,8 @@ class WMTPTrainer(ResumableTrainer):
         without_value_head(arguments["model"]).loss_shares = shares
         super().__init__(horizon=len(head_prior), **arguments)
         self.remove_callback(PrinterCallback)
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self._step_losses: list[Tensor] = []
