@@ -63,7 +63,7 @@ class Size:
     rounds: int
 
 
-FULL = Size(576, 1536, 30, 9, 3, 49152, row_tokens=512, batch_rows=2, warm_up=1, steps=3, rounds=5)
+FULL = Size(576, 1536, 30, 9, 3, 49152, row_tokens=512, batch_rows=2, warm_up=2, steps=3, rounds=5)
 QUICK = Size(64, 128, 2, 4, 2, 512, row_tokens=64, batch_rows=2, warm_up=1, steps=2, rounds=2)
 
 

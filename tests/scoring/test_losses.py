@@ -14,8 +14,8 @@ from tiny_models import tiny_mtp
 from tiny_tokenizer import build_tokenizer
 from wmtp.algorithms.base import Score
 from wmtp.errors import DataError, IncompatibleModelError, TrainingError
-from wmtp.models.adapter import LogitsModel
 from wmtp.models.causal import causal_model
+from wmtp.models.foreign import LogitsModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.scoring import work
 from wmtp.scoring.nll import token_losses

@@ -14,8 +14,9 @@ from wmtp.errors import GenerationError, TrainingError
 from wmtp.generation.choosing import Greedy
 from wmtp.generation.sequential import SequentialState
 from wmtp.generation.states import DecodingState, ForeignState, ParallelState, PlainState
-from wmtp.models.adapter import ForeignModel, trainable
+from wmtp.models.adapter import trainable
 from wmtp.models.caches import Memory, StepCache
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.native import NativeMTPForCausalLM
 from wmtp.untrusted import show

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from wmtp.generation.choosing import Draft
 from wmtp.generation.feeding import Feed
-from wmtp.models.adapter import ForeignModel
 from wmtp.models.caches import Memory, StepCache
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 
 Choose = Callable[[Tensor], Draft]

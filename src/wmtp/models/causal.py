@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.models.adapter import ForeignModel, trainable
+from wmtp.models.adapter import trainable
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 
 CausalModel = MTPForCausalLM | ForeignModel

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wmtp.errors import TrainingError
-from wmtp.models.adapter import ForeignModel, unwrapped
+from wmtp.models.adapter import unwrapped
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.output import MTPOutput
 from wmtp.models.targets import shift

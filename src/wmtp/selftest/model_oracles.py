@@ -12,7 +12,8 @@ from torch import Tensor
 from wmtp.data.example import Batch, Example
 from wmtp.data.rows import RowDataset
 from wmtp.errors import TrainingError
-from wmtp.models.adapter import LogitsModel, check_packing
+from wmtp.models.adapter import check_packing
+from wmtp.models.foreign import LogitsModel
 from wmtp.models.losses import Backend, fitting_backend
 from wmtp.selftest.oracles import (
     GRADIENT_TOLERANCE,
@@ -100,7 +101,7 @@ def _third_step(subject: Subject, name: str, size: int) -> Step:
 def backends_agree(subject: Subject) -> Iterator[Finding]:
     """The fused cross-entropy and plain PyTorch give the same losses and gradients; says which one is used."""
     oracle = "loss backends"
-    if isinstance(subject.model, LogitsModel):
+    if isinstance(subject.model, LogitsModel) and subject.model.makes_logits:
         yield Finding(oracle, "torch, and eager", note="the model's class makes its logits itself")
         return
     kept, steps, losses = subject.model.loss_backend, [], []

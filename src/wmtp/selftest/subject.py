@@ -22,7 +22,7 @@ from wmtp.algorithms.weighting import head_prior
 from wmtp.data.example import Batch, Example
 from wmtp.data.folds import FOLD
 from wmtp.data.rows import RowDataset
-from wmtp.models.adapter import ForeignModel
+from wmtp.models.foreign import ForeignModel
 from wmtp.models.mtp import MTPForCausalLM
 from wmtp.models.output import MTPOutput
 from wmtp.models.value_heads import WithValueHead, has_input_embeddings
