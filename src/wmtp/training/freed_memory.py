@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
 
     glibc gives each block above 32 MB back at once, and the gradient of an unembedding is one. Each step then asks
     for it anew, page by page. It is kept until the process ends; the most that was in use stays the same but for gaps
-    between blocks. Other allocators are left alone.
+    between blocks. Other allocators are left alone. docs/decisions/0026 has figures.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name in os.environ for name in _SET_BY_HAND):
