@@ -4,13 +4,14 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 
 @contextmanager
 def coming_and_going(directory: Path) -> Iterator[None]:
     """Make a directory with two files in it, and remove it, again and again, for as long as the block lasts."""
-    ended = threading.Event()
+    ended, rounds = threading.Event(), count()
 
     def churn() -> None:
         while not ended.is_set():
@@ -18,6 +19,7 @@ def coming_and_going(directory: Path) -> Iterator[None]:
             for name in ("a", "b"):
                 (directory / name).write_bytes(b"1234")
             shutil.rmtree(directory)
+            next(rounds)
 
     thread = threading.Thread(target=churn)
     thread.start()
@@ -26,3 +28,4 @@ def coming_and_going(directory: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+    assert next(rounds) > 1

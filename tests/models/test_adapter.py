@@ -5,7 +5,8 @@ from transformers import AutoModelForCausalLM, LlamaModel
 
 from tiny_models import HEAD_TYPES, tiny_config, tiny_mtp, tokens
 from wmtp.errors import TrainingError
-from wmtp.models.adapter import HeadsModel, LogitsModel, check_packing, trainable, unwrapped
+from wmtp.models.adapter import check_packing, trainable, unwrapped
+from wmtp.models.foreign import HeadsModel, LogitsModel
 from wmtp.models.losses import per_head_cross_entropy
 
 

@@ -24,7 +24,9 @@ from wmtp.authoring.init import draft_metadata, init_metadata
 from wmtp.errors import TrainingError, WmtpError
 from wmtp.metadata.file import dump_metadata
 from wmtp.models.adapter import check_packing, trainable
+from wmtp.models.foreign import LogitsModel
 from wmtp.models.packing import mixing_of
+from wmtp.models.plain import PlainModel
 from wmtp.publishing.write import write_model_directory
 from wmtp.storage.opening import open_store
 
@@ -32,6 +34,8 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
+
+_VOCAB = 50  # token ids that every tiny model has
 
 TASKS = {
     "causal": ("AutoModelForCausalLM", {}),
@@ -224,7 +228,7 @@ def packed(task: str, model_type: str) -> dict[str, str]:
         for parameter in model.parameters():
             # At 0.02 every model of this size predicts the uniform distribution, whatever it reads.
             parameter.mul_(5 if parameter.dim() > 1 else 1).add_(0.1 * torch.randn_like(parameter))
-        return {"said": said, "found": _packed(model)}
+        return {"said": said, "found": _packed(model), "losses": _losses(model.eval())}
 
 
 def _packed(model: torch.nn.Module) -> str:
@@ -235,6 +239,19 @@ def _packed(model: torch.nn.Module) -> str:
     except Exception as error:  # noqa: BLE001  a model that does not answer so few token ids says nothing of them
         return f"unknown: {type(error).__name__}: {str(error)[:200]}"
     return "apart"
+
+
+def _losses(model: torch.nn.Module) -> str:
+    """How a plain model's losses come about, and whether they are those of its logits."""
+    ids, wrapped = torch.randint(0, _VOCAB, (2, 9)), trainable(model)
+    try:
+        expected = LogitsModel(model, model.forward)(ids, labels=ids).ce
+    except Exception as error:  # noqa: BLE001  a model that does not answer token ids alone
+        return f"unknown: {type(error).__name__}"
+    found = wrapped(ids, labels=ids).ce
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        return f"differ: by {float((found - expected).abs().max())}"
+    return "from its body" if isinstance(wrapped, PlainModel) and not wrapped.makes_logits() else "from its logits"
 
 
 MODES = {"again": again, "grow": grown, "write": written}

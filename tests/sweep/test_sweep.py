@@ -71,7 +71,9 @@ def test_what_transformers_offers_loads_by_its_draft_bit_by_bit(tmp_path, task):
         assert_written(list(_rows(tmp_path, "write", task, "0")))
     if task == "causal":
         assert_grown(list(_rows(tmp_path, "grow", task, "0")))
-        assert_packed(list(_rows(tmp_path, "pack", task, "0")))
+        packed = list(_rows(tmp_path, "pack", task, "0"))
+        assert_packed(packed)
+        assert_losses(packed)
 
 
 def assert_written(rows: list[dict]) -> None:
@@ -105,3 +107,12 @@ def assert_packed(rows: list[dict]) -> None:
     assert silent.keys() == ANSWER_NO_TOKENS_ALONE, silent
     counts = Counter(found for name, (_, found) in asked.items() if name not in silent)
     assert f"In {counts['apart']} documents stay apart; in {counts['mixed']} they do not" in DOCUMENT.read_text()
+
+
+def assert_losses(rows: list[dict]) -> None:
+    """Losses that are made without logits of a batch are those of the logits."""
+    asked = {row["type"]: row["losses"] for row in rows if "losses" in row}
+    counts = Counter(found.partition(":")[0] for found in asked.values())
+    sys.stdout.write(f"losses: {dict(counts)}\n")
+    assert {name: found for name, found in asked.items() if found.startswith("differ")} == {}
+    assert counts["from its body"] > counts["from its logits"] * 4

@@ -7,6 +7,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
+import wmtp.training.trainer
 from launched import run_processes
 from scored_rows import INVARIANT, VARIANT, build_algorithm, uneven_rows
 from tiny_models import tiny_mtp
@@ -73,6 +74,15 @@ def with_learned_values(model):
     for head in (*model.value_heads.states, *model.value_heads.tokens):
         torch.nn.init.normal_(head.output.weight, std=0.2)
     return model
+
+
+def test_freed_memory_is_kept_when_training_begins_and_not_before(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(wmtp.training.trainer, "keep_freed_memory", lambda: asked.append(True))
+    trainer = make_trainer(tmp_path, batch=2, accumulation=1)
+    assert asked == []
+    trainer.train()
+    assert asked == [True]
 
 
 def model_inputs(rows):

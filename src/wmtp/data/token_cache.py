@@ -33,7 +33,6 @@ from wmtp.data.token_directory import (
 from wmtp.data.token_store import NumberFile, TokenStore
 from wmtp.errors import StorageError
 from wmtp.storage.cached.locks import taking_turns
-from wmtp.storage.cached.records import children
 from wmtp.storage.replace import fsync
 
 logger = logging.getLogger("wmtp")
@@ -140,9 +139,8 @@ def _written(path: Path) -> int:
     """Return how many bytes whoever makes these tokens has written; it may end at any moment."""
     found = 0
     for directory in path.parent.glob(f".{path.name}.*.tmp"):
-        for each in children(directory):  # none where it has got its name by now
-            with suppress(OSError):
-                found += each.stat().st_size
+        with suppress(OSError):  # it has got its name by now, or is somebody else's
+            found += sum(each.stat().st_size for each in directory.iterdir())
     return found
 
 

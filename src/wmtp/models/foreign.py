@@ -1,7 +1,7 @@
 """Checkpoints' own modules behind the interface of `MTPForCausalLM`; which one fits a module, `adapter` decides.
 
 One offers `forward_heads(input_ids, ...) -> (hidden, head_hidden)` with `unembedding(k)`, and never makes logits of a
-whole batch. Another has a forward that returns `logits [batch, seq, future, vocab]`.
+whole batch. Another has a forward that returns `logits [batch, seq, future, vocab]`; `plain` has a third kind.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ForeignModel(nn.Module):
         """Return what `MTPForCausalLM.forward` returns; raises TrainingError for an answer of another form."""
         rows = Rows.of(attention_mask, position_ids, document_ids)
         wanted = Wanted(with_top1, with_ce, shares=self.loss_shares)
-        with _caches_off(self.module):
+        with caches_off(self.module):
             return self._answer(input_ids, self._arguments(rows), rows, labels, wanted)
 
     def leave_out_heads(self, horizon: int) -> None:
@@ -67,7 +67,7 @@ class ForeignModel(nn.Module):
     def _answer(
         self, input_ids: Tensor, arguments: dict[str, Any], rows: Rows, labels: Tensor | None, wanted: Wanted
     ) -> MTPOutput:
-        raise NotImplementedError  # nn.Module is no ABC; both subclasses answer
+        raise NotImplementedError  # nn.Module is no ABC; its subclasses answer
 
     def _arguments(self, rows: Rows) -> dict[str, Any]:
         # A **kwargs may drop what it is given, and then documents would see each other: only a name is believed.
@@ -128,9 +128,8 @@ class HeadsModel(ForeignModel):
 class LogitsModel(ForeignModel):
     """A foreign model that returns the logits of every head, and takes the memory that they cost."""
 
-    @property
     def makes_logits(self) -> bool:
-        """Whether losses are made from logits of a whole batch."""
+        """Return whether losses are made from logits of a whole batch."""
         return True
 
     @override
@@ -163,7 +162,7 @@ class LogitsModel(ForeignModel):
 
 
 @contextmanager
-def _caches_off(model: nn.Module) -> Iterator[None]:
+def caches_off(model: nn.Module) -> Iterator[None]:
     """Keep transformers models inside a foreign one from making a cache, which would join packed documents."""
     found = (getattr(inner, "config", None) for inner in model.modules())
     configs = {id(each): each for each in found if isinstance(each, PretrainedConfig) and hasattr(each, "use_cache")}

@@ -27,7 +27,6 @@ from torch import Tensor
 from wmtp.errors import DataError, IntegrityError, StorageError
 from wmtp.publishing.publish import publish_directory, remove_published, verify_published
 from wmtp.storage.cached.locks import taking_turns
-from wmtp.storage.cached.records import children
 from wmtp.storage.replace import replace_file
 from wmtp.untrusted import parse_json_object, show
 
@@ -189,11 +188,14 @@ class ScoreStore:
             raise IntegrityError(f"{self.path}: its manifest does not list its files", hint="remove the directory")
 
     def _part_names(self) -> list[str]:
-        return [path.name for path in children(self._parts)]  # none where whoever computes has just ended
+        with suppress(OSError):  # whoever computes has just ended
+            return sorted(path.name for path in self._parts.iterdir())
+        return []
 
     def _part_from(self, first: int) -> Tensor | None:
         # A part's name holds its digest, and its place in the order.
-        for path in sorted(self._parts.glob(f"{first:012d}-*.safetensors")):
+        names = [name for name in self._part_names() if name.startswith(f"{first:012d}-")]
+        for path in (self._parts / name for name in names if name.endswith(".safetensors")):
             with suppress(IntegrityError, OSError):
                 data = path.read_bytes()
                 if path.name == _part_name(first, data) and len(part := _column(data, path)):

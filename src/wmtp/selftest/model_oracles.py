@@ -101,7 +101,7 @@ def _third_step(subject: Subject, name: str, size: int) -> Step:
 def backends_agree(subject: Subject) -> Iterator[Finding]:
     """The fused cross-entropy and plain PyTorch give the same losses and gradients; says which one is used."""
     oracle = "loss backends"
-    if isinstance(subject.model, LogitsModel) and subject.model.makes_logits:
+    if isinstance(subject.model, LogitsModel) and subject.model.makes_logits():
         yield Finding(oracle, "torch, and eager", note="the model's class makes its logits itself")
         return
     kept, steps, losses = subject.model.loss_backend, [], []

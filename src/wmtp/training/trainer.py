@@ -25,6 +25,7 @@ from wmtp.training.meter import HeadMeter, WeightMeter, row_sums
 from wmtp.training.numbered_rows import ROW, NumberedRows, places_of
 from wmtp.training.optimizer_step import AroundOptimizerStep, give_own_rate, others, value_parameters
 from wmtp.training.resumable import ResumableTrainer
+from wmtp.training.sharding import is_sharded
 
 OnlineScore = Callable[[Batch], Tensor]
 
@@ -62,8 +63,6 @@ class WMTPTrainer(ResumableTrainer):
         without_value_head(arguments["model"]).loss_shares = shares
         super().__init__(horizon=len(head_prior), **arguments)
         self.remove_callback(PrinterCallback)
-        if self.args.device.type == "cpu":
-            keep_freed_memory()
         self.algorithm = algorithm
         self.head_prior = head_prior.to(self.args.device)
         self._step_losses: list[Tensor] = []
@@ -77,6 +76,12 @@ class WMTPTrainer(ResumableTrainer):
     def horizon(self) -> int:
         """Heads that are trained."""
         return len(self.head_prior)
+
+    @override
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self.args.device.type == "cpu" and not is_sharded(self.model):  # shards are there to take less memory
+            keep_freed_memory()
+        return super().train(*args, **kwargs)
 
     @override
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
