@@ -2,30 +2,30 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
+
+_ROUNDS = 500
 
 
 @contextmanager
-def coming_and_going(directory: Path) -> Iterator[None]:
-    """Make a directory with two files in it, and remove it, again and again, for as long as the block lasts."""
-    ended, rounds = threading.Event(), count()
+def coming_and_going(directory: Path) -> Iterator[Callable[[], bool]]:
+    """Make a directory with two files in it, and remove it, many times; yields what says whether it still does."""
+    left = list(range(_ROUNDS))
 
     def churn() -> None:
-        while not ended.is_set():
+        while left:
             directory.mkdir(parents=True)
             for name in ("a", "b"):
                 (directory / name).write_bytes(b"1234")
             shutil.rmtree(directory)
-            next(rounds)
+            left.pop()
 
     thread = threading.Thread(target=churn)
     thread.start()
     try:
-        yield
+        yield thread.is_alive
     finally:
-        ended.set()
         thread.join()
-    assert next(rounds) > 1
+    assert not left
